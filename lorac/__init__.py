@@ -1,0 +1,1 @@
+"""lorac: a compiler and runner for LoRA experiments."""

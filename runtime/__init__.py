@@ -1,0 +1,1 @@
+"""The executor: a plan in, an adapter out. Never imports `lorac`, never sees a spec."""

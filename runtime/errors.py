@@ -1,0 +1,86 @@
+"""Every way a run can end, each with its exit code.
+
+- A user's mistake is a `Problem`: where it is, what is wrong, what to do.
+- One error carries *all* problems found, so that nobody mends them one a run.
+- Anything that is not a `LoracError` is a bug of ours (exit code 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+SHOWN = 5
+"""How many problems an error prints; the rest are counted."""
+
+
+@attrs.frozen
+class Problem:
+    """One thing wrong: `where` (file, file:line or field), `what`, and a `hint` with one action."""
+
+    where: str
+    what: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return visible(f"{self.where}: {self.what}" if self.where else self.what)
+
+
+def visible(text: str) -> str:
+    """Text as it may be shown on a terminal: control characters (file names, captions) are escaped."""
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
+
+
+class LoracError(Exception):
+    """A failure that a person can mend. `exit_code` is what the process ends with."""
+
+    exit_code = 1
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        super().__init__("; ".join(str(problem) for problem in self.problems))
+
+    def lines(self) -> list[str]:
+        """What goes to stderr: `error: …` for each problem (the first few), then each distinct `hint: …` once."""
+        lines = [f"error: {problem}" for problem in self.problems[:SHOWN]]
+        if len(self.problems) > SHOWN:
+            lines[-1] += f"      (+ {len(self.problems) - SHOWN} more)"
+        hints = dict.fromkeys(visible(p.hint) for p in self.problems[:SHOWN] if p.hint)
+        return lines + [f"hint: {hint}" for hint in hints]
+
+
+class SpecError(LoracError):
+    """The spec, or how the command was called."""
+
+    exit_code = 2
+
+
+class InputError(LoracError):
+    """The data or the base model."""
+
+    exit_code = 3
+
+
+class PlanError(LoracError):
+    """The plan is not valid, or its inputs changed since it was made."""
+
+    exit_code = 4
+
+
+class MachineError(LoracError):
+    """The device, versions, disk or memory."""
+
+    exit_code = 5
+
+
+class DivergedError(LoracError):
+    """Training went to nowhere: loss not finite, or nothing learns."""
+
+    exit_code = 6
+
+
+class Interrupted(LoracError):
+    """Stopped on request with everything saved; it can go on."""
+
+    exit_code = 130
