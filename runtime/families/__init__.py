@@ -1,0 +1,21 @@
+"""The architectures lorac knows: one file each, one line each in this closed registry."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from runtime.errors import Problem, SpecError
+from runtime.families.protocol import Family
+
+FAMILIES = {
+    "sd1": "runtime.families.sd1",
+}
+
+
+def family(name: str) -> Family:
+    """The family of that name. Imports only its file. Raises SpecError for a name that is not in the registry."""
+    if name not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise SpecError(Problem("base.family", f"must be one of {known}, got {name!r}"))
+    return cast(Family, import_module(FAMILIES[name]))

@@ -1,0 +1,109 @@
+"""What a family says about itself. A family is a module with these functions; nothing else knows its name.
+
+Words: a *component* is one network of the base ("unet", "text_encoder", "vae"); an *architecture* is plain JSON data,
+component -> config, enough to build every component without weights; a *batch* is a dict of tensors whose first
+dimension is the micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL.Image import Image
+from torch import Generator, Tensor, dtype, nn
+
+from runtime import plan
+
+Shapes = Mapping[str, tuple[int, ...]]
+Modules = dict[str, nn.Module]
+Batch = dict[str, Tensor]
+Architecture = dict[str, Any]
+
+
+class Family(Protocol):
+    """One architecture: how it is recognised, built, loaded, encoded, trained, sampled and named."""
+
+    NAME: str
+    TITLE: str
+    KIND: str
+    """What data it takes: "images"."""
+    DENOISER: str
+    """The component that is trained."""
+    TEXT_ENCODERS: tuple[str, ...]
+    VAE: str
+    GRID: int
+    """Picture sides are multiples of this many pixels."""
+
+    def recognise(self, shapes: Shapes) -> bool:
+        """Whether tensors of these names and shapes are this family's, in its original single-file layout."""
+
+    def recognise_folder(self, index: dict[str, Any], configs: dict[str, Any]) -> bool:
+        """Whether a diffusers folder is this family's, from its model_index.json and its components' configs."""
+
+    def published(self) -> Architecture:
+        """The architecture as published, to plan without a base at hand."""
+
+    def architecture(self, shapes: Shapes) -> Architecture:
+        """The architecture of a single file, from its tensors' names and shapes."""
+
+    def prediction_type(self, architecture: Architecture) -> plan.PredictionType:
+        """What the base predicts, as far as its files say."""
+
+    def build(self, architecture: Architecture, component: str) -> nn.Module:
+        """One component without weights, in the default dtype on the current device (meta, for a trace)."""
+
+    def load(self, path: Path, base: plan.Base, component: str, dtype: dtype) -> nn.Module:
+        """One component with its weights from a diffusers folder or a single file. Raises InputError."""
+
+    def load_tokenizers(self, path: Path, base: plan.Base) -> dict[str, Any]:
+        """The tokenizers by text encoder."""
+
+    def targets(self, preset: str, text_encoder: bool) -> dict[str, str]:
+        """Component -> regex for a preset ("qkv", "qkvo", "qkvo+ff") or "re:…"."""
+
+    def blocks(self, modules: Modules) -> dict[str, nn.Module]:
+        """The blocks whose activations can be recomputed, by name, in the order of the forward pass."""
+
+    def tokenize(self, tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
+        """Token ids as the text encoders take them."""
+
+    def encode_text(self, modules: Modules, tokens: Batch) -> Batch:
+        """What the denoiser takes of a caption, from token ids."""
+
+    def encode_picture(self, modules: Modules, pixels: Tensor) -> Batch:
+        """What is cached of a picture: pixels (N, 3, H, W) in [-1, 1] -> latents' distribution."""
+
+    def example(self, architecture: Architecture, size: int, width: int, height: int, tokens: bool) -> Batch:
+        """A batch of the right shapes and dtypes, values irrelevant; `tokens` if the text encoder is trained."""
+
+    def draw(self, item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
+        """All randomness of one sample of one step (noise, timestep …); `item` has no batch dimension."""
+
+    def loss(self, modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
+        """The loss of each sample, shape (N,), float32."""
+
+    def sample(self, modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
+        """Pictures for a prompt, one for each seed."""
+
+    def export_name(self, component: str, module: str) -> str:
+        """A module's LoRA key prefix as WebUI, ComfyUI and kohya's trainer name it."""
+
+    def metadata(self, base: plan.Base) -> dict[str, str]:
+        """`ss_*` and `modelspec.*` values that name the family to the consumers."""
+
+    def tiny(self, folder: Path) -> Path:
+        """Write a random base of some kB there, that trains end to end on a CPU."""
+
+
+class Wish(Protocol):
+    """What to sample."""
+
+    prompt: str
+    negative_prompt: str
+    seeds: Sequence[int]
+    steps: int
+    guidance: float
+    width: int
+    height: int

@@ -1,0 +1,394 @@
+"""The plan: the machine's instruction set. The compiler targets it, the runtime executes it.
+
+- Three parts. `program` decides the trained bytes and is what `plan_hash` covers; `outputs` says what is written
+  and where; `estimate` says what the plan was expected to cost and why its numbers were chosen.
+- Data only: reading a plan runs no code, takes no unknown key, coerces nothing.
+- No absolute path, time of day, host or user name is in `program`: the same inputs give the same hash everywhere.
+- Nothing is optional in `program`: where a thing is off, it has the value that means off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import attrs
+import cattrs
+from cattrs.preconf.json import make_converter
+
+from runtime.errors import PlanError, Problem
+from runtime.safeio import atomic, strict_json
+
+FORMAT = 1
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@attrs.frozen(kw_only=True)
+class Base:
+    """The frozen model. `digest` is over its files' contents; `architecture` maps component -> config."""
+
+    family: str
+    layout: Literal["diffusers", "single_file"]
+    digest: str
+    prediction_type: PredictionType
+    architecture: dict[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Item:
+    """One picture: POSIX path in the data folder, sha256 of the file, size in pixels as shown (EXIF applied)."""
+
+    path: str
+    sha256: str
+    width: int
+    height: int
+    caption: str
+    repeats: int
+    bucket: tuple[int, int]
+
+
+@attrs.frozen(kw_only=True)
+class Images:
+    """The locked picture set. `digest` covers the items; `expected` counts samples when nothing is locked."""
+
+    kind: Literal["images"] = "images"
+    digest: str
+    items: tuple[Item, ...]
+    expected: int
+    resolution: int
+    flip: bool
+    caption_dropout: float
+
+
+@attrs.frozen(kw_only=True)
+class Adapter:
+    """The trained part. `targets` maps component -> regex (full match on the module's path in it)."""
+
+    method: Literal["lora"]
+    rank: int
+    alpha: float
+    dropout: float
+    init: Literal["kaiming", "gaussian"]
+    targets: dict[str, str]
+    modules: dict[str, int]
+
+
+@attrs.frozen(kw_only=True)
+class Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); `state_bits` 8 keeps its moments quantised."""
+
+    name: Literal["adamw"]
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    state_bits: Literal[8, 32] = 32
+
+
+@attrs.frozen(kw_only=True)
+class Schedule:
+    """The learning rate's factor over steps: linear warm-up, then the named curve down to zero (or constant)."""
+
+    name: Literal["constant", "linear", "cosine", "polynomial"]
+    warmup_steps: int
+    power: float
+
+
+@attrs.frozen(kw_only=True)
+class Objective:
+    """The loss. `snr_gamma` 0 is off (min-SNR weighting, Hang et al. 2023); `noise_offset` 0 is off."""
+
+    snr_gamma: float
+    noise_offset: float
+
+
+@attrs.frozen(kw_only=True)
+class Fallback:
+    """A smaller micro-batch with the same effective batch, to step down to when memory runs out."""
+
+    micro_batch: int
+    accumulation: int
+    peak_bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class Train:
+    """What is trained for how long. micro_batch * accumulation * processes == effective_batch."""
+
+    steps: int
+    effective_batch: int
+    micro_batch: int
+    accumulation: int
+    processes: int
+    learning_rate: float
+    text_encoder_learning_rate: float
+    schedule: Schedule
+    optimizer: Optimizer
+    objective: Objective
+    max_grad_norm: float
+    seed: int
+    fallbacks: tuple[Fallback, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Compute:
+    """How the step is computed. `checkpointed` names the blocks whose activations are recomputed."""
+
+    device: Literal["cuda", "cpu"]
+    dtype: Dtype
+    checkpointed: tuple[str, ...]
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    offloaded: tuple[str, ...] = ()
+    attention_chunks: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class Program:
+    """Everything that decides the trained bytes."""
+
+    locked: bool
+    base: Base
+    data: Images
+    adapter: Adapter
+    train: Train
+    compute: Compute
+    versions: dict[str, str]
+
+
+@attrs.frozen(kw_only=True)
+class Places:
+    """Where things are, relative to the folder that lorac runs in, or absolute. Not hashed."""
+
+    base: str
+    data: str
+    output: str
+    log: str
+
+
+@attrs.frozen(kw_only=True)
+class Samples:
+    """Pictures made at each checkpoint and at the end. `every` is in steps; 0 is at the end only."""
+
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    width: int
+    height: int
+    weight: float
+    every: int
+
+
+@attrs.frozen(kw_only=True)
+class Outputs:
+    """What is written, under which name, with which words."""
+
+    name: str
+    places: Places
+    samples: Samples
+    base_name: str
+    save_steps: int
+    keep_checkpoints: int
+    dtype: Dtype
+    trigger: str
+    preferred_weight: float
+    description: str
+    author: str
+    license: str
+    notes: str
+    negative_text: str
+    tags: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """One number the planner set, and why."""
+
+    field: str
+    value: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Rejected:
+    """A point that was looked at and not taken."""
+
+    point: str
+    peak_bytes: int
+    seconds_per_step: float
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Estimate:
+    """Predicted cost: bytes at the peak by kind, bytes by phase, seconds."""
+
+    card: str
+    card_bytes: int
+    usable_bytes: int
+    peak_bytes: int
+    by_kind: dict[str, int]
+    phases: dict[str, int]
+    host_bytes: int
+    disk_bytes: int
+    seconds_per_step: float
+    seconds: float
+    decisions: tuple[Decision, ...]
+    rejected: tuple[Rejected, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """A compiled experiment."""
+
+    format: int
+    plan_hash: str
+    program: Program
+    outputs: Outputs
+    estimate: Estimate
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def _strict(value: Any, want: type) -> Any:
+    if want is float and type(value) is int:
+        return float(value)
+    if type(value) is not want:
+        raise ValueError(f"expected {want.__name__}, got {type(value).__name__} {value!r}")
+    if want is float and not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {value!r}")
+    return value
+
+
+def _converter() -> cattrs.Converter:
+    converter = make_converter(forbid_extra_keys=True)
+    for scalar in (int, float, str, bool):
+        converter.register_structure_hook(scalar, _strict)
+    converter.register_structure_hook(Any, lambda value, _: value)
+    return converter
+
+
+CONVERTER = _converter()
+_T = TypeVar("_T")
+
+
+def unstructure(value: Any) -> Any:
+    """Plain JSON data of any part of a plan."""
+    return CONVERTER.unstructure(value)
+
+
+def structure(data: Any, cls: type[_T], where: str) -> _T:
+    """A part of a plan from plain JSON data. Raises PlanError with every field that is wrong."""
+    try:
+        return CONVERTER.structure(data, cls)
+    except Exception as error:  # every failure of cattrs is a wrong plan, told field by field
+        lines = cattrs.transform_error(error, path=cls.__name__.lower())
+        hint = "make the plan again: lorac plan SPEC"
+        raise PlanError([Problem(where, line, hint) for line in lines]) from None
+
+
+def hash_program(program: Program) -> str:
+    """sha256 of the program's canonical JSON, in hex."""
+    return hashlib.sha256(strict_json.canonical(unstructure(program)).encode()).hexdigest()
+
+
+def make(program: Program, outputs: Outputs, estimate: Estimate) -> Plan:
+    """A plan of these three parts, with its hash."""
+    return Plan(
+        format=FORMAT,
+        plan_hash=hash_program(program),
+        program=program,
+        outputs=outputs,
+        estimate=estimate,
+    )
+
+
+def dumps(plan: Plan) -> str:
+    """The plan as canonical JSON."""
+    return strict_json.canonical(unstructure(plan))
+
+
+def loads(text: str, where: str = "plan.json") -> Plan:
+    """Read a plan from canonical (or any strict) JSON. Raises PlanError."""
+    data = strict_json.loads(text, where, error=PlanError)
+    again = "make the plan again: lorac plan SPEC"
+    if not isinstance(data, dict) or "format" not in data:
+        raise PlanError(Problem(where, "is not a lorac plan: it has no `format`", again))
+    if data["format"] != FORMAT:
+        raise PlanError(
+            Problem(where, f"plan format {data['format']!r}, but this lorac reads format {FORMAT}", again)
+        )
+    plan = structure(data, Plan, where)
+    problems = [Problem(where, what, again) for what in wrongs(plan)]
+    if problems:
+        raise PlanError(problems)
+    return plan
+
+
+def read(path: Path) -> Plan:
+    """Read a plan from a file. Raises PlanError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(Problem(str(path), f"cannot be read: {error}", "give the path of a plan.json")) from None
+    return loads(text, str(path))
+
+
+def write(plan: Plan, path: Path) -> None:
+    """Write a plan to a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(path, dumps(plan))
+
+
+# --------------------------------------------------------------------------------------------------------- checking
+
+
+def wrongs(plan: Plan) -> list[str]:
+    """What a plan of the right shape still may not say."""
+    train, data, adapter, outputs = plan.program.train, plan.program.data, plan.program.adapter, plan.outputs
+    found = []
+    if hash_program(plan.program) != plan.plan_hash:
+        found.append("plan_hash does not match the program: the plan was edited or damaged")
+    points = [(train.micro_batch, train.accumulation), *((f.micro_batch, f.accumulation) for f in train.fallbacks)]
+    for micro, accumulation in points:
+        product = micro * accumulation * train.processes
+        if product != train.effective_batch:
+            found.append(
+                f"micro_batch {micro} × accumulation {accumulation} × processes {train.processes}"
+                f" is {product}, not effective_batch {train.effective_batch}"
+            )
+    for name, value, low in [
+        ("train.steps", train.steps, 1),
+        ("train.micro_batch", train.micro_batch, 1),
+        ("train.accumulation", train.accumulation, 1),
+        ("train.processes", train.processes, 1),
+        ("train.schedule.warmup_steps", train.schedule.warmup_steps, 0),
+        ("adapter.rank", adapter.rank, 1),
+        ("outputs.save_steps", outputs.save_steps, 0),
+        ("outputs.keep_checkpoints", outputs.keep_checkpoints, 1),
+        ("outputs.samples.steps", outputs.samples.steps, 1),
+    ]:
+        if value < low:
+            found.append(f"{name} must be at least {low}, got {value}")
+    if not 0 <= adapter.dropout < 1:
+        found.append(f"adapter.dropout must be at least 0 and below 1, got {adapter.dropout}")
+    if plan.program.locked and not data.items:
+        found.append("a locked plan has no data items")
+    for index, item in enumerate(data.items):
+        if not is_inner(item.path):
+            found.append(f"data.items[{index}].path must stay inside the data folder, got {item.path!r}")
+        if item.repeats < 1 or min(item.bucket) < 8 or min(item.width, item.height) < 1:
+            found.append(f"data.items[{index}] has a repeats, size or bucket out of range")
+    return found
+
+
+def is_inner(path: str) -> bool:
+    """Whether a POSIX path is relative, without `..`, a drive or a backslash."""
+    parts = path.split("/")
+    return bool(path) and not path.startswith("/") and not {"..", ".", ""} & set(parts) and not {"\\", "\0", ":"} & set(path)
