@@ -1,0 +1,19 @@
+"""Every byte that lorac takes from a stranger or keeps for its user passes through here.
+
+Nothing here imports torch until a tensor is loaded or written. Errors are runtime/errors.py's.
+
+atomic.py
+    write_bytes(path, data); write_text(path, text); writing(path, size=None) -> context: binary file
+    making_folder(final) -> context: Path; publish_folder(partial, final); sweep(folder) -> [removed]
+strict_json.py
+    loads(text, where, *, limit=LIMIT, error=InputError); read(path, *, limit, error); canonical(value) -> str
+digest.py
+    sha256_file(path) -> hex; sha256_files(paths) -> {Path: hex}; DigestCache(folder).sha256_files(paths)
+paths.py
+    inside(root, relative, *, where="", error=InputError) -> Path; relative_name(root, path) -> str
+    open_file(path) -> binary file; display(path) -> str
+safetensors.py
+    read_header(path) -> Header(tensors: {name: TensorInfo(dtype, shape, start, end)}, metadata, body)
+    write(path, tensors, metadata=None, *, finite=True, header_limit=WEBUI_HEADER)
+    serialise(tensors, metadata=None) -> bytes; body_sha256(path) -> hex; dtype_name(torch.dtype) -> "F32"
+"""

@@ -1,0 +1,137 @@
+"""SHA-256 of files: alone, many at once, and remembered between plans.
+
+The cache serves planning, where the same thousands of pictures are hashed again and again. What decides
+whether a run may start (`lorac run`, `lorac verify`) calls `sha256_files` and never the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from runtime.errors import InputError, Problem
+from runtime.safeio import strict_json
+from runtime.safeio.atomic import write_text
+from runtime.safeio.paths import display, open_file
+
+WORKERS = 8
+"""Threads: hashing releases the interpreter's lock, and more than this waits on the disk."""
+
+SETTLED = 2.0
+"""Seconds since a file's last change before its digest is remembered: file systems stamp times as
+coarsely as 2 s (FAT), and a second change within one stamp would go unseen."""
+
+CACHE_LIMIT = 256 * 2**20
+Digest = str
+Stamp = tuple[int, int, int, int]
+
+
+def sha256_file(path: str | os.PathLike[str]) -> Digest:
+    """The file's SHA-256, 64 lower-case hex digits. Raises InputError."""
+    try:
+        with open_file(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(Problem(display(path), f"cannot be read: {error.strerror}")) from error
+
+
+def sha256_files(paths: Iterable[str | os.PathLike[str]]) -> dict[Path, Digest]:
+    """The digests of many files, read in parallel, in the given order. One InputError has all problems."""
+    return _all_of([Path(path) for path in paths], sha256_file)
+
+
+class DigestCache:
+    """Digests remembered in `folder/digests.jsonl`: one JSON object a line, the last one for a path counts.
+
+    A digest is taken as known while the file's size, inode and times of change are the same. Damaged lines
+    count for nothing. Several processes may append at once.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder) / "digests.jsonl"
+        self._known, lines = _load(self.path)
+        if lines > 2 * len(self._known) + 1000:
+            write_text(self.path, "".join(_line(*item) for item in self._known.items()))
+
+    def sha256_files(self, paths: Iterable[str | os.PathLike[str]]) -> dict[Path, Digest]:
+        """As the function of this name, reading only files that changed. Raises InputError."""
+        new: dict[str, tuple[Stamp, Digest]] = {}
+
+        def digest(path: Path) -> Digest:
+            key, before = str(path.absolute()), _stamp(path)
+            stamp, known = self._known.get(key, (None, ""))
+            if before is not None and stamp == before:
+                return known
+            found = sha256_file(path)
+            if before is not None and before == _stamp(path) and _settled(before):
+                new[key] = (before, found)
+            return found
+
+        digests = _all_of([Path(path) for path in paths], digest)
+        self._known.update(new)
+        self._append("".join(_line(*item) for item in new.items()))
+        return digests
+
+    def _append(self, lines: str) -> None:
+        if not lines:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            # The newline first: a line that a crash cut short must not swallow ours.
+            os.write(descriptor, ("\n" + lines).encode())
+        finally:
+            os.close(descriptor)
+
+
+def _all_of(paths: list[Path], digest: Callable[[Path], Digest]) -> dict[Path, Digest]:
+    def attempt(path: Path) -> Digest | list[Problem]:
+        try:
+            return digest(path)
+        except InputError as error:
+            return error.problems
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        results = list(pool.map(attempt, paths))
+    problems = [problem for result in results if isinstance(result, list) for problem in result]
+    if problems:
+        raise InputError(problems)
+    return {path: result for path, result in zip(paths, results, strict=True) if isinstance(result, str)}
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _settled(stamp: Stamp) -> bool:
+    return time.time() - max(stamp[2], stamp[3]) / 1e9 > SETTLED
+
+
+def _line(path: str, entry: tuple[Stamp, Digest]) -> str:
+    return json.dumps([path, *entry[0], entry[1]]) + "\n"
+
+
+def _load(path: Path) -> tuple[dict[str, tuple[Stamp, Digest]], int]:
+    known: dict[str, tuple[Stamp, Digest]] = {}
+    try:
+        with open_file(path) as file:
+            lines = file.read(CACHE_LIMIT).splitlines()
+    except InputError:
+        return known, 0
+    for line in lines:
+        try:
+            entry = strict_json.loads(line, "")
+        except InputError:
+            continue
+        if isinstance(entry, list) and [type(item) for item in entry] == [str, int, int, int, int, str]:
+            known[entry[0]] = ((entry[1], entry[2], entry[3], entry[4]), entry[5])
+    return known, len(lines)
