@@ -1,0 +1,109 @@
+"""What the fields of a spec must say together: each rule across fields is one function here.
+
+Each yields (the part to blame, its field, what is wrong, a hint) and is called only when every field by
+itself is sound, so none of them looks at types again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lorac.parts import Auto, rule_of
+
+if TYPE_CHECKING:
+    from lorac.spec import Experiment, Fit, Images, LoRA, Train
+
+Disagreement = tuple[object, str, str, str]
+
+WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""Device names: no file of that name can be made on Windows, whatever its suffix."""
+
+
+def check_images(images: Images) -> Iterator[Disagreement]:
+    """Buckets lie around the resolution; a trigger that is put before captions has words."""
+    low, high, side = images.min_bucket, images.max_bucket, images.resolution
+    if isinstance(low, int) and low > side:
+        yield images, "min_bucket", f"must be at most data.resolution {side}, got {low}", "lower min_bucket"
+    if isinstance(high, int) and high < side:
+        yield images, "max_bucket", f"must be at least data.resolution {side}, got {high}", "raise max_bucket"
+    if images.prepend_trigger and not images.trigger.strip():
+        yield images, "prepend_trigger", "is set, but data.trigger is empty", 'give the words: trigger="…"'
+
+
+def check_adapter(adapter: LoRA) -> Iterator[Disagreement]:
+    """A `re:…` target is a regular expression."""
+    if adapter.targets.startswith("re:"):
+        try:
+            re.compile(adapter.targets[3:])
+        except re.error as error:
+            hint = "mend the expression after `re:`"
+            yield adapter, "targets", f"is not a regular expression: {error}", hint
+
+
+def check_train(train: Train) -> Iterator[Disagreement]:
+    """Epochs or steps, not both; the warm-up ends before the training does."""
+    if train.epochs is not None and train.steps is not None:
+        what = f"and train.epochs are both given: steps={train.steps}, epochs={train.epochs}"
+        yield train, "steps", what, "keep one of the two, set the other to None"
+    if train.epochs is None and train.steps is None:
+        yield train, "epochs", "and train.steps are both None", "give one of the two"
+    if train.steps is not None and train.warmup_steps > train.steps:
+        what = f"must be at most train.steps {train.steps}, got {train.warmup_steps}"
+        yield train, "warmup_steps", what, "warm up for about a tenth of the steps"
+
+
+def check_experiment(experiment: Experiment) -> Iterator[Disagreement]:
+    """The name makes a file everywhere; the batch can be made up; pictures asked for have prompts."""
+    if WINDOWS_NAMES.fullmatch(experiment.name):
+        what = f"must not be a device's name on Windows, got text {experiment.name!r}"
+        yield experiment, "name", what, "choose another name"
+    if not batch_choices(experiment.fit, experiment.train.effective_batch):
+        yield _no_batch(experiment.fit, experiment.train.effective_batch)
+    samples = experiment.samples
+    if isinstance(samples.every, int) and not samples.prompts:
+        yield samples, "every", "is set, but samples.prompts is empty", "give prompts, or leave `every` out"
+
+
+def limits(owner: object, field: str) -> tuple[int, int]:
+    """Least and greatest whole number that a field of the spec allows; the same twice where it is pinned."""
+    value, rule = getattr(owner, field), rule_of(type(owner), field)
+    if not isinstance(value, Auto):
+        return value, value
+    low = value.low if value.low is not None else rule.ge
+    high = value.high if value.high is not None else rule.le
+    if low is None or high is None:
+        raise TypeError(f"{type(owner).__name__}.{field} has no least and greatest value")
+    return int(low), int(high)
+
+
+def batch_choices(fit: Fit, effective_batch: int) -> list[tuple[int, int]]:
+    """Every (micro_batch, accumulation) that `fit` allows, smallest micro_batch first.
+
+    micro_batch * accumulation * processes is effective_batch in each.
+    """
+    least, most = limits(fit, "micro_batch")
+    fewest, many = limits(fit, "accumulation")
+    share, rest = divmod(effective_batch, fit.processes)
+    if rest:
+        return []
+    divisors = (micro for micro in range(least, min(most, share) + 1) if share % micro == 0)
+    return [(micro, share // micro) for micro in divisors if fewest <= share // micro <= many]
+
+
+def _no_batch(fit: Fit, effective_batch: int) -> Disagreement:
+    micro, accumulation, processes = fit.micro_batch, fit.accumulation, fit.processes
+    hint = "change one of them, or leave micro_batch and accumulation open with Auto()"
+    wanted = f"train.effective_batch {effective_batch}"
+    if isinstance(micro, int) and isinstance(accumulation, int):
+        product = micro * accumulation * processes
+        what = f"{micro} * accumulation {accumulation} * processes {processes} is {product}, not {wanted}"
+        return fit, "micro_batch", what, hint
+    if effective_batch % processes:
+        return fit, "processes", f"must divide {wanted}, got {processes}", hint
+    for field, value in (("micro_batch", micro), ("accumulation", accumulation)):
+        if isinstance(value, int) and effective_batch % (value * processes):
+            return fit, field, f"{value} * processes {processes} must divide {wanted}", hint
+    what = f"{micro} and accumulation {accumulation} with processes {processes} cannot make up {wanted}"
+    return fit, "micro_batch", what, hint

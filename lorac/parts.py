@@ -1,0 +1,252 @@
+"""How a part of a spec is made from its fields: one decorator checks, collects problems and remembers where.
+
+- A part is a frozen attrs class. Each field carries its `Rule` and its doc as metadata.
+- In a notebook a wrong part raises one SpecError with all that is wrong with it. While a spec file is read,
+  problems are collected instead, and the part is made with the wrong value: the rest is looked at too.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from numbers import Real
+from pathlib import PurePath
+from typing import Any, TypeVar, cast, dataclass_transform
+
+import attrs
+
+from lorac.origin import Origin, caller
+from lorac.rules import Rule, check, got_words
+from runtime.errors import Problem, SpecError
+
+SEE = "`lorac spec` lists every field with its range and default"
+
+_T = TypeVar("_T")
+
+
+@attrs.frozen
+class Found:
+    """A problem of a spec with the call and the field where it is."""
+
+    what: str
+    hint: str
+    origin: Origin | None
+    field: str | int | None = None
+    element: int | None = None
+
+    @property
+    def line(self) -> int:
+        """Line in the origin's file; 0 where it is not known."""
+        return self.origin.line_of(self.field, self.element) if self.origin else 0
+
+    def problem(self) -> Problem:
+        """As it is told."""
+        return Problem(f"{self.origin.file}:{self.line}" if self.origin else "", self.what, self.hint)
+
+
+Check = Callable[[Any], Iterable[tuple[Any, str, str, str]]]
+"""What fields say together: yields (part, field, what is wrong, hint)."""
+
+_collected: ContextVar[list[Found] | None] = ContextVar("lorac_spec_problems", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Found]]:
+    """Collect the problems of parts made inside instead of raising them."""
+    found: list[Found] = []
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
+def setting(rule: Rule, doc: str, *, default: Any = attrs.NOTHING, kw_only: bool = True) -> Any:
+    """A field: its rule, what it means, and its default (none: it must be given)."""
+    return attrs.field(default=default, kw_only=kw_only, metadata={"rule": rule, "doc": doc})
+
+
+def rule_of(cls: type, field: str) -> Rule:
+    """The rule of a part's field."""
+    return cast(Rule, attrs.fields_dict(cls)[field].metadata["rule"])
+
+
+def where(part_: Any, field: str | None = None) -> str:
+    """`file:line` of a part's field in the file that made it; empty where that is not known."""
+    origin: Origin | None = part_._origin
+    return f"{origin.file}:{origin.line_of(field)}" if origin else ""
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
+def part(place: str, checks: Check | None = None) -> Callable[[type[_T]], type[_T]]:
+    """Make a class a part of the spec. `place` is its path in an Experiment ("adapter"), as errors say it."""
+
+    def wrap(cls: type[_T]) -> type[_T]:
+        made = attrs.define(frozen=True, slots=False, init=False)(cls)
+
+        def __init__(self: Any, /, *args: Any, **given: Any) -> None:
+            _build(self, place, checks, args, given)
+
+        __init__.__wrapped__ = made.__attrs_init__  # type: ignore[attr-defined]  # the signature shown by help()
+        made.__init__ = __init__  # type: ignore[method-assign, assignment]
+        made.PLACE = place  # type: ignore[attr-defined]
+        return made
+
+    return wrap
+
+
+def _build(self: Any, place: str, checks: Check | None, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+    origin = caller()
+    dotted = f"{place}." if place else ""
+    found: list[Found] = []
+    values = _named(type(self), args, given, origin, dotted, found)
+    for field in attrs.fields(type(self)):
+        if field.name not in values:
+            continue
+        rule, value = field.metadata["rule"], values[field.name]
+        if type(value) is Auto and value == Auto() and isinstance(field.default, Auto):
+            value = field.default
+        value = _lifted(rule, value, field.name, origin, found)
+        values[field.name], wrongs = check(rule, value, Auto)
+        for wrong in wrongs:
+            index = "" if wrong.element is None else f"[{wrong.element}]"
+            key = _position(type(self), field.name, args, given)
+            what = f"{dotted}{field.name}{index} {wrong.what}"
+            found.append(Found(what, wrong.hint or SEE, origin, key, wrong.element))
+    missing = {
+        f.name: None for f in attrs.fields(type(self)) if f.default is attrs.NOTHING and f.name not in values
+    }
+    self.__attrs_init__(**missing, **values)
+    object.__setattr__(self, "_origin", origin)
+    parts = [value for value in values.values() if attrs.has(type(value))]
+    sound = not found and not missing and all(getattr(value, "_sound", True) for value in parts)
+    if sound and checks is not None:
+        for owner, name, what, hint in checks(self):
+            inner = f"{owner.PLACE}." if owner.PLACE else ""
+            found.append(Found(f"{inner}{name} {what}", hint, owner._origin or origin, name))
+        sound = not found
+    object.__setattr__(self, "_sound", sound)
+    _report(found)
+
+
+def _named(
+    cls: type,
+    args: tuple[Any, ...],
+    given: dict[str, Any],
+    origin: Origin | None,
+    dotted: str,
+    found: list[Found],
+) -> dict[str, Any]:
+    """The arguments by field name; what fits no field, and what is missing, goes to `found`."""
+    fields = attrs.fields(cls)
+    names = [field.name for field in fields]
+    positional = [field.name for field in fields if not field.kw_only]
+    values = dict(zip(positional, args, strict=False))
+    if len(args) > len(positional):
+        most = f"only {', '.join(positional)}" if positional else "nothing"
+        found.append(
+            Found(
+                f"{cls.__name__} takes {most} without a name, got {len(args)} unnamed values",
+                f"name each value: {cls.__name__}({names[len(positional)]}=…)",
+                origin,
+                len(positional),
+            )
+        )
+    meant = set()
+    for name, value in given.items():
+        if name in values:
+            found.append(Found(f"{dotted}{name} is given twice", "keep one of the two", origin, name))
+        elif name in names:
+            values[name] = value
+        else:
+            near = difflib.get_close_matches(name, names, n=1)
+            meant.update(near)
+            guess = f"; did you mean `{near[0]}`?" if near else ""
+            hint = f"{cls.__name__} has {', '.join(names)}"
+            found.append(Found(f"{cls.__name__} has no field `{name}`{guess}", hint, origin, name))
+    for field in fields:
+        if field.default is attrs.NOTHING and field.name not in values and field.name not in meant:
+            what = f"{dotted}{field.name} is missing"
+            found.append(Found(what, f"give {cls.__name__}(…) its {field.name}", origin))
+    return values
+
+
+def _position(cls: type, name: str, args: tuple[Any, ...], given: dict[str, Any]) -> str | int:
+    """How the call wrote a field: its name, or its place."""
+    if name in given:
+        return name
+    return [field.name for field in attrs.fields(cls) if not field.kw_only].index(name)
+
+
+def _lifted(rule: Rule, value: Any, name: str, origin: Origin | None, found: list[Found]) -> Any:
+    """A plain path where a part is wanted stands for that part."""
+    if not rule.lift or not (type(value) is str or isinstance(value, PurePath)):
+        return value
+    here = attrs.evolve(origin, within=name) if origin else None
+    with collecting() as inner:
+        lifted = rule.type(value)
+    object.__setattr__(lifted, "_origin", here)
+    found += [attrs.evolve(one, origin=here) for one in inner]
+    return lifted
+
+
+def _report(found: list[Found]) -> None:
+    if not found:
+        return
+    collected = _collected.get()
+    if collected is None:
+        raise SpecError([one.problem() for one in in_order(found)])
+    collected.extend(found)
+
+
+def in_order(found: Iterable[Found]) -> list[Found]:
+    """Problems in the order of the file's lines."""
+    return sorted(found, key=lambda one: (one.origin.file if one.origin else "", one.line))
+
+
+# --------------------------------------------------------------------------------------------------- open
+
+
+def _ordered(auto: Auto) -> Iterator[tuple[Auto, str, str, str]]:
+    low, high, prefer = auto.low, auto.high, auto.prefer
+    if low is not None and high is not None and low > high:
+        yield (
+            auto,
+            "low",
+            f"must not be above high, got {got_words(low)} and {got_words(high)}",
+            "swap the two",
+        )
+    elif prefer is not None and not (low is None or prefer >= low):
+        yield auto, "prefer", f"must be at least low, {low}, got {prefer}", "prefer a value inside the bounds"
+    elif prefer is not None and not (high is None or prefer <= high):
+        yield (
+            auto,
+            "prefer",
+            f"must be at most high, {high}, got {prefer}",
+            "prefer a value inside the bounds",
+        )
+
+
+_BOUND = Rule(type=Real, none="as far as the field's own range goes")
+
+
+@part("Auto", checks=_ordered)
+class Auto:
+    """A value left to the planner, within bounds if they are given. `Auto()` alone is the field's default."""
+
+    low: float | None = setting(_BOUND, "The least value that will do.", default=None, kw_only=False)
+    high: float | None = setting(_BOUND, "The greatest value that will do.", default=None, kw_only=False)
+    prefer: float | None = setting(_BOUND, "Taken if the card allows it.", default=None)
+    choices: tuple[str | int, ...] = setting(
+        Rule(type=object, many=True), "The words that will do.", default=()
+    )
+
+    def __repr__(self) -> str:
+        bounds = [f"{bound:g}" for bound in (self.low, self.high) if bound is not None]
+        if self.low is None and self.high is not None:
+            bounds = [f"high={self.high:g}"]
+        prefer = [f"prefer={self.prefer:g}"] if self.prefer is not None else []
+        choices = [f"choices={self.choices!r}"] if self.choices else []
+        return f"Auto({', '.join(bounds + prefer + choices)})"

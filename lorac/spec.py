@@ -1,0 +1,344 @@
+"""The words a spec is written in.
+
+- One `Experiment` holds the parts; each part is frozen, takes keywords, and refuses what is out of range
+  where it is written. The range is data on the field (`lorac.rules`): errors, `lorac spec` and tests come from it.
+- A value pins a number; `Auto(…)` leaves it to the planner, which never moves `effective_batch`.
+- Paths are relative to the spec file's folder, output paths to the folder that lorac runs in.
+- No torch here: a spec is read, and refused, in milliseconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from lorac import agree
+from lorac.parts import Auto, part, setting
+from lorac.rules import a_part, a_path, choice, flag, number, text, whole
+
+if TYPE_CHECKING:
+    from runtime.plan import Estimate, Plan
+
+__all__ = ["AdamW", "Auto", "Base", "Experiment", "Fit", "Images", "LoRA", "Outputs", "Samples", "Train"]
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+DTYPES = ("fp32", "bf16", "fp16")
+GRID = 8
+"""Picture sides are multiples of this: the latent grid of Stable Diffusion's autoencoder."""
+LARGEST_SIDE = 2048
+LARGEST_SEED = 2**32 - 1
+"""What every random generator takes (numpy's legacy one takes no more)."""
+DEFAULT_EPOCHS = 10
+
+_side = whole(ge=64, le=LARGEST_SIDE, multiple_of=GRID, auto="open", unit="px")
+
+
+@part("base")
+class Base:
+    """The frozen model that the LoRA adapts."""
+
+    path: str = setting(a_path(), "A diffusers folder, or one .safetensors or .ckpt file.", kw_only=False)
+    family: str = setting(
+        text(regex=r"[a-z][a-z0-9_]*", regex_means='"auto" or a family\'s name such as "sd1"'),
+        'Its architecture; "auto" recognises it from the tensors, never from the file\'s name.',
+        default="auto",
+    )
+    prediction_type: Auto | Literal["epsilon", "v_prediction"] = setting(
+        choice("epsilon", "v_prediction", auto="open"),
+        "What the model predicts; Auto() asks the base's own files.",
+        default=Auto(),
+    )
+    license: str = setting(text(), "The base's licence, recorded in the LoRA's metadata.", default="")
+
+
+@part("data", checks=agree.check_images)
+class Images:
+    """A folder of pictures with captions: metadata.csv, metadata.jsonl, or a text file beside each."""
+
+    path: str = setting(
+        a_path(), "The folder of pictures (kohya's `10_name` repeat folders too).", kw_only=False
+    )
+    metadata_path: str | None = setting(
+        a_path(none="metadata.csv or metadata.jsonl in the folder, else a text file beside each picture"),
+        "A .csv (image,prompt or file_name,text) or .jsonl file of captions that lies elsewhere.",
+        default=None,
+    )
+    resolution: int = setting(
+        whole(ge=64, le=LARGEST_SIDE, multiple_of=GRID, unit="px"),
+        "Side of the square whose area every bucket keeps to.",
+        default=512,
+    )
+    buckets: bool = setting(flag(), "Keep aspect ratios, in buckets; False crops squares.", default=True)
+    bucket_step: int = setting(
+        whole(ge=GRID, le=512, multiple_of=GRID, unit="px"), "Bucket sides are multiples of this.", default=64
+    )
+    min_bucket: int | Auto = setting(
+        _side, "Shortest side of a bucket; Auto() is half of resolution.", default=Auto()
+    )
+    max_bucket: int | Auto = setting(
+        _side, "Longest side of a bucket; Auto() is twice resolution.", default=Auto()
+    )
+    upscale: bool = setting(
+        flag(), "Enlarge pictures smaller than their bucket instead of refusing.", default=False
+    )
+    trigger: str = setting(
+        text(), "The words that call up the LoRA, recorded as its trigger words.", default=""
+    )
+    prepend_trigger: bool = setting(
+        flag(), "Put the trigger before each caption that does not have it.", default=False
+    )
+    captions: Literal["required", "optional"] = setting(
+        choice("required", "optional"), "Whether a picture without a caption is an error.", default="required"
+    )
+    caption_extension: str = setting(
+        text(regex=r"\.[A-Za-z0-9_.-]{1,15}", regex_means='a suffix such as ".txt"'),
+        "Suffix of the text file beside each picture.",
+        default=".txt",
+    )
+    repeats: int = setting(whole(ge=1, le=10_000), "Times each picture is seen in an epoch.", default=1)
+    flip: bool = setting(flag(), "Mirror half of the samples left to right.", default=False)
+    caption_dropout: float = setting(
+        number(ge=0, lt=1), "Share of samples that are trained with an empty caption.", default=0.0
+    )
+    skip_bad: bool = setting(
+        flag(),
+        "Leave out what cannot be used, and record it in the plan, instead of refusing.",
+        default=False,
+    )
+    expected_images: int | Auto = setting(
+        whole(ge=1, le=10_000_000, auto="open"),
+        "Pictures that `lorac plan --unlocked` reckons with while the folder is elsewhere.",
+        default=Auto(),
+    )
+
+
+@part("adapter", checks=agree.check_adapter)
+class LoRA:
+    """The trained part: B·A of low rank added to frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int | Auto = setting(
+        whole(ge=1, le=1024, auto="range"),
+        "Rank of the update: what it can say, and what it costs.",
+        default=Auto(4, 32, prefer=16),
+    )
+    alpha: float | Auto = setting(
+        number(gt=0, le=65536, auto="open"),
+        "The update is scaled by alpha / rank; Auto() is rank.",
+        default=Auto(),
+    )
+    dropout: float = setting(
+        number(ge=0, lt=1), "Share of the adapter's inputs dropped in training.", default=0.0
+    )
+    targets: str = setting(
+        text(
+            choices=("qkv", "qkvo", "qkvo+ff"),
+            regex=r"re:.+",
+            regex_means="re:<regular expression over module names>",
+        ),
+        "Adapted layers: attention's q, k, v; with its output; with the feed-forward layers.",
+        default="qkv",
+    )
+    text_encoder: bool = setting(flag(), "Adapt the text encoder too.", default=False)
+    init: Literal["kaiming", "gaussian"] = setting(
+        choice("kaiming", "gaussian"),
+        "How A begins (gaussian: std 0.02); B begins at zero.",
+        default="kaiming",
+    )
+
+
+@part("train.optimizer")
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
+
+    beta1: float = setting(number(ge=0, lt=1), "Decay of the gradient's mean.", default=0.9)
+    beta2: float = setting(number(ge=0, lt=1), "Decay of the squared gradient's mean.", default=0.999)
+    eps: float = setting(number(gt=0, le=1), "Added to the denominator.", default=1e-8)
+    weight_decay: float = setting(
+        number(ge=0, le=1), "Weight decay per step, times the learning rate.", default=0.01
+    )
+
+
+@part("train", checks=agree.check_train)
+class Train:
+    """What is optimised, how, and for how long."""
+
+    effective_batch: int = setting(
+        whole(ge=1, le=65536, unit="samples"),
+        "Samples per optimizer step; the planner never changes it.",
+        default=4,
+    )
+    steps: int | None = setting(
+        whole(ge=1, le=10_000_000, none="as epochs says"),
+        "Optimizer steps; give this or epochs.",
+        default=None,
+    )
+    epochs: int | None = setting(
+        whole(ge=1, le=100_000, none="as steps says"),
+        f"Passes over the data; {DEFAULT_EPOCHS} where neither this nor steps is given.",
+        default=attrs.Factory(lambda train: DEFAULT_EPOCHS if train.steps is None else None, takes_self=True),
+    )
+    learning_rate: float = setting(number(gt=0, le=1), "Peak learning rate.", default=1e-4)
+    text_encoder_learning_rate: float | Auto = setting(
+        number(gt=0, le=1, auto="open"), "The text encoder's; Auto() is learning_rate.", default=Auto()
+    )
+    scheduler: Literal["cosine", "constant", "linear", "polynomial"] = setting(
+        choice("cosine", "constant", "linear", "polynomial"),
+        "The learning rate's curve after warm-up, down to zero (or constant).",
+        default="cosine",
+    )
+    warmup_steps: int = setting(
+        whole(ge=0, le=1_000_000, unit="steps"), "Steps in which it rises linearly from zero.", default=0
+    )
+    power: float = setting(number(gt=0, le=10), "The polynomial scheduler's power.", default=1.0)
+    optimizer: AdamW = setting(a_part(AdamW), "The optimizer and its numbers.", default=AdamW())
+    max_grad_norm: float = setting(
+        number(ge=0, le=1000), "Gradients are clipped to this norm; 0 is off.", default=1.0
+    )
+    seed: int = setting(
+        whole(ge=0, le=LARGEST_SEED), "Decides order, noise, timesteps and dropout.", default=0
+    )
+    snr_gamma: float | None = setting(
+        number(gt=0, le=100, none="off"),
+        "Min-SNR loss weighting's gamma, 5 in the paper (Hang et al. 2023, arXiv:2303.09556).",
+        default=None,
+    )
+    noise_offset: float = setting(
+        number(ge=0, le=1), "Noise common to a channel, for dark and bright pictures.", default=0.0
+    )
+
+
+@part("fit")
+class Fit:
+    """How the step is laid on the card: what the planner may trade for memory and time."""
+
+    card: str = setting(
+        text(
+            regex=r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}",
+            regex_means='"auto", a card\'s name, or memory such as "12GB"',
+        ),
+        'The card to fit: "auto" (the one that is here), a name, or GiB of memory.',
+        default="auto",
+    )
+    micro_batch: int | Auto = setting(
+        whole(ge=1, le=4096, auto="range", unit="samples"),
+        "Samples per forward pass on each process.",
+        default=Auto(),
+    )
+    accumulation: int | Auto = setting(
+        whole(ge=1, le=65536, auto="range"), "Forward passes per optimizer step.", default=Auto()
+    )
+    processes: int = setting(
+        whole(ge=1, le=1024), "Processes that share an optimizer step, one per card.", default=1
+    )
+    gradient_checkpointing: bool | Auto = setting(
+        flag(auto="open"),
+        "Recompute activations in the backward pass: less memory, more time.",
+        default=Auto(),
+    )
+    dtype: Dtype | Auto = setting(
+        choice(*DTYPES, auto="choice"), "The base's dtype; the adapter's weights are fp32.", default=Auto()
+    )
+    quantization: Literal["none", "nf4", "int8"] | Auto = setting(
+        choice("none", "nf4", "int8", auto="choice"),
+        "Hold the frozen base in fewer bits; it changes what is trained, so it is never chosen unasked.",
+        default="none",
+    )
+    optimizer_bits: Literal[8, 32] | Auto = setting(
+        choice(8, 32, auto="choice"), "Bits of the optimizer's moments.", default=32
+    )
+    offload: Literal["none", "text_encoder", "blocks"] | Auto = setting(
+        choice("none", "text_encoder", "blocks", auto="choice"),
+        "What waits in the computer's memory while it is not used.",
+        default=Auto(),
+    )
+    attention_chunks: int | Auto = setting(
+        whole(ge=1, le=64, auto="range"),
+        "Slices in which attention is computed, one after the other.",
+        default=Auto(),
+    )
+
+
+@part("samples")
+class Samples:
+    """Pictures made from fixed prompts and seeds while training, and at its end."""
+
+    prompts: tuple[str, ...] = setting(text(many=True), "What to draw; empty draws nothing.", default=())
+    negative_prompt: str = setting(text(), "What to keep away from.", default="")
+    seed: int = setting(whole(ge=0, le=LARGEST_SEED), "Seed of the first picture.", default=0)
+    steps: int = setting(whole(ge=1, le=1000), "Sampling steps.", default=25)
+    guidance: float = setting(number(ge=0, le=100), "Classifier-free guidance; 1 is off.", default=7.5)
+    every: int | Auto = setting(
+        whole(ge=1, le=10_000_000, auto="open", unit="steps"),
+        "Draw each so many steps; Auto(): at each checkpoint.",
+        default=Auto(),
+    )
+    weight: float = setting(number(ge=0, le=2), "Weight of the LoRA while drawing.", default=1.0)
+    width: int | Auto = setting(_side, "Auto() is the data's resolution.", default=Auto())
+    height: int | Auto = setting(_side, "Auto() is the data's resolution.", default=Auto())
+
+
+@part("outputs")
+class Outputs:
+    """What is written, where, and with which words."""
+
+    output_dir: str = setting(
+        a_path(), "Each run writes in a folder of its own name in here.", default="output"
+    )
+    log_dir: str | Auto = setting(
+        a_path(auto="open"), "TensorBoard's folder; Auto() is logs/ in the run's own.", default=Auto()
+    )
+    save_steps: int = setting(
+        whole(ge=0, le=10_000_000, unit="steps"),
+        "Save a checkpoint each so many steps; 0: at the end only.",
+        default=0,
+    )
+    keep_checkpoints: int = setting(whole(ge=1, le=10_000), "Newest checkpoints to keep.", default=2)
+    dtype: Dtype = setting(choice(*DTYPES), "Dtype of the LoRA's file.", default="fp16")
+    preferred_weight: float = setting(number(gt=0, le=2), "The weight that the WebUI offers.", default=0.8)
+    description: str = setting(text(lines=True, longest=10_000), "Shown beside the LoRA.", default="")
+    author: str = setting(text(), "Who made it.", default="")
+    license: str = setting(text(), "The LoRA's own licence.", default="")
+    notes: str = setting(text(lines=True, longest=10_000), "The WebUI's notes.", default="")
+    negative_text: str = setting(text(), "What the WebUI adds to the negative prompt.", default="")
+    tags: tuple[str, ...] = setting(text(many=True, longest=100), "Words to find it by.", default=())
+
+
+@part("", checks=agree.check_experiment)
+class Experiment:
+    """One LoRA to train: all that a person decides about it."""
+
+    name: str = setting(
+        text(
+            regex=r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?",
+            regex_means="1 to 64 of A-Z a-z 0-9 _ . - (first a letter or digit, last not a dot)",
+        ),
+        "Names the run, its folder and its files; how the LoRA is called in a prompt.",
+    )
+    base: Base = setting(a_part(Base, lift=True), "The model to adapt; a plain path will do.")
+    data: Images = setting(a_part(Images), "What to learn from.")
+    adapter: LoRA = setting(a_part(LoRA), "What is trained.", default=LoRA())
+    train: Train = setting(a_part(Train), "How it is trained.", default=Train())
+    fit: Fit = setting(a_part(Fit), "How it is made to fit the card.", default=Fit())
+    samples: Samples = setting(a_part(Samples), "What is drawn on the way.", default=Samples())
+    outputs: Outputs = setting(a_part(Outputs), "What is written.", default=Outputs())
+
+    def plan(self, card: str | None = None, unlocked: bool = False) -> Plan:
+        """Compile it. `card` overrules fit.card ("12GB"); `unlocked` plans without base and data at hand.
+
+        Raises SpecError, InputError (base or data), MachineError.
+        """
+        from lorac.compile import compile_experiment
+
+        return compile_experiment(self, Path.cwd(), self.folder(), card, unlocked)
+
+    def estimate(self, card: str | None = None, unlocked: bool = False) -> Estimate:
+        """What it would cost: memory by kind at the peak, seconds a step, what was rejected. As `plan`."""
+        return self.plan(card=card, unlocked=unlocked).estimate
+
+    def folder(self) -> Path:
+        """The folder that the spec's paths are relative to: its file's, or the current one in a notebook."""
+        origin = self._origin  # type: ignore[attr-defined]  # every part has one (lorac.parts)
+        file = Path(origin.file) if origin else None
+        return file.parent if file and file.is_file() else Path.cwd()
