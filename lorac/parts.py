@@ -63,9 +63,12 @@ def collecting() -> Iterator[list[Found]]:
         _collected.reset(token)
 
 
-def setting(rule: Rule, doc: str, *, default: Any = attrs.NOTHING, kw_only: bool = True) -> Any:
-    """A field: its rule, what it means, and its default (none: it must be given)."""
-    return attrs.field(default=default, kw_only=kw_only, metadata={"rule": rule, "doc": doc})
+def setting(
+    rule: Rule, doc: str, *, default: Any = attrs.NOTHING, default_words: str = "", kw_only: bool = True
+) -> Any:
+    """A field: its rule, its meaning, its default (none: it must be given), in words if it is computed."""
+    metadata = {"rule": rule, "doc": doc, "default_words": default_words}
+    return attrs.field(default=default, kw_only=kw_only, metadata=metadata)
 
 
 def rule_of(cls: type, field: str) -> Rule:
@@ -89,7 +92,7 @@ def part(place: str, checks: Check | None = None) -> Callable[[type[_T]], type[_
         def __init__(self: Any, /, *args: Any, **given: Any) -> None:
             _build(self, place, checks, args, given)
 
-        __init__.__wrapped__ = made.__attrs_init__  # type: ignore[attr-defined]  # the signature shown by help()
+        __init__.__wrapped__ = made.__attrs_init__  # type: ignore[attr-defined]  # for help()
         made.__init__ = __init__  # type: ignore[method-assign, assignment]
         made.PLACE = place  # type: ignore[attr-defined]
         return made

@@ -100,18 +100,12 @@ def a_part(cls: type, **limits: Any) -> Rule:
 def type_words(rule: Rule) -> str:
     """The type as people say it."""
     if rule.many:
-        return f"a tuple of {type_words(attrs.evolve(rule, many=False))}"
-    names = {
-        int: "a whole number",
-        float: "a number",
-        Real: "a number",
-        bool: "True or False",
-        PurePath: "a path",
-    }
-    if rule.type is str:
-        return "text" if rule.lines or rule.choices or rule.regex else "one line of text"
+        return "a tuple of texts"
+    names = {int: "a whole number", float: "a number", bool: "True or False", PurePath: "a path"}
     if rule.type in names:
         return names[rule.type]
+    if rule.type is str:
+        return "text" if rule.lines else "one line of text"
     article = "an" if rule.type.__name__[0] in "AEIOU" else "a"
     return f"{article} {rule.type.__name__}(…)" + (" or a path" if rule.lift else "")
 
@@ -152,6 +146,16 @@ def _plain(limit: float) -> str:
     return str(int(limit)) if float(limit).is_integer() else f"{limit:g}"
 
 
+def wanted(rule: Rule) -> str:
+    """Type and range together: what a value must be."""
+    extent = range_words(rule)
+    if rule.choices or rule.regex or rule.multiple_of:
+        return extent
+    return type_words(rule) + (
+        f" {extent}" if extent.startswith("between") else f", {extent}" if extent else ""
+    )
+
+
 def else_words(rule: Rule) -> str:
     """What a field takes besides a value of its own type, as ` or …`."""
     autos = {"no": "", "open": " or Auto()", "range": " or Auto(low, high)", "choice": " or Auto(choices=…)"}
@@ -189,7 +193,7 @@ def check(rule: Rule, value: Any, auto: type) -> tuple[Any, list[Wrong]]:
         return _check_one(rule, value)
     if not isinstance(value, list | tuple):
         hint = "put a comma after a single one: (value,)" if isinstance(value, str) else ""
-        return value, [Wrong(f"must be {type_words(rule)}, got {got_words(value)}", hint=hint)]
+        return value, [Wrong(f"must be {wanted(rule)}, got {got_words(value)}", hint=hint)]
     kept, wrongs = [], []
     for index, element in enumerate(value):
         clean, found = _check_one(attrs.evolve(rule, many=False, none="", auto="no"), element)
@@ -210,7 +214,7 @@ def _check_one(rule: Rule, value: Any) -> tuple[Any, list[Wrong]]:
         value = value.as_posix()
     want = str if rule.type is PurePath else rule.type
     if type(value) is not want:
-        wrong = f"must be {_wanted(rule)}{else_words(rule)}, got {got_words(value)}"
+        wrong = f"must be {wanted(rule)}{else_words(rule)}, got {got_words(value)}"
         return value, [Wrong(wrong, hint=_type_hint(value))]
     wrong = (
         _wrong_text(rule, value)
@@ -220,13 +224,6 @@ def _check_one(rule: Rule, value: Any) -> tuple[Any, list[Wrong]]:
         else ""
     )
     return value, [Wrong(wrong)] if wrong else []
-
-
-def _wanted(rule: Rule) -> str:
-    """Type and range, for a value of the wrong type."""
-    if rule.choices or rule.regex:
-        return range_words(rule) if rule.choices else type_words(rule)
-    return f"{type_words(rule)} {range_words(rule)}".strip()
 
 
 def _check_real(value: Any) -> tuple[Any, list[Wrong]]:

@@ -1,7 +1,7 @@
 """The words a spec is written in.
 
 - One `Experiment` holds the parts; each part is frozen, takes keywords, and refuses what is out of range
-  where it is written. The range is data on the field (`lorac.rules`): errors, `lorac spec` and tests come from it.
+  where it is written. Its range is data on the field (`lorac.rules`): errors, docs and tests come from it.
 - A value pins a number; `Auto(…)` leaves it to the planner, which never moves `effective_batch`.
 - Paths are relative to the spec file's folder, output paths to the folder that lorac runs in.
 - No torch here: a spec is read, and refused, in milliseconds.
@@ -176,8 +176,9 @@ class Train:
     )
     epochs: int | None = setting(
         whole(ge=1, le=100_000, none="as steps says"),
-        f"Passes over the data; {DEFAULT_EPOCHS} where neither this nor steps is given.",
+        "Passes over the data; give this or steps.",
         default=attrs.Factory(lambda train: DEFAULT_EPOCHS if train.steps is None else None, takes_self=True),
+        default_words=f"{DEFAULT_EPOCHS} where steps is not given",
     )
     learning_rate: float = setting(number(gt=0, le=1), "Peak learning rate.", default=1e-4)
     text_encoder_learning_rate: float | Auto = setting(
