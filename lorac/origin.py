@@ -33,16 +33,14 @@ class Origin:
     end_column: int = 0
     within: str | None = None
 
-    def line_of(self, field: str | int | None = None, element: int | None = None) -> int:
-        """The line of a keyword (or unnamed argument) of the call, or of one element of a tuple there."""
-        field = self.within or field
+    def line_of(self, *names: str | int, element: int | None = None) -> int:
+        """The line of an argument of the call, found by the first of its names (a keyword, or a place among the
+        unnamed ones) that the call has; or of one element of the tuple written there."""
         call = self._call()
-        if call is None or field is None:
+        argument = _argument(call, (self.within,) if self.within else names) if call else None
+        if argument is None:
             return self.line
-        value = _argument(call, field)
-        if value is None:
-            return self.line
-        line, node = value
+        line, node = argument
         if element is not None and isinstance(node, ast.Tuple | ast.List) and element < len(node.elts):
             return node.elts[element].lineno
         return line
@@ -54,13 +52,16 @@ class Origin:
         return _calls("".join(linecache.getlines(self.file))).get(end)
 
 
-def _argument(call: ast.Call, field: str | int) -> tuple[int, ast.expr] | None:
+def _argument(call: ast.Call, names: tuple[str | int, ...]) -> tuple[int, ast.expr] | None:
     """Line and value of one argument; an unpacked `**mapping` stands for keywords not written out."""
-    if isinstance(field, int):
-        return (call.args[field].lineno, call.args[field]) if field < len(call.args) else None
-    for keyword in call.keywords:
-        if keyword.arg == field:
-            return keyword.lineno, keyword.value
+    for name in names:
+        if isinstance(name, int) and name < len(call.args):
+            return call.args[name].lineno, call.args[name]
+        for keyword in call.keywords:
+            if keyword.arg == name:
+                return keyword.lineno, keyword.value
+    if not names:
+        return None
     return next(((k.lineno, k.value) for k in call.keywords if k.arg is None), None)
 
 

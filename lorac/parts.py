@@ -33,13 +33,13 @@ class Found:
     what: str
     hint: str
     origin: Origin | None
-    field: str | int | None = None
+    names: tuple[str | int, ...] = ()
     element: int | None = None
 
     @property
     def line(self) -> int:
         """Line in the origin's file; 0 where it is not known."""
-        return self.origin.line_of(self.field, self.element) if self.origin else 0
+        return self.origin.line_of(*self.names, element=self.element) if self.origin else 0
 
     def problem(self) -> Problem:
         """As it is told."""
@@ -79,7 +79,9 @@ def rule_of(cls: type, field: str) -> Rule:
 def where(part_: Any, field: str | None = None) -> str:
     """`file:line` of a part's field in the file that made it; empty where that is not known."""
     origin: Origin | None = part_._origin
-    return f"{origin.file}:{origin.line_of(field)}" if origin else ""
+    if origin is None:
+        return ""
+    return f"{origin.file}:{origin.line_of(*(_names(type(part_), field) if field else ()))}"
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
@@ -109,15 +111,16 @@ def _build(self: Any, place: str, checks: Check | None, args: tuple[Any, ...], g
         if field.name not in values:
             continue
         rule, value = field.metadata["rule"], values[field.name]
-        if type(value) is Auto and value == Auto() and isinstance(field.default, Auto):
-            value = field.default
         value = _lifted(rule, value, field.name, origin, found)
-        values[field.name], wrongs = check(rule, value, Auto)
+        keep, wrongs = check(rule, value, Auto)
+        values[field.name] = (
+            _bounded(rule, keep, field.default) if type(keep) is Auto and not wrongs else keep
+        )
         for wrong in wrongs:
             index = "" if wrong.element is None else f"[{wrong.element}]"
-            key = _position(type(self), field.name, args, given)
             what = f"{dotted}{field.name}{index} {wrong.what}"
-            found.append(Found(what, wrong.hint or SEE, origin, key, wrong.element))
+            names = _names(type(self), field.name)
+            found.append(Found(what, wrong.hint or SEE, origin, names, wrong.element))
     missing = {
         f.name: None for f in attrs.fields(type(self)) if f.default is attrs.NOTHING and f.name not in values
     }
@@ -128,7 +131,9 @@ def _build(self: Any, place: str, checks: Check | None, args: tuple[Any, ...], g
     if sound and checks is not None:
         for owner, name, what, hint in checks(self):
             inner = f"{owner.PLACE}." if owner.PLACE else ""
-            found.append(Found(f"{inner}{name} {what}", hint, owner._origin or origin, name))
+            found.append(
+                Found(f"{inner}{name} {what}", hint, owner._origin or origin, _names(type(owner), name))
+            )
         sound = not found
     object.__setattr__(self, "_sound", sound)
     _report(found)
@@ -154,13 +159,13 @@ def _named(
                 f"{cls.__name__} takes {most} without a name, got {len(args)} unnamed values",
                 f"name each value: {cls.__name__}({names[len(positional)]}=…)",
                 origin,
-                len(positional),
+                (len(positional),),
             )
         )
     meant = set()
     for name, value in given.items():
         if name in values:
-            found.append(Found(f"{dotted}{name} is given twice", "keep one of the two", origin, name))
+            found.append(Found(f"{dotted}{name} is given twice", "keep one of the two", origin, (name,)))
         elif name in names:
             values[name] = value
         else:
@@ -168,7 +173,7 @@ def _named(
             meant.update(near)
             guess = f"; did you mean `{near[0]}`?" if near else ""
             hint = f"{cls.__name__} has {', '.join(names)}"
-            found.append(Found(f"{cls.__name__} has no field `{name}`{guess}", hint, origin, name))
+            found.append(Found(f"{cls.__name__} has no field `{name}`{guess}", hint, origin, (name,)))
     for field in fields:
         if field.default is attrs.NOTHING and field.name not in values and field.name not in meant:
             what = f"{dotted}{field.name} is missing"
@@ -176,11 +181,10 @@ def _named(
     return values
 
 
-def _position(cls: type, name: str, args: tuple[Any, ...], given: dict[str, Any]) -> str | int:
-    """How the call wrote a field: its name, or its place."""
-    if name in given:
-        return name
-    return [field.name for field in attrs.fields(cls) if not field.kw_only].index(name)
+def _names(cls: type, field: str) -> tuple[str | int, ...]:
+    """How a call may write a field: by its name, or unnamed at its place."""
+    positional = [one.name for one in attrs.fields(cls) if not one.kw_only]
+    return (field, positional.index(field)) if field in positional else (field,)
 
 
 def _lifted(rule: Rule, value: Any, name: str, origin: Origin | None, found: list[Found]) -> Any:
@@ -193,6 +197,17 @@ def _lifted(rule: Rule, value: Any, name: str, origin: Origin | None, found: lis
     object.__setattr__(lifted, "_origin", here)
     found += [attrs.evolve(one, origin=here) for one in inner]
     return lifted
+
+
+def _bounded(rule: Rule, auto: Auto, default: Any) -> Auto:
+    """`Auto()` alone is the field's default; one bound alone goes as far as the field's own range."""
+    if auto == Auto():
+        return default if type(default) is Auto else auto
+    if rule.auto != "range":
+        return auto
+    low = rule.ge if auto.low is None else auto.low
+    high = rule.le if auto.high is None else auto.high
+    return attrs.evolve(auto, low=low, high=high)
 
 
 def _report(found: list[Found]) -> None:

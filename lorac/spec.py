@@ -15,13 +15,27 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from lorac import agree
+from lorac.agree import batch_choices, limits
 from lorac.parts import Auto, part, setting
 from lorac.rules import a_part, a_path, choice, flag, number, text, whole
 
 if TYPE_CHECKING:
     from runtime.plan import Estimate, Plan
 
-__all__ = ["AdamW", "Auto", "Base", "Experiment", "Fit", "Images", "LoRA", "Outputs", "Samples", "Train"]
+__all__ = [
+    "AdamW",
+    "Auto",
+    "Base",
+    "Experiment",
+    "Fit",
+    "Images",
+    "LoRA",
+    "Outputs",
+    "Samples",
+    "Train",
+    "batch_choices",
+    "limits",
+]
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES = ("fp32", "bf16", "fp16")
