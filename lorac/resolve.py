@@ -1,0 +1,281 @@
+"""From what a person wrote to a program with nothing open but what the search may trade.
+
+- Every default is written out; the base and the data are locked by digest, or marked as not at hand.
+- What the program says is the same on every machine: no absolute path, time, host or user name goes in.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from lorac import spec
+from lorac.data_lock import assume_images, lock_images
+from lorac.estimate.cards import Card
+from runtime import plan
+from runtime.errors import InputError, Problem, SpecError
+from runtime.families import FAMILIES, family
+from runtime.families.inspect import inspect
+from runtime.families.protocol import Family
+from runtime.preflight import public_version
+from runtime.safeio import digest
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft")
+"""Whose versions can change the trained bytes."""
+
+ASSUMED_PICTURES = 100
+
+
+@attrs.frozen(kw_only=True)
+class Resolved:
+    """A program whose rank, micro-batch, accumulation and compute are still the preferred ones, not yet fitted."""
+
+    experiment: spec.Experiment
+    program: plan.Program
+    outputs: plan.Outputs
+    card: Card
+    decisions: tuple[plan.Decision, ...]
+
+
+def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, unlocked: bool) -> Resolved:
+    """Settle everything that needs no search. Raises SpecError or InputError.
+
+    `root` is the folder that lorac runs in, `folder` the one that the spec's paths are relative to.
+    """
+    base_path, data_path = folder / experiment.base.path, folder / experiment.data.path
+    base, base_name, base_locked = _base(experiment, base_path, unlocked)
+    architecture = family(base.family)
+    data, data_locked = _data(experiment, data_path, architecture, folder, unlocked)
+    adapter = _adapter(experiment, architecture, base)
+    program = plan.Program(
+        locked=base_locked and data_locked,
+        base=base,
+        data=data,
+        adapter=adapter,
+        train=_train(experiment, data),
+        compute=plan.Compute(device=card.device, dtype=_dtype(experiment, card), checkpointed=()),
+        versions={name: public_version(name) for name in PACKAGES},
+    )
+    places = plan.Places(
+        base=_place(base_path, root),
+        data=_place(data_path, root),
+        output=_place(root / experiment.outputs.output_dir / experiment.name, root),
+        log=_place(root / experiment.outputs.log_dir, root)
+        if isinstance(experiment.outputs.log_dir, str)
+        else _place(root / experiment.outputs.output_dir / experiment.name / "logs", root),
+    )
+    return Resolved(
+        experiment=experiment,
+        program=program,
+        outputs=_outputs(experiment, places, base_name),
+        card=card,
+        decisions=_decisions(experiment, program, card),
+    )
+
+
+def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan.Base, str, bool]:
+    wanted = experiment.base
+    if wanted.family != "auto" and wanted.family not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        where = spec_place(wanted, "family")
+        raise SpecError(Problem(where, f'base.family must be one of {known}, got "{wanted.family}"'))
+    if path.exists():
+        found = inspect(path, digest.DigestCache(cache_folder()).sha256_file, wanted.family)
+        return _predicting(found.base, wanted), found.name, True
+    if not unlocked:
+        hint = "download it there, or plan without it: lorac plan SPEC --unlocked"
+        raise InputError(Problem(wanted.path, "the base is not here", hint))
+    if wanted.family == "auto":
+        hint = f'say which it is: Base("{wanted.path}", family="sd1")'
+        raise InputError(Problem(wanted.path, "is not here, so its family cannot be recognised", hint))
+    published = family(wanted.family).published()
+    base = plan.Base(
+        family=wanted.family,
+        layout="single_file",
+        digest="",
+        prediction_type=family(wanted.family).prediction_type(published),
+        architecture=published,
+    )
+    return _predicting(base, wanted), path.stem, False
+
+
+def _predicting(base: plan.Base, wanted: spec.Base) -> plan.Base:
+    if isinstance(wanted.prediction_type, str):
+        return attrs.evolve(base, prediction_type=wanted.prediction_type)
+    return base
+
+
+def _data(
+    experiment: spec.Experiment, path: Path, of: Family, folder: Path, unlocked: bool
+) -> tuple[plan.Images, bool]:
+    if path.exists() or not unlocked:
+        return lock_images(experiment.data, path, of.GRID, cache=cache_folder(), spec_folder=folder), True
+    expected = experiment.data.expected_images
+    count = expected if isinstance(expected, int) else ASSUMED_PICTURES
+    return assume_images(experiment.data, of.GRID, count), False
+
+
+def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.Adapter:
+    wanted = experiment.adapter
+    rank = preferred(wanted.rank)
+    targets = of.targets(wanted.targets, wanted.text_encoder)
+    modules = {}
+    for component, pattern in targets.items():
+        with torch.device("meta"):
+            names = [name for name, _ in of.build(base.architecture, component).named_modules()]
+        modules[component] = sum(1 for name in names if re.fullmatch(pattern, name))
+    missed = [component for component, count in modules.items() if not count]
+    if missed:
+        where = spec_place(wanted, "targets")
+        raise SpecError(
+            Problem(where, f"adapter.targets {wanted.targets} matches no module of the {name}")
+            for name in missed
+        )
+    return plan.Adapter(
+        method="lora",
+        rank=rank,
+        alpha=float(rank) if isinstance(wanted.alpha, spec.Auto) else float(wanted.alpha),
+        dropout=float(wanted.dropout),
+        init=wanted.init,
+        targets=targets,
+        modules=modules,
+    )
+
+
+def _train(experiment: spec.Experiment, data: plan.Images) -> plan.Train:
+    wanted = experiment.train
+    per_epoch = -(-data.expected // wanted.effective_batch)
+    steps = wanted.steps if wanted.steps is not None else (wanted.epochs or 1) * per_epoch
+    micro, accumulation = spec.batch_choices(experiment.fit, wanted.effective_batch)[-1]
+    text_rate = wanted.text_encoder_learning_rate
+    return plan.Train(
+        steps=steps,
+        effective_batch=wanted.effective_batch,
+        micro_batch=micro,
+        accumulation=accumulation,
+        processes=experiment.fit.processes,
+        learning_rate=float(wanted.learning_rate),
+        text_encoder_learning_rate=float(
+            wanted.learning_rate if isinstance(text_rate, spec.Auto) else text_rate
+        ),
+        schedule=plan.Schedule(
+            name=wanted.scheduler, warmup_steps=min(wanted.warmup_steps, steps), power=float(wanted.power)
+        ),
+        optimizer=plan.Optimizer(
+            name="adamw",
+            beta1=float(wanted.optimizer.beta1),
+            beta2=float(wanted.optimizer.beta2),
+            eps=float(wanted.optimizer.eps),
+            weight_decay=float(wanted.optimizer.weight_decay),
+        ),
+        objective=plan.Objective(
+            snr_gamma=float(wanted.snr_gamma or 0), noise_offset=float(wanted.noise_offset)
+        ),
+        max_grad_norm=float(wanted.max_grad_norm),
+        seed=wanted.seed,
+    )
+
+
+def _outputs(experiment: spec.Experiment, places: plan.Places, base_name: str) -> plan.Outputs:
+    wanted, samples, resolution = experiment.outputs, experiment.samples, experiment.data.resolution
+    return plan.Outputs(
+        name=experiment.name,
+        places=places,
+        samples=plan.Samples(
+            prompts=samples.prompts,
+            negative_prompt=samples.negative_prompt,
+            seed=samples.seed,
+            steps=samples.steps,
+            guidance=float(samples.guidance),
+            width=resolution if isinstance(samples.width, spec.Auto) else samples.width,
+            height=resolution if isinstance(samples.height, spec.Auto) else samples.height,
+            weight=float(samples.weight),
+            every=wanted.save_steps if isinstance(samples.every, spec.Auto) else samples.every,
+        ),
+        base_name=base_name,
+        save_steps=wanted.save_steps,
+        keep_checkpoints=wanted.keep_checkpoints,
+        dtype=wanted.dtype,
+        trigger=experiment.data.trigger,
+        preferred_weight=float(wanted.preferred_weight),
+        description=wanted.description,
+        author=wanted.author,
+        license=wanted.license,
+        notes=wanted.notes,
+        negative_text=wanted.negative_text,
+        tags=wanted.tags,
+    )
+
+
+def _dtype(experiment: spec.Experiment, card: Card) -> plan.Dtype:
+    wanted = experiment.fit.dtype
+    if isinstance(wanted, str):
+        return wanted
+    if card.device == "cpu":
+        return "fp32"
+    return "bf16" if card.bf16 else "fp16"
+
+
+def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -> tuple[plan.Decision, ...]:
+    """What was settled without a search and was not written by the user."""
+    base, data, train = program.base, program.data, program.train
+    per_epoch = -(-data.expected // train.effective_batch)
+    epochs = f"{train.steps / per_epoch:g} epochs of {per_epoch} steps"
+    said = (
+        "as the spec says" if isinstance(experiment.fit.dtype, str) else f"what {card.name} computes fastest"
+    )
+    found = "from its tensors" if base.digest else "as the spec says; its published architecture"
+    pictures = f"{len(data.items)} pictures" if data.items else f"assumed: {data.expected} samples"
+    modules = ", ".join(f"{count} in the {component}" for component, count in program.adapter.modules.items())
+    return (
+        plan.Decision(
+            field="base", value=family(base.family).TITLE, reason=f"{found}; {base.prediction_type}"
+        ),
+        plan.Decision(field="data", value=pictures, reason=buckets_line(data)),
+        plan.Decision(field="adapted modules", value=modules, reason=f"targets {experiment.adapter.targets}"),
+        plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} samples; {epochs}"),
+        plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
+    )
+
+
+def buckets_line(data: plan.Images) -> str:
+    """`512×512: 80, 448×576: 20`, most first."""
+    counts: dict[tuple[int, int], int] = {}
+    for item in data.items:
+        counts[item.bucket] = counts.get(item.bucket, 0) + item.repeats
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown = ", ".join(f"{w}×{h}: {n}" for (w, h), n in ordered[:4])
+    more = f" and {len(ordered) - 4} more buckets" if len(ordered) > 4 else ""
+    return f"samples by bucket {shown}{more}" if shown else f"at {data.resolution}×{data.resolution}"
+
+
+def preferred(value: Any) -> Any:
+    """A pinned value, or the one that an open range prefers (its high end if it says nothing)."""
+    if not isinstance(value, spec.Auto):
+        return value
+    return value.prefer if value.prefer is not None else value.high
+
+
+def spec_place(part: Any, field: str) -> str:
+    """`file:line` of a spec's field, for errors that only planning finds."""
+    from lorac.parts import where
+
+    return where(part, field) or f"{type(part).PLACE}.{field}"
+
+
+def cache_folder() -> Path:
+    """Where digests, latents and traces are kept between runs: $LORAC_CACHE or ~/.cache/lorac."""
+    import os
+
+    return Path(os.environ.get("LORAC_CACHE") or Path.home() / ".cache" / "lorac")
+
+
+def _place(path: Path, root: Path) -> str:
+    """Relative to `root` where it lies inside, else absolute."""
+    resolved = path.resolve()
+    here = root.resolve()
+    return resolved.relative_to(here).as_posix() if resolved.is_relative_to(here) else resolved.as_posix()

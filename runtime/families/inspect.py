@@ -1,0 +1,133 @@
+"""What a base is, from its contents alone: its family, architecture and digest. Never from its file's name.
+
+- A diffusers folder is read by its model_index.json; a single file by its tensors' names and shapes, no weights read.
+- Nothing in a base is run: no remote code, no pickle (see `runtime.safeio.weights` for `.ckpt`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from runtime import plan
+from runtime.errors import InputError, Problem
+from runtime.families import FAMILIES, family
+from runtime.safeio import strict_json, weights
+
+RUNS_CODE = ("auto_map", "custom_pipeline", "_attn_implementation_internal", "trust_remote_code")
+"""Keys by which a repository asks a library to run its own code (facts: CVE-2026-4372, CVE-2026-5241)."""
+
+Sha256 = Callable[[Path], str]
+
+
+@attrs.frozen
+class Found:
+    """A base on disk: its lock, and the name that people know it by."""
+
+    base: plan.Base
+    name: str
+
+
+def inspect(path: Path, sha256: Sha256, wanted: str = "auto") -> Found:
+    """Recognise and lock a base. `wanted` is the family the spec names, or "auto". Raises InputError."""
+    if path.is_dir():
+        names, architecture = _folder(path)
+        layout, digest = "diffusers", _digest(path, sha256)
+    elif path.is_file():
+        names, architecture = _single(path)
+        layout, digest = "single_file", sha256(path)
+    else:
+        raise InputError(Problem(str(path), "there is no such base", "give a diffusers folder or one file"))
+    if not names:
+        known = ", ".join(family(name).TITLE for name in FAMILIES)
+        raise InputError(Problem(str(path), "is of no family that lorac knows", f"lorac knows {known}"))
+    name = names[0]
+    if wanted not in ("auto", name):
+        found = f"header says {name}, the spec says {wanted}"
+        raise InputError(Problem(str(path), found, f'set Base(family="{name}") or give another base'))
+    base = plan.Base(
+        family=name,
+        layout=layout,
+        digest=digest,
+        prediction_type=family(name).prediction_type(architecture),
+        architecture=architecture,
+    )
+    return Found(base=base, name=path.stem if path.is_file() else path.name)
+
+
+def digest(path: Path, layout: str, sha256: Sha256) -> str:
+    """The digest of a base's contents, as `inspect` gives it. Raises InputError if it isn't there."""
+    if not path.exists():
+        raise InputError(Problem(str(path), "the base is not here", "give its place with --base"))
+    return _digest(path, sha256) if layout == "diffusers" else sha256(path)
+
+
+def _single(path: Path) -> tuple[list[str], dict[str, Any]]:
+    with weights.open_weights(path) as file:
+        shapes = {name: info.shape for name, info in file.items()}
+    names = [name for name in FAMILIES if family(name).recognise(shapes)]
+    return names, family(names[0]).architecture(shapes) if names else {}
+
+
+def _folder(path: Path) -> tuple[list[str], dict[str, Any]]:
+    index = _json(path / "model_index.json")
+    configs = {name: _config(path, name) for name in _components(index)}
+    problems = [
+        Problem(str(path), f"asks to run code of its own ({key} in {name})", "take a base without remote code")
+        for name, config in [("model_index.json", index), *configs.items()]
+        for key in RUNS_CODE
+        if config.get(key)
+    ]
+    if problems:
+        raise InputError(problems)
+    names = [name for name in FAMILIES if family(name).recognise_folder(index, configs)]
+    return names, {name: config for name, config in configs.items() if config}
+
+
+def _components(index: dict[str, Any]) -> list[str]:
+    return sorted(
+        name
+        for name, value in index.items()
+        if isinstance(value, list) and value and value[0] and name not in ("safety_checker", "feature_extractor")
+    )
+
+
+def _config(path: Path, component: str) -> dict[str, Any]:
+    """A component's config without what only says where or by which version it was written."""
+    for name in ("config.json", "scheduler_config.json"):
+        if (path / component / name).is_file():
+            config = _json(path / component / name)
+            return {k: v for k, v in config.items() if not k.startswith("_") and k != "transformers_version"}
+    return {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(
+            Problem(str(path), "cannot be read", "a diffusers folder has a model_index.json and a config per component")
+        ) from None
+    data = strict_json.loads(text, str(path), error=InputError)
+    if not isinstance(data, dict):
+        raise InputError(Problem(str(path), "is not a JSON object", "download the base again"))
+    return data
+
+
+def _digest(path: Path, sha256: Sha256) -> str:
+    """Over every file that loading may read: the index, and each component's JSON, text and safetensors."""
+    components = _components(_json(path / "model_index.json"))
+    files = [path / "model_index.json"]
+    for component in components:
+        folder = sorted((path / component).glob("*"))
+        files += [f for f in folder if f.suffix in (".json", ".txt", ".model", ".safetensors")]
+        if not any(f.suffix == ".safetensors" for f in folder) and any(f.suffix == ".bin" for f in folder):
+            raise InputError(
+                Problem(str(path / component), "holds pickled weights only", "take the safetensors variant")
+            )
+    lines = "".join(f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()

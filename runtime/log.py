@@ -1,0 +1,142 @@
+"""What a run says while it runs: plain lines, a progress bar on a terminal, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from runtime.errors import visible
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CONSOLE = Console(highlight=False, soft_wrap=True)
+PLAIN_EVERY = 10.0
+"""Seconds between lines where there is no terminal to draw a bar on."""
+
+
+def info(text: str) -> None:
+    """A line for the user."""
+    CONSOLE.print(f"[INFO] {visible(text)}", markup=False)
+
+
+def warn(text: str) -> None:
+    """A line that asks for attention."""
+    CONSOLE.print(f"[WARN] {visible(text)}", markup=False, style="yellow")
+
+
+class Metrics:
+    """metrics.jsonl, one object a line, and the same as TensorBoard scalars and pictures."""
+
+    def __init__(self, folder: Path, from_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "metrics.jsonl"
+        if path.exists():  # a resumed run writes the steps after its checkpoint again
+            lines = [line for line in path.read_text().splitlines() if _step(line) <= from_step]
+            path.write_text("".join(f"{line}\n" for line in lines))
+        self.file = path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder), purge_step=from_step or None)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Record numbers of a step."""
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, picture: Image) -> None:
+        """Record a sample."""
+        import numpy
+
+        self.board.add_image(name, numpy.asarray(picture), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return sys.maxsize  # a half-written last line: drop it
+
+
+class Bar:
+    """Progress of a long job: a bar on a terminal, else a line every few seconds."""
+
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        self.what, self.total, self.done, self.began_at = what, total, done, done
+        self.began = self.said = time.monotonic()
+        self.progress: Progress | None = None
+        if CONSOLE.is_terminal:
+            self.progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=CONSOLE,
+            )
+            self.task = self.progress.add_task(what, total=total, completed=done, note="")
+
+    def __enter__(self) -> Self:
+        if self.progress:
+            self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def rate(self) -> float:
+        """Items a second since the bar was made."""
+        return (self.done - self.began_at) / max(1e-9, time.monotonic() - self.began)
+
+    def step(self, count: int = 1, note: str = "") -> None:
+        """Move on, with a note such as the loss."""
+        self.done += count
+        if self.progress:
+            self.progress.update(self.task, completed=self.done, note=note)
+            return
+        now = time.monotonic()
+        if now - self.said >= PLAIN_EVERY or self.done == self.total:
+            self.said = now
+            left = (self.total - self.done) / max(1e-9, self.rate())
+            info(f"{self.what} {self.done}/{self.total} {note} ETA {clock(left)}".replace("  ", " "))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people say them: 45s, 2m05s, 1h10m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def fields(values: dict[str, Any]) -> str:
+    """`name value` pairs on one line."""
+    return " ".join(f"{name} {value}" for name, value in values.items())

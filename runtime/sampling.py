@@ -1,0 +1,82 @@
+"""Pictures from the base with the adapter on it, at any weight, while training and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from PIL.Image import Image
+
+from runtime import plan
+from runtime.adapters import method
+from runtime.families.protocol import Family, Modules
+from runtime.safeio import atomic
+
+
+@attrs.frozen(kw_only=True)
+class Wish:
+    """What to sample."""
+
+    prompt: str
+    negative_prompt: str
+    seeds: Sequence[int]
+    steps: int
+    guidance: float
+    width: int
+    height: int
+
+
+@attrs.frozen(kw_only=True)
+class Studio:
+    """All that sampling needs. Modules that are not on the denoiser's device wait on the CPU."""
+
+    family: Family
+    modules: Modules
+    tokenizers: dict[str, Any]
+    program: plan.Program
+
+    def draw(self, samples: plan.Samples, weight: float, prompts: Sequence[str] = ()) -> list[Image]:
+        """One picture for each prompt, prompt i with seed + i."""
+        pictures = []
+        with self._ready(weight), torch.no_grad():
+            for place, prompt in enumerate(prompts or samples.prompts):
+                wish = Wish(
+                    prompt=prompt,
+                    negative_prompt=samples.negative_prompt,
+                    seeds=[samples.seed + place],
+                    steps=samples.steps,
+                    guidance=samples.guidance,
+                    width=samples.width,
+                    height=samples.height,
+                )
+                pictures += self.family.sample(self.modules, self.tokenizers, self.program.base, wish)
+        return pictures
+
+    @contextmanager
+    def _ready(self, weight: float) -> Iterator[None]:
+        """Bring every module to the device in evaluation mode, at the adapter's weight; then put all back."""
+        adapter, adapted = method(self.program.adapter.method), self.program.adapter.targets
+        device = next(self.modules[self.family.DENOISER].parameters()).device
+        before = {name: (m.training, next(m.parameters()).device) for name, m in self.modules.items()}
+        for name, module in self.modules.items():
+            module.eval().to(device)
+            if name in adapted:
+                adapter.weigh(module, weight)
+        try:
+            yield
+        finally:
+            for name, module in self.modules.items():
+                module.train(before[name][0]).to(before[name][1])
+                if name in adapted:
+                    adapter.weigh(module, 1.0)
+
+
+def save_png(picture: Image, path: Path) -> None:
+    """Write a picture, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.writing(path) as file:
+        picture.save(file, format="PNG", optimize=True)

@@ -1,0 +1,137 @@
+"""The train step, written once: the runtime runs it on real tensors, `lorac.estimate` on fake ones.
+
+- No autocast: the base and the adapter compute in the plan's dtype; float32 masters of the adapter are what is trained.
+- Accumulation is exact: each sample's loss is divided by the samples of the whole step, whatever the micro-batch.
+- fp16 gradients are scaled up before they are summed in float32 (Micikevicius et al. 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from runtime import plan
+from runtime.adapters import dropout, method
+from runtime.errors import PlanError, Problem
+from runtime.families.protocol import Batch, Family, Modules
+from runtime.optimizers import build_optimizer
+
+FP16_SCALE = 2.0**10
+"""Static loss scale: an adapter's gradients at this scale stay inside fp16's range (max 65504)."""
+
+
+@attrs.define
+class Trainee:
+    """What one step changes. `weights` compute; `masters` (float32, the same tensors where dtype is fp32) learn."""
+
+    family: Family
+    modules: Modules
+    program: plan.Program
+    weights: dict[str, nn.Parameter]
+    masters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    dropouts: list[nn.Module]
+
+
+def attach(modules: Modules, program: plan.Program) -> dict[str, int]:
+    """Freeze the base and put the adapter on, in place. Module counts by component. Works on meta tensors."""
+    adapter = method(program.adapter.method)
+    for module in modules.values():
+        module.requires_grad_(False)
+    return {
+        component: len(adapter.attach(modules[component], pattern, program.adapter))
+        for component, pattern in program.adapter.targets.items()
+    }
+
+
+def recompute(family: Family, modules: Modules, names: Sequence[str]) -> None:
+    """Have these blocks recompute their activations in the backward pass (Chen et al. 2016)."""
+    blocks = family.blocks(modules)
+    unknown = [name for name in names if name not in blocks]
+    if unknown:
+        raise PlanError([Problem("compute.checkpointed", f"no block is called {name}") for name in unknown])
+    for name in names:
+        block = blocks[name]
+        forward = block.forward
+
+        def again(*args: object, _forward: object = forward, **kwargs: object) -> object:
+            if not torch.is_grad_enabled():
+                return _forward(*args, **kwargs)  # type: ignore[operator]
+            # Nothing in a block draws from a global generator, so there is no state to keep.
+            return checkpoint(_forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+        block.forward = again  # type: ignore[method-assign,assignment]
+
+
+def trainee(family: Family, modules: Modules, program: plan.Program) -> Trainee:
+    """Collect what is trained, with its masters and its optimizer. The adapter is on and has its first values."""
+    adapter = method(program.adapter.method)
+    recompute(family, modules, program.compute.checkpointed)
+    weights = {
+        f"{component}.{name}": parameter
+        for component in program.adapter.targets
+        for name, parameter in adapter.parameters(modules[component]).items()
+    }
+    for parameter in weights.values():
+        parameter.requires_grad_(True)
+    masters = {
+        name: weight if weight.dtype is torch.float32 else nn.Parameter(weight.detach().float())
+        for name, weight in weights.items()
+    }
+    for component in program.adapter.targets:
+        modules[component].train()
+    rates = {name: _rate(name, family, program.train) for name in masters}
+    return Trainee(
+        family=family,
+        modules=modules,
+        program=program,
+        weights=weights,
+        masters=masters,
+        optimizer=build_optimizer(program.train.optimizer, masters, rates),
+        dropouts=[d for component in program.adapter.targets for d in adapter.dropouts(modules[component])],
+    )
+
+
+def _rate(name: str, family: Family, train: plan.Train) -> float:
+    is_text = name.split(".", 1)[0] in family.TEXT_ENCODERS
+    return train.text_encoder_learning_rate if is_text else train.learning_rate
+
+
+def gradients(of: Trainee, batches: Iterable[tuple[Batch, Sequence[int]]], total: int) -> tuple[Tensor, Tensor]:
+    """Forward and backward over a step's micro-batches of `total` samples, clipped.
+
+    Each batch comes with one key a sample, for its dropout. Returns the mean loss and the norm of the gradient
+    before clipping, both scalars on the device.
+    """
+    program = of.program
+    scale = FP16_SCALE if program.compute.dtype == "fp16" else 1.0
+    losses = []
+    for batch, keys in batches:
+        dropout.aim(of.dropouts, keys)
+        loss = of.family.loss(of.modules, batch, program.base, program.train.objective).sum() / total
+        (loss * scale).backward()
+        losses.append(loss.detach())
+        for name, weight in of.weights.items():
+            master = of.masters[name]
+            if weight is not master and weight.grad is not None:
+                grad = weight.grad.float().div_(scale)
+                master.grad = grad if master.grad is None else master.grad.add_(grad)
+                weight.grad = None
+    norm = nn.utils.clip_grad_norm_(of.masters.values(), program.train.max_grad_norm or float("inf"))
+    return torch.stack(losses).sum(), norm
+
+
+def update(of: Trainee, factor: float) -> None:
+    """Move the masters, at `factor` times their learning rates, and copy them to the weights that compute."""
+    for group in of.optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    of.optimizer.step()
+    of.optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, weight in of.weights.items():
+            if weight is not of.masters[name]:
+                weight.copy_(of.masters[name])

@@ -1,0 +1,185 @@
+"""The loop: from the trainee's first step, or a checkpoint's, to the last."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import attrs
+import torch
+
+from runtime import checkpoint, log, plan
+from runtime.data.order import Order, Sample, micro_batches
+from runtime.errors import DivergedError, Interrupted, MachineError, Problem
+from runtime.families.protocol import Batch
+from runtime.optimizers import factor
+from runtime.step import Trainee, gradients, update
+
+Fetch = Callable[[Sequence[Sample]], Batch]
+"""The batch of some samples of one bucket, on the device."""
+
+LOSS_WINDOW = 100
+"""Steps that the shown loss is averaged over."""
+
+
+@attrs.define(kw_only=True)
+class Run:
+    """A run in progress. `at_checkpoint` is called with the step after each periodic checkpoint's state is known."""
+
+    plan: plan.Plan
+    trainee: Trainee
+    fetch: Fetch
+    folder: Path
+    metrics: log.Metrics
+    state: checkpoint.State
+    lora_files: Callable[[int], dict[str, bytes]]
+    draw_samples: Callable[[int], None]
+    fault: Callable[[int], None] = lambda step: None
+
+
+def train(run: Run) -> checkpoint.State:
+    """Train to the plan's last step. Raises Interrupted (all saved), DivergedError or MachineError."""
+    program = run.plan.program.train
+    order = Order(run.plan.program.data, program.seed, program.effective_batch)
+    with log.Bar("step", program.steps, run.state.step) as bar, stoppable() as stop:
+        while run.state.step < program.steps:
+            began = time.monotonic()
+            loss, norm = one_step(run, order.step(run.state.step))
+            spent = time.monotonic() - began
+            run.state = attrs.evolve(
+                run.state,
+                step=run.state.step + 1,
+                seconds=run.state.seconds + spent,
+                losses=(*run.state.losses[1 - LOSS_WINDOW :], loss),
+            )
+            step = run.state.step
+            rate = program.learning_rate * factor(program.schedule, step - 1, program.steps)
+            values = {"loss": loss, "grad_norm": norm, "lr": rate, "seconds": spent, "memory": memory_now()}
+            run.metrics.scalars(step, values)
+            bar.step(note=note(run, bar.rate()))
+            if stop():
+                interrupted(run)
+            if due(step, run.plan.outputs.save_steps) and step < program.steps:
+                save(run)
+            if due(step, run.plan.outputs.samples.every) and step < program.steps:
+                run.draw_samples(step)
+    return run.state
+
+
+def one_step(run: Run, samples: Sequence[Sample]) -> tuple[float, float]:
+    """One optimizer step; where memory runs out, again with the plan's next smaller micro-batch."""
+    program = run.plan.program.train
+    while True:
+        try:
+            run.fault(run.state.step)
+            groups = micro_batches(samples, run.state.micro_batch)
+            batches = ((run.fetch(group), [sample.key for sample in group]) for group in groups)
+            loss, norm = (value.item() for value in gradients(run.trainee, batches, len(samples)))
+            break
+        except torch.OutOfMemoryError as error:
+            step_down(run, error)
+    check_finite(run, samples, loss, norm)
+    update(run.trainee, factor(program.schedule, run.state.step, program.steps))
+    return loss, norm
+
+
+def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
+    """Take the plan's next fallback: same samples, same effective batch, smaller micro-batch."""
+    train, micro = run.plan.program.train, run.state.micro_batch
+    smaller = [f for f in train.fallbacks if f.micro_batch < micro]
+    planned, real = run.plan.estimate.peak_bytes, peak_memory()
+    said = f"out of memory at step {run.state.step + 1}: planned {log.size(planned)}, used {log.size(real)}"
+    if not smaller:
+        hint = "free memory on the card, or plan with less: lorac plan SPEC --card " + f"{real * 0.9 / 2**30:.0f}GB"
+        raise MachineError(Problem("memory", f"{said}; no smaller micro-batch is left", hint)) from error
+    run.state = attrs.evolve(run.state, micro_batch=smaller[0].micro_batch)
+    run.trainee.optimizer.zero_grad(set_to_none=True)
+    for weight in run.trainee.weights.values():
+        weight.grad = None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    log.warn(f"{said}; going on with micro-batch {smaller[0].micro_batch} × accumulation {smaller[0].accumulation}")
+
+
+def check_finite(run: Run, samples: Sequence[Sample], loss: float, norm: float) -> None:
+    """Stop before a step that would spoil the weights, or that moves nothing at all."""
+    step, items = run.state.step, run.plan.program.data.items
+    if math.isfinite(loss) and math.isfinite(norm) and (norm > 0 or step > 0):
+        return
+    last = checkpoint.whole(run.folder / "checkpoints")
+    kept = f"last good checkpoint {last[-1].name}" if last else "no checkpoint was due yet"
+    what = "loss is not finite" if not math.isfinite(loss) else "the gradient is not finite"
+    if norm == 0:
+        what = "the gradient is zero: nothing learns"
+    program = run.plan.program.train
+    rate = program.learning_rate * factor(program.schedule, step, program.steps)
+    names = " ".join(dict.fromkeys(items[sample.item].path for sample in samples))
+    hint = "lower train.learning_rate, or look at these pictures"
+    raise DivergedError(Problem(f"step {step + 1}", f"{what} (lr {rate:.1e}, samples {names}); {kept}", hint))
+
+
+def save(run: Run) -> Path:
+    """Write a checkpoint of the present state, and drop those that are too old."""
+    root = run.folder / "checkpoints"
+    step = run.state.step
+    path = checkpoint.save(root, run.trainee, run.state, run.plan.plan_hash, run.lora_files(step))
+    checkpoint.prune(root, run.plan.outputs.keep_checkpoints)
+    log.info(f"Saved {path.parent.parent.name}/checkpoints/{path.name}")
+    return path
+
+
+def interrupted(run: Run) -> None:
+    """Save and leave, saying how to go on."""
+    path = save(run)
+    what = f"stopped after step {run.state.step} of {run.plan.program.train.steps}; everything is in {path}"
+    raise Interrupted(Problem("", what, "run the same command again to go on"))
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something that happens each `every` steps (0: never) happens after this one."""
+    return every > 0 and step % every == 0
+
+
+def note(run: Run, rate: float) -> str:
+    """The bar's words: loss over the last steps, speed, memory now against planned."""
+    loss = sum(run.state.losses) / len(run.state.losses)
+    used, planned = log.size(memory_now()), log.size(run.plan.estimate.peak_bytes)
+    return f"loss {loss:.4f} {rate:.2f} it/s memory {used} (planned {planned})"
+
+
+def memory_now() -> int:
+    """Bytes in use: what the allocator holds on a card, or what the process has resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.memory_reserved()
+    fields = Path("/proc/self/statm")
+    return int(fields.read_text().split()[1]) * 4096 if fields.exists() else 0
+
+
+def peak_memory() -> int:
+    """Most bytes that were in use."""
+    return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else memory_now()
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a question that the loop asks; the second one ends at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        log.warn("stopping after this step; once more to stop at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
