@@ -13,7 +13,15 @@ paths.py
     inside(root, relative, *, where="", error=InputError) -> Path; relative_name(root, path) -> str
     open_file(path) -> binary file; display(path) -> str
 safetensors.py
-    read_header(path) -> Header(tensors: {name: TensorInfo(dtype, shape, start, end)}, metadata, body)
-    write(path, tensors, metadata=None, *, finite=True, header_limit=WEBUI_HEADER)
-    serialise(tensors, metadata=None) -> bytes; body_sha256(path) -> hex; dtype_name(torch.dtype) -> "F32"
+    read_header(path) -> Header(tensors: {name: TensorInfo}, metadata, body)
+    write(path, tensors, metadata=None, *, finite=True, header_limit=MAX_HEADER); exports give WEBUI_HEADER
+    serialise(tensors, metadata=None) -> bytes; body_sha256(path) -> hex
+weights.py
+    open_weights(path) -> Weights: a mapping name -> TensorInfo(dtype, shape, start, strides); .load(name) -> Tensor;
+    .metadata; a context manager. Safetensors and torch.save's formats, by their bytes (pickles.py, zip_members.py,
+    inert_pickle.py: nothing in a file is run)
+tensors.py
+    TensorInfo, dtype names and sizes, dtype_name(torch.dtype) -> "F32"
+images.py
+    open_picture(path) -> PIL RGB image; probe(path) -> (width, height) as shown; fault(path) -> Problem | None
 """

@@ -5,12 +5,13 @@ equal bytes.
   compared with how long it is. The format: https://github.com/huggingface/safetensors#format
 - Writing puts the body in the library's order (by dtype, then name), so that the hash over the body is the
   one that others compute, and the metadata in sorted order, which the library leaves to chance.
-- Needs torch only to write tensors and to load them.
+- Needs torch only to write tensors. To load them, see weights.py.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from runtime.errors import DivergedError, InputError, Problem
 from runtime.safeio import strict_json
 from runtime.safeio.atomic import writing
 from runtime.safeio.paths import display, open_file
+from runtime.safeio.tensors import BITS, ORDER, TensorInfo, dtype_name, element_count, shortened, shown_shape
 
 if TYPE_CHECKING:
     import torch
@@ -34,73 +36,7 @@ MAX_HEADER = 100_000_000
 WEBUI_HEADER = 2**20
 """Bytes of a header that every consumer still reads (ComfyUI's /view_metadata; facts/outputs.md rule 11)."""
 
-BITS = {
-    # In the order that the library sorts by, first to last in the body (measured, safetensors 0.8.0).
-    "U64": 64,
-    "I64": 64,
-    "F64": 64,
-    "C64": 64,
-    "F32": 32,
-    "U32": 32,
-    "I32": 32,
-    "BF16": 16,
-    "F16": 16,
-    "U16": 16,
-    "I16": 16,
-    "F8_E5M2FNUZ": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E8M0": 8,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
-    "I8": 8,
-    "U8": 8,
-    "F6_E3M2": 6,
-    "F6_E2M3": 6,
-    "F4": 4,
-    "BOOL": 8,
-}
-"""Bits of one element, by the format's dtype names."""
-
-ORDER = {dtype: rank for rank, dtype in enumerate(BITS)}
-
-TORCH_NAMES = {
-    "U64": "uint64",
-    "I64": "int64",
-    "F64": "float64",
-    "C64": "complex64",
-    "F32": "float32",
-    "U32": "uint32",
-    "I32": "int32",
-    "BF16": "bfloat16",
-    "F16": "float16",
-    "U16": "uint16",
-    "I16": "int16",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-"""Torch's name for each dtype that torch can hold one element of."""
-
-DTYPE_OF = {name: dtype for dtype, name in TORCH_NAMES.items()}
-
-DOWNLOAD_AGAIN = "fetch the file again"
-
-
-@attrs.frozen
-class TensorInfo:
-    """What a header says of one tensor: dtype by safetensors' name (`F32`), shape, and where its bytes are.
-
-    `start` and `end` count from the first byte after the header.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
+FETCH_AGAIN = "fetch the file again"
 
 
 @attrs.frozen
@@ -114,26 +50,34 @@ class Header:
 
 def read_header(path: str | os.PathLike[str]) -> Header:
     """The checked header of a file; no tensor is read. Raises InputError that says which rule is broken."""
-    where = display(path)
     with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size < 8:
-            raise _bad(where, f"is {size} bytes long, too short for a safetensors file", DOWNLOAD_AGAIN)
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > MAX_HEADER:
-            raise _bad(where, f"claims a header of {length:,} bytes; at most {MAX_HEADER:,} are allowed")
-        if 8 + length > size:
-            what = f"is truncated: {size:,} bytes, and its header alone ends at {8 + length:,}"
-            raise _bad(where, what, DOWNLOAD_AGAIN)
-        text = file.read(length)
+        return header_of(file, display(path))
+
+
+def header_of(file: io.BufferedReader, where: str) -> Header:
+    """`read_header` of a file that is open, from its first byte on."""
+    size = os.fstat(file.fileno()).st_size
+    if size < 8:
+        raise _bad(where, f"is {size} bytes long, too short for a safetensors file", FETCH_AGAIN)
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > MAX_HEADER:
+        raise _bad(where, f"claims a header of {length:,} bytes; at most {MAX_HEADER:,} are allowed")
+    body = 8 + length
+    if body > size:
+        raise _bad(where, f"is truncated: {size:,} bytes, and its header alone ends at {body:,}", FETCH_AGAIN)
+    text = file.read(length)
     if not text.startswith(b"{"):
         raise _bad(where, "is not a safetensors file: its header does not start with `{`")
     entries = strict_json.loads(text, f"{where}: header", limit=MAX_HEADER)
     metadata = _metadata(entries.pop("__metadata__", {}), where)
-    tensors = {name: _entry(name, entry, size, where) for name, entry in entries.items()}
-    tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)))
-    _check_layout(tensors, size - 8 - length, size, where)
-    return Header(tensors, metadata, 8 + length)
+    spans = {name: _span(name, entry, size, where) for name, entry in entries.items()}
+    spans = dict(sorted(spans.items(), key=lambda item: item[1]))
+    _check_layout(spans, size - body, size, where)
+    tensors = {
+        name: TensorInfo(entries[name]["dtype"], tuple(entries[name]["shape"]), body + start)
+        for name, (start, _) in spans.items()
+    }
+    return Header(tensors, metadata, body)
 
 
 def body_sha256(path: str | os.PathLike[str]) -> str:
@@ -150,12 +94,13 @@ def write(
     metadata: Mapping[str, str] | None = None,
     *,
     finite: bool = True,
-    header_limit: int = WEBUI_HEADER,
+    header_limit: int = MAX_HEADER,
 ) -> None:
     """Write tensors (any strides, any device), atomically: equal tensors and metadata give equal bytes.
 
     `finite`: refuse NaN and infinity, with DivergedError naming every such tensor. A header longer than
-    `header_limit` bytes raises InputError; a fault of the disk MachineError.
+    `header_limit` bytes (WEBUI_HEADER for what others will read) raises InputError; a fault of the disk
+    MachineError.
     """
     if finite:
         _check_finite(tensors, display(path))
@@ -209,14 +154,6 @@ def _in_order(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     return sorted(tensors, key=lambda name: (ORDER[dtype_name(tensors[name].dtype)], name))
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """Safetensors' name of a torch dtype. Raises TypeError where the format has none."""
-    name = str(dtype).removeprefix("torch.")
-    if name not in DTYPE_OF:
-        raise TypeError(f"safetensors has no dtype for {dtype}")
-    return DTYPE_OF[name]
-
-
 def _check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
     problems = []
     for name in sorted(tensors):
@@ -238,7 +175,7 @@ def _metadata(value: Any, where: str) -> dict[str, str]:
     return value
 
 
-def _entry(name: str, entry: Any, size: int, where: str) -> TensorInfo:
+def _span(name: str, entry: Any, size: int, where: str) -> tuple[int, int]:
     """One tensor's claims, each checked by itself: types, dtype, and that the shape makes up its bytes."""
     tensor = f"tensor {shortened(name)}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
@@ -256,50 +193,26 @@ def _entry(name: str, entry: Any, size: int, where: str) -> TensorInfo:
         if bits > 8 * size:
             claim = f"{dtype} {shown_shape(shape)} needs more bytes than the file has"
         raise _bad(where, f"{tensor}: {claim}, its data_offsets span {offsets[1] - offsets[0]:,}")
-    return TensorInfo(dtype, tuple(shape), offsets[0], offsets[1])
+    return offsets[0], offsets[1]
 
 
 def _counts(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
 
 
-def element_count(shape: list[int] | tuple[int, ...], limit: int) -> int:
-    """The product of a shape's sizes, or limit + 1 if it is above the limit: no product grows without end."""
-    if 0 in shape:
-        return 0
-    count = 1
-    for size in shape:
-        count *= size
-        if count > limit:
-            return limit + 1
-    return count
-
-
-def _check_layout(tensors: dict[str, TensorInfo], body: int, size: int, where: str) -> None:
+def _check_layout(spans: dict[str, tuple[int, int]], body: int, size: int, where: str) -> None:
     """The tensors follow one another and fill the body: no byte is shared, none is hidden from readers."""
-    end, before = 0, ""
-    for name, tensor in tensors.items():
-        if tensor.start < end:
+    last, before = 0, ""
+    for name, (start, end) in spans.items():
+        if start < last:
             raise _bad(where, f"tensors {shortened(before)} and {shortened(name)} overlap")
-        if tensor.start > end:
-            raise _bad(
-                where, f"{tensor.start - end:,} bytes before tensor {shortened(name)} belong to no tensor"
-            )
-        end, before = tensor.end, name
-    if end > body:
-        raise _bad(where, f"is truncated: {size:,} bytes, expected {size - body + end:,}", DOWNLOAD_AGAIN)
-    if end < body:
-        raise _bad(where, f"has {body - end:,} bytes after the last tensor that belong to no tensor")
-
-
-def shortened(name: str) -> str:
-    """A name from a file as messages show it, not longer than 80 characters."""
-    return name if len(name) <= 80 else name[:77] + "..."
-
-
-def shown_shape(shape: list[int] | tuple[int, ...]) -> str:
-    """A shape as messages show it, not longer than 8 sizes."""
-    return "[" + ", ".join(map(str, shape[:8])) + (", ...]" if len(shape) > 8 else "]")
+        if start > last:
+            raise _bad(where, f"{start - last:,} bytes before tensor {shortened(name)} belong to no tensor")
+        last, before = end, name
+    if last > body:
+        raise _bad(where, f"is truncated: {size:,} bytes, expected {size - body + last:,}", FETCH_AGAIN)
+    if last < body:
+        raise _bad(where, f"has {body - last:,} bytes after the last tensor that belong to no tensor")
 
 
 def _bad(where: str, what: str, hint: str = "") -> InputError:
