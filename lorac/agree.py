@@ -1,7 +1,7 @@
 """What the fields of a spec must say together: each rule across fields is one function here.
 
-Each yields (the part to blame, its field, what is wrong, a hint) and is called only when every field by
-itself is sound, so none of them looks at types again.
+Each yields (the part to blame, its field, what is wrong, a hint) and is called only where the fields it reads
+are sound by themselves, so none looks at types again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lorac.parts import Auto, rule_of
+from lorac.parts import Auto, reads, rule_of
 
 if TYPE_CHECKING:
     from lorac.spec import Experiment, Fit, Images, LoRA, Train
@@ -21,19 +21,26 @@ WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECAS
 """Device names: no file of that name can be made on Windows, whatever its suffix."""
 
 
-def check_images(images: Images) -> Iterator[Disagreement]:
-    """Buckets lie around the resolution; a trigger that is put before captions has words."""
+@reads("resolution", "min_bucket", "max_bucket")
+def buckets_lie_around_resolution(images: Images) -> Iterator[Disagreement]:
+    """The shortest side of a bucket is at most the resolution, the longest at least."""
     low, high, side = images.min_bucket, images.max_bucket, images.resolution
     if isinstance(low, int) and low > side:
         yield images, "min_bucket", f"must be at most data.resolution {side}, got {low}", "lower min_bucket"
     if isinstance(high, int) and high < side:
         yield images, "max_bucket", f"must be at least data.resolution {side}, got {high}", "raise max_bucket"
+
+
+@reads("trigger", "prepend_trigger")
+def trigger_has_words(images: Images) -> Iterator[Disagreement]:
+    """A trigger that is to be put before captions is not empty."""
     if images.prepend_trigger and not images.trigger.strip():
         yield images, "prepend_trigger", "is set, but data.trigger is empty", 'give the words: trigger="…"'
 
 
-def check_adapter(adapter: LoRA) -> Iterator[Disagreement]:
-    """A `re:…` target is a regular expression."""
+@reads("targets")
+def targets_are_a_regex(adapter: LoRA) -> Iterator[Disagreement]:
+    """What follows `re:` is a regular expression."""
     if adapter.targets.startswith("re:"):
         try:
             re.compile(adapter.targets[3:])
@@ -42,28 +49,45 @@ def check_adapter(adapter: LoRA) -> Iterator[Disagreement]:
             yield adapter, "targets", f"is not a regular expression: {error}", hint
 
 
-def check_train(train: Train) -> Iterator[Disagreement]:
-    """Epochs or steps, not both; the warm-up ends before the training does."""
+@reads("epochs", "steps")
+def epochs_or_steps(train: Train) -> Iterator[Disagreement]:
+    """The length is said once."""
     if train.epochs is not None and train.steps is not None:
         what = f"and train.epochs are both given: steps={train.steps}, epochs={train.epochs}"
         yield train, "steps", what, "keep one of the two, set the other to None"
     if train.epochs is None and train.steps is None:
         yield train, "epochs", "and train.steps are both None", "give one of the two"
+
+
+@reads("steps", "warmup_steps")
+def warmup_ends(train: Train) -> Iterator[Disagreement]:
+    """The warm-up is over before the training is."""
     if train.steps is not None and train.warmup_steps > train.steps:
         what = f"must be at most train.steps {train.steps}, got {train.warmup_steps}"
         yield train, "warmup_steps", what, "warm up for about a tenth of the steps"
 
 
-def check_experiment(experiment: Experiment) -> Iterator[Disagreement]:
-    """The name makes a file everywhere; the batch can be made up; pictures asked for have prompts."""
+@reads("name")
+def name_makes_a_file(experiment: Experiment) -> Iterator[Disagreement]:
+    """The name is no device's on Windows."""
     if WINDOWS_NAMES.fullmatch(experiment.name):
         what = f"must not be a device's name on Windows, got text {experiment.name!r}"
         yield experiment, "name", what, "choose another name"
-    if not batch_choices(experiment.fit, experiment.train.effective_batch):
-        yield _no_batch(experiment.fit, experiment.train.effective_batch)
+
+
+@reads("samples")
+def pictures_have_prompts(experiment: Experiment) -> Iterator[Disagreement]:
+    """Pictures that are asked for every so many steps have prompts."""
     samples = experiment.samples
     if isinstance(samples.every, int) and not samples.prompts:
         yield samples, "every", "is set, but samples.prompts is empty", "give prompts, or leave `every` out"
+
+
+@reads("train", "fit")
+def batch_is_made_up(experiment: Experiment) -> Iterator[Disagreement]:
+    """Some micro_batch * accumulation * processes is the effective batch."""
+    if not batch_choices(experiment.fit, experiment.train.effective_batch):
+        yield _no_batch(experiment.fit, experiment.train.effective_batch)
 
 
 def limits(owner: object, field: str) -> tuple[int, int]:

@@ -246,7 +246,8 @@ def _refuse_same_names(loaded: list[Loaded]) -> None:
     for one in loaded:
         before = first.setdefault(one.experiment.name.casefold(), one)
         if before is not one:
-            what = f"name {one.experiment.name!r} is used twice (also at line {before.line})"
+            taken = f"line {before.line} has {before.experiment.name!r}"
+            what = f"name {one.experiment.name!r} is used twice: {taken}"
             where = f"{one.path}:{one.line}"
             problems.append(Problem(where, what, "give each experiment of a sweep its own name"))
     if problems:

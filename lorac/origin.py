@@ -34,8 +34,10 @@ class Origin:
     within: str | None = None
 
     def line_of(self, *names: str | int, element: int | None = None) -> int:
-        """The line of an argument of the call, found by the first of its names (a keyword, or a place among the
-        unnamed ones) that the call has; or of one element of the tuple written there."""
+        """The line of an argument of the call, or of one element of a tuple written there.
+
+        `names` are the ways to write it: a keyword, or a place among the unnamed arguments.
+        """
         call = self._call()
         argument = _argument(call, (self.within,) if self.within else names) if call else None
         if argument is None:

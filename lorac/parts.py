@@ -46,8 +46,21 @@ class Found:
         return Problem(f"{self.origin.file}:{self.line}" if self.origin else "", self.what, self.hint)
 
 
-Check = Callable[[Any], Iterable[tuple[Any, str, str, str]]]
-"""What fields say together: yields (part, field, what is wrong, hint)."""
+@attrs.frozen
+class Check:
+    """A rule across fields: looked at only where the fields it reads are sound by themselves.
+
+    `find` yields (the part to blame, its field, what is wrong, a hint).
+    """
+
+    reads: tuple[str, ...]
+    find: Callable[[Any], Iterable[tuple[Any, str, str, str]]]
+
+
+def reads(*fields: str) -> Callable[[Callable[[Any], Iterable[tuple[Any, str, str, str]]]], Check]:
+    """Make a function a check of these fields."""
+    return lambda find: Check(fields, find)
+
 
 _collected: ContextVar[list[Found] | None] = ContextVar("lorac_spec_problems", default=None)
 
@@ -85,7 +98,7 @@ def where(part_: Any, field: str | None = None) -> str:
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
-def part(place: str, checks: Check | None = None) -> Callable[[type[_T]], type[_T]]:
+def part(place: str, *checks: Check) -> Callable[[type[_T]], type[_T]]:
     """Make a class a part of the spec. `place` is its path in an Experiment ("adapter"), as errors say it."""
 
     def wrap(cls: type[_T]) -> type[_T]:
@@ -102,41 +115,42 @@ def part(place: str, checks: Check | None = None) -> Callable[[type[_T]], type[_
     return wrap
 
 
-def _build(self: Any, place: str, checks: Check | None, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+def _build(
+    self: Any, place: str, checks: Iterable[Check], args: tuple[Any, ...], given: dict[str, Any]
+) -> None:
     origin = caller()
     dotted = f"{place}." if place else ""
     found: list[Found] = []
     values = _named(type(self), args, given, origin, dotted, found)
+    broken = {f.name for f in attrs.fields(type(self)) if f.default is attrs.NOTHING and f.name not in values}
+    values |= dict.fromkeys(broken)
     for field in attrs.fields(type(self)):
-        if field.name not in values:
+        if field.name not in values or field.name in broken:
             continue
-        rule, value = field.metadata["rule"], values[field.name]
-        value = _lifted(rule, value, field.name, origin, found)
+        rule, names = field.metadata["rule"], _names(type(self), field.name)
+        value = _lifted(rule, values[field.name], field.name, origin, found)
         keep, wrongs = check(rule, value, Auto)
-        values[field.name] = (
-            _bounded(rule, keep, field.default) if type(keep) is Auto and not wrongs else keep
-        )
         for wrong in wrongs:
             index = "" if wrong.element is None else f"[{wrong.element}]"
             what = f"{dotted}{field.name}{index} {wrong.what}"
-            names = _names(type(self), field.name)
             found.append(Found(what, wrong.hint or SEE, origin, names, wrong.element))
-    missing = {
-        f.name: None for f in attrs.fields(type(self)) if f.default is attrs.NOTHING and f.name not in values
-    }
-    self.__attrs_init__(**missing, **values)
+        if wrongs or not getattr(keep, "_sound", True):
+            broken.add(field.name)
+        elif type(keep) is Auto:
+            keep = _bounded(rule, keep, field.default)
+        values[field.name] = keep
+    self.__attrs_init__(**values)
     object.__setattr__(self, "_origin", origin)
-    parts = [value for value in values.values() if attrs.has(type(value))]
-    sound = not found and not missing and all(getattr(value, "_sound", True) for value in parts)
-    if sound and checks is not None:
-        for owner, name, what, hint in checks(self):
-            inner = f"{owner.PLACE}." if owner.PLACE else ""
-            found.append(
-                Found(f"{inner}{name} {what}", hint, owner._origin or origin, _names(type(owner), name))
-            )
-        sound = not found
-    object.__setattr__(self, "_sound", sound)
+    for one in checks:
+        if broken.isdisjoint(one.reads):
+            found += [_blamed(*disagreement, origin) for disagreement in one.find(self)]
+    object.__setattr__(self, "_sound", not found and not broken)
     _report(found)
+
+
+def _blamed(owner: Any, field: str, what: str, hint: str, origin: Origin | None) -> Found:
+    dotted = f"{owner.PLACE}." if owner.PLACE else ""
+    return Found(f"{dotted}{field} {what}", hint, owner._origin or origin, _names(type(owner), field))
 
 
 def _named(
@@ -207,7 +221,7 @@ def _bounded(rule: Rule, auto: Auto, default: Any) -> Auto:
         return auto
     low = rule.ge if auto.low is None else auto.low
     high = rule.le if auto.high is None else auto.high
-    return attrs.evolve(auto, low=low, high=high)
+    return Auto(low, high, prefer=auto.prefer)
 
 
 def _report(found: list[Found]) -> None:
@@ -227,6 +241,7 @@ def in_order(found: Iterable[Found]) -> list[Found]:
 # --------------------------------------------------------------------------------------------------- open
 
 
+@reads("low", "high", "prefer")
 def _ordered(auto: Auto) -> Iterator[tuple[Auto, str, str, str]]:
     low, high, prefer = auto.low, auto.high, auto.prefer
     if low is not None and high is not None and low > high:
@@ -250,7 +265,7 @@ def _ordered(auto: Auto) -> Iterator[tuple[Auto, str, str, str]]:
 _BOUND = Rule(type=Real, none="as far as the field's own range goes")
 
 
-@part("Auto", checks=_ordered)
+@part("Auto", _ordered)
 class Auto:
     """A value left to the planner, within bounds if they are given. `Auto()` alone is the field's default."""
 

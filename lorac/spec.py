@@ -67,7 +67,7 @@ class Base:
     license: str = setting(text(), "The base's licence, recorded in the LoRA's metadata.", default="")
 
 
-@part("data", checks=agree.check_images)
+@part("data", agree.buckets_lie_around_resolution, agree.trigger_has_words)
 class Images:
     """A folder of pictures with captions: metadata.csv, metadata.jsonl, or a text file beside each."""
 
@@ -128,7 +128,7 @@ class Images:
     )
 
 
-@part("adapter", checks=agree.check_adapter)
+@part("adapter", agree.targets_are_a_regex)
 class LoRA:
     """The trained part: B·A of low rank added to frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
 
@@ -174,7 +174,7 @@ class AdamW:
     )
 
 
-@part("train", checks=agree.check_train)
+@part("train", agree.epochs_or_steps, agree.warmup_ends)
 class Train:
     """What is optimised, how, and for how long."""
 
@@ -320,7 +320,7 @@ class Outputs:
     tags: tuple[str, ...] = setting(text(many=True, longest=100), "Words to find it by.", default=())
 
 
-@part("", checks=agree.check_experiment)
+@part("", agree.name_makes_a_file, agree.pictures_have_prompts, agree.batch_is_made_up)
 class Experiment:
     """One LoRA to train: all that a person decides about it."""
 

@@ -1,8 +1,8 @@
 """The demo: a style LoRA on the small Stable Diffusion in this folder, on a CPU, in about three minutes.
 
-The base was trained on Noto emoji; Twemoji's flat style is what the LoRA learns, from 102 pictures. The prompts
-below are concepts that it never saw: `lorac run` ends with a sheet that shows them without the LoRA, with it at
-0.8, and as Twemoji really draws them.
+The base was trained on Noto emoji; Twemoji's flat style is what the LoRA learns, from 102 pictures. The
+prompts below are concepts that it never saw: `lorac run` ends with a sheet that shows them without the LoRA,
+with it at 0.8, and as Twemoji really draws them.
 
     lorac plan specs/quickstart.py
     lorac run specs/quickstart.py

@@ -1,0 +1,8 @@
+"""The spec ends the program."""
+
+import sys
+
+from lorac import Experiment, Images
+
+experiment = Experiment(name="exits", base="base", data=Images("pictures"))
+sys.exit(3)
