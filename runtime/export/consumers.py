@@ -1,0 +1,115 @@
+"""Who loads the exported files, from which folder, and what they do with keys they don't know.
+
+What each one does was established by running its code (facts/outputs.md: A1111 1.10.1, ComfyUI 0.3.64,
+additional-networks e9f3d622, sd-scripts 48d368fa, diffusers 0.42.1) or by reading it (Forge dfdcbab6,
+stable-diffusion.cpp). tests/consumers/ holds their rules as checks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import attrs
+
+from runtime.export import diffusers
+from runtime.export.manifest import Loads, Verdict
+
+USUAL = re.compile(
+    r"lora_unet_(?:(?:down|up)_blocks_\d+|mid_block)_(?:attentions|resnets|downsamplers|upsamplers)_\d+_.+"
+    r"|lora_te_text_model_encoder_layers_\d+_.+"
+)
+"""The names that kohya's trainer gives in SD 1.x: attention, feed-forward, projections, resnets, samplers."""
+
+
+@attrs.frozen(kw_only=True)
+class Consumer:
+    """`folder` is below the consumer's own; `unusual`: what it does with a file that has names beyond
+    USUAL."""
+
+    name: str
+    folder: str
+    call: str
+    checked: str
+    unusual: Loads = "loads"
+    unusual_reason: str = ""
+    takes_diffusers_file: bool = False
+
+
+SD1 = (
+    Consumer(
+        name="Stable Diffusion WebUI (AUTOMATIC1111)",
+        folder="models/Lora",
+        call="in the prompt: {example}",
+        checked="its loader, 1.10.1, was run",
+    ),
+    Consumer(
+        name="Forge",
+        folder="models/Lora",
+        call="in the prompt: {example}",
+        checked="its key names were read and its arithmetic was run, dfdcbab6",
+    ),
+    Consumer(
+        name="sd-webui-additional-networks",
+        folder="extensions/sd-webui-additional-networks/models/lora",
+        call="in the extension's panel, weight {weight}",
+        checked="its loader, e9f3d622, was run",
+        unusual="refuses",
+        unusual_reason="it refuses a file with a key that it does not know, such as {key}",
+    ),
+    Consumer(
+        name="ComfyUI",
+        folder="models/loras",
+        call="node Load LoRA, strength {weight}",
+        checked="its loader, 0.3.64, was run",
+    ),
+    Consumer(
+        name="diffusers",
+        folder="",
+        call="pipe.load_lora_weights(FOLDER)",
+        checked="0.42.1 is run by lorac's tests",
+        takes_diffusers_file=True,
+    ),
+    Consumer(
+        name="sd-scripts (kohya)",
+        folder="",
+        call="--network_weights {file}",
+        checked="its loader, 48d368fa, was run",
+        unusual="partial",
+        unusual_reason="it leaves out keys that it does not know, such as {key}",
+    ),
+    Consumer(
+        name="stable-diffusion.cpp",
+        folder="",
+        call="--lora-model-dir FOLDER, in the prompt: {example}",
+        checked="its loader was read, not run",
+    ),
+)
+
+BY_ARCHITECTURE = {"stable-diffusion-v1/lora": SD1}
+"""ModelSpec's architecture -> who takes it. For one that is not here, nothing is claimed."""
+
+
+def verdicts(
+    architecture: str, prefixes: Iterable[str], file: str, example: str, weight: float
+) -> tuple[Verdict, ...]:
+    """What each consumer does with the file whose keys begin with these module names."""
+    unusual = next((prefix for prefix in sorted(prefixes) if not USUAL.fullmatch(prefix)), "")
+    words = {"example": example, "weight": f"{weight:g}", "key": unusual, "file": file}
+    return tuple(
+        Verdict(
+            consumer=consumer.name,
+            loads=consumer.unusual if unusual else "loads",
+            reason=_reason(consumer, unusual).format(**words),
+            file=diffusers.FILE if consumer.takes_diffusers_file else file,
+            folder=consumer.folder,
+            call=consumer.call.format(**words),
+        )
+        for consumer in BY_ARCHITECTURE.get(architecture, ())
+    )
+
+
+def _reason(consumer: Consumer, unusual: str) -> str:
+    if unusual and consumer.unusual != "loads":
+        return consumer.unusual_reason
+    return f"takes every key ({consumer.checked})"

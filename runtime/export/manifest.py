@@ -1,0 +1,134 @@
+"""The manifest, `NAME.lorac.json`: what a run made, of what, for whom, and how to make it again.
+
+It is written last: where it is, every file that it names is whole. It alone holds dates and measured
+figures, so it is not among the files that the same plan gives byte for byte.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import attrs
+
+FORMAT = 1
+SUFFIX = ".lorac.json"
+
+Loads = Literal["loads", "partial", "refuses", "not checked"]
+Role = Literal["webui", "diffusers", "sidecar", "preview"]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@attrs.frozen(kw_only=True)
+class Facts:
+    """What only the run knows. `loss`: mean over the last steps; `seconds`: spent in steps;
+    `micro_batch`: at the end. `metrics`: what was measured, by name. `notes`: what did not go as planned.
+    Times: ISO 8601, UTC."""
+
+    steps: int
+    seconds: float
+    loss: float
+    micro_batch: int
+    device: str = ""
+    peak_bytes: int = 0
+    metrics: dict[str, float] = attrs.field(factory=dict)
+    notes: tuple[str, ...] = ()
+    started_at: str = ""
+    finished_at: str = attrs.field(factory=_now)
+
+
+@attrs.frozen(kw_only=True)
+class File:
+    """One file beside the manifest: what it is for, its size in bytes, its hash."""
+
+    name: str
+    role: Role
+    size: int
+    sha256: str
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """Whether a consumer takes the LoRA, which of the files, and where it wants it (below its own folder)."""
+
+    consumer: str
+    loads: Loads
+    reason: str
+    file: str
+    folder: str
+    call: str
+
+
+@attrs.frozen(kw_only=True)
+class Hashes:
+    """What others show for the WebUI's file. `autov2` depends on the metadata, the others on the weights
+    alone."""
+
+    sha256: str
+    body_sha256: str
+    civitai_autov2: str
+    civitai_autov3: str
+    webui_shorthash: str
+    sshs_legacy_hash: str
+
+
+@attrs.frozen(kw_only=True)
+class Made:
+    """What the LoRA is. `modules` counts them by component; `licenses` are the user's words."""
+
+    family: str
+    base_name: str
+    base_digest: str
+    prediction_type: str
+    data_digest: str
+    images: int
+    method: str
+    rank: int
+    alpha: float
+    modules: dict[str, int]
+    dtype: str
+    author: str
+    license: str
+
+
+@attrs.frozen(kw_only=True)
+class Usage:
+    """How to call it in a prompt."""
+
+    example: str
+    trigger_words: str
+    preferred_weight: float
+    negative_text: str
+    sd_version: str
+    resolution: int
+
+
+@attrs.frozen(kw_only=True)
+class Again:
+    """What gives the same weights again: this plan (plan.json beside the manifest), with these versions."""
+
+    command: str
+    plan_hash: str
+    seed: int
+    steps: int
+    effective_batch: int
+    versions: dict[str, str]
+
+
+@attrs.frozen(kw_only=True)
+class Manifest:
+    """A finished export."""
+
+    format: int
+    name: str
+    plan_hash: str
+    made: Made
+    usage: Usage
+    hashes: Hashes
+    files: tuple[File, ...]
+    consumers: tuple[Verdict, ...]
+    run: Facts
+    again: Again

@@ -1,0 +1,172 @@
+"""The `__metadata__` of the WebUI's file: kohya's `ss_*`, ModelSpec 1.0.1, the hashes, and lorac's own three.
+
+- Equal plan and weights give equal bytes, so nothing here comes from the clock or the machine: no
+  `ss_training_started_at` (A1111 shows it as a date, and "0" would be 1970; left out, it shows none), no
+  `ss_training_finished_at`, no `modelspec.date`. They are in the manifest.
+- `ss_session_id`, at random elsewhere, only groups the files of one training: here it comes from the
+  plan's hash.
+- Values are text. Tables are JSON objects: A1111 drops the whole panel where `ss_dataset_dirs` is none.
+- Keys of kohya's that say nothing of this training are left out, not filled with its defaults.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from runtime.export import dataset
+from runtime.families import family
+from runtime.plan import Plan
+from runtime.safeio import safetensors
+
+SPEC_VERSION = "1.0.1"
+"""ModelSpec, https://github.com/Stability-AI/ModelSpec"""
+
+LEGACY = slice(0x100000, 0x110000)
+"""Bytes that additional-networks' first hash was over; kohya's trainer still writes it as
+`sshs_legacy_hash`."""
+
+
+@attrs.frozen
+class Hashes:
+    """`body`: SHA-256 of the bytes after the header; `legacy`: 8 hex digits, as in LEGACY."""
+
+    body: str
+    legacy: str
+
+
+def complete(
+    plan: Plan, tensors: Mapping[str, Tensor], name: str, step: int, thumbnail: str
+) -> dict[str, str]:
+    """All metadata of the file `name`.safetensors, whose weights are those after `step` steps."""
+    facts = family(plan.program.base.family).metadata(plan.program.base)
+    trained = training(plan, name, step) | _only(facts, "ss_")
+    found = hashes(tensors, trained)
+    return {
+        **trained,
+        **modelspec(plan, name, thumbnail),
+        **_only(facts, "modelspec."),
+        "modelspec.hash_sha256": f"0x{found.body}",
+        "sshs_model_hash": found.body,
+        "sshs_legacy_hash": found.legacy,
+        **origin(plan),
+    }
+
+
+def origin(plan: Plan) -> dict[str, str]:
+    """Which plan, base and pictures a file came from."""
+    return {
+        "lorac.plan_hash": plan.plan_hash,
+        "lorac.base_digest": plan.program.base.digest,
+        "lorac.data_digest": plan.program.data.digest,
+    }
+
+
+def hashes(tensors: Mapping[str, Tensor], trained: Mapping[str, str]) -> Hashes:
+    """The hashes that kohya's trainer gives: over the tensors serialised with the `ss_*` metadata alone."""
+    data = safetensors.serialise(tensors, trained)
+    body = 8 + int.from_bytes(data[:8], "little")
+    legacy = hashlib.sha256(data[LEGACY]).hexdigest()[:8]
+    return Hashes(hashlib.sha256(memoryview(data)[body:]).hexdigest(), legacy)
+
+
+def training(plan: Plan, name: str, step: int) -> dict[str, str]:
+    """`ss_*`: what kohya's trainer says of a run, as far as it is so of this one."""
+    program, items = plan.program, plan.program.data.items
+    train, adapter = program.train, program.adapter
+    samples = sum(item.repeats for item in items)
+    per_epoch = math.ceil(samples / train.effective_batch)
+    values: dict[str, Any] = {
+        "session_id": int(plan.plan_hash[:8], 16),
+        "output_name": name,
+        "training_comment": f"trained by lorac, plan {plan.plan_hash[:12]}",
+        "sd_model_name": plan.outputs.base_name,
+        "network_module": "networks.lora",
+        "network_dim": adapter.rank,
+        "network_alpha": adapter.alpha,
+        "network_dropout": adapter.dropout or None,
+        "network_args": {},
+        "learning_rate": train.learning_rate,
+        "unet_lr": train.learning_rate,
+        "text_encoder_lr": train.text_encoder_learning_rate if len(adapter.targets) > 1 else None,
+        "lr_scheduler": train.schedule.name,
+        "lr_warmup_steps": train.schedule.warmup_steps,
+        "optimizer": _optimizer(plan),
+        "max_grad_norm": train.max_grad_norm,
+        "max_train_steps": train.steps,
+        "steps": step,
+        "epoch": math.ceil(step / per_epoch),
+        "num_epochs": math.ceil(train.steps / per_epoch),
+        "num_batches_per_epoch": math.ceil(samples / (train.micro_batch * train.processes)),
+        "num_train_images": samples,
+        "num_reg_images": 0,
+        "batch_size_per_device": train.micro_batch,
+        "total_batch_size": train.effective_batch,
+        "gradient_accumulation_steps": train.accumulation,
+        "gradient_checkpointing": bool(program.compute.checkpointed),
+        "mixed_precision": "no" if program.compute.dtype == "fp32" else program.compute.dtype,
+        "full_fp16": False,
+        "cache_latents": True,
+        "seed": train.seed,
+        "clip_skip": None,
+        "noise_offset": train.objective.noise_offset or None,
+        "min_snr_gamma": train.objective.snr_gamma or None,
+        "loss_type": "l2",
+        "prior_loss_weight": 1.0,
+        "caption_dropout_rate": program.data.caption_dropout,
+        "resolution": (program.data.resolution,) * 2,
+        "color_aug": False,
+        "flip_aug": program.data.flip,
+        "random_crop": False,
+        "shuffle_caption": False,
+        "keep_tokens": 0,
+        "enable_bucket": len({item.bucket for item in items}) > 1,
+        "bucket_info": dataset.buckets(items),
+        "dataset_dirs": dataset.folders(items, plan.outputs.name),
+        "reg_dataset_dirs": {},
+        "tag_frequency": dataset.tags(items, plan.outputs.name),
+    }
+    return {f"ss_{key}": _text(value) for key, value in values.items()}
+
+
+def modelspec(plan: Plan, name: str, thumbnail: str) -> dict[str, str]:
+    """`modelspec.*` without the family's own; what the user left empty is left out."""
+    outputs, side = plan.outputs, plan.program.data.resolution
+    call = f"<lora:{name}:{outputs.preferred_weight:g}>"
+    version = plan.program.versions.get("lorac")
+    values = {
+        "sai_model_spec": SPEC_VERSION,
+        "title": name,
+        "resolution": f"{side}x{side}",
+        "description": outputs.description,
+        "author": outputs.author,
+        "license": outputs.license,
+        "tags": ", ".join(outputs.tags),
+        "trigger_phrase": outputs.trigger,
+        "usage_hint": f"{call} {outputs.trigger}".strip(),
+        "thumbnail": thumbnail,
+        "implementation_version": f"lorac/{version}" if version else "",
+    }
+    return {f"modelspec.{key}": value for key, value in values.items() if value}
+
+
+def _optimizer(plan: Plan) -> str:
+    """As kohya's trainer writes it: class, then its arguments."""
+    optimizer = plan.program.train.optimizer
+    name = "bitsandbytes.optim.adamw.AdamW8bit" if optimizer.state_bits == 8 else "torch.optim.adamw.AdamW"
+    numbers = f"betas=({optimizer.beta1}, {optimizer.beta2}),eps={optimizer.eps}"
+    return f"{name}(weight_decay={optimizer.weight_decay},{numbers})"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+
+
+def _only(facts: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {key: value for key, value in facts.items() if key.startswith(prefix)}

@@ -1,0 +1,112 @@
+"""What lies beside a LoRA: `NAME.json`, which A1111 and Forge show and edit, and the manifest,
+`NAME.lorac.json`.
+
+The manifest is never called NAME.json: WebUI would take it for its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.export import consumers, diffusers
+from runtime.export.manifest import FORMAT, Again, Facts, File, Hashes, Made, Manifest, Role, Usage
+from runtime.families import family
+from runtime.plan import Plan
+from runtime.safeio import digest, safetensors, strict_json
+
+ROLES: dict[str, Role] = {".safetensors": "webui", ".json": "sidecar", ".png": "preview"}
+
+
+def webui(plan: Plan) -> str:
+    """The sidecar's text. "activation text" is what a click on the LoRA's card adds to the prompt."""
+    outputs = plan.outputs
+    return strict_json.canonical(
+        {
+            "description": outputs.description,
+            "sd version": sd_version(plan),
+            "activation text": outputs.trigger,
+            "preferred weight": outputs.preferred_weight,
+            "negative text": outputs.negative_text,
+            "notes": outputs.notes,
+        }
+    )
+
+
+def sd_version(plan: Plan) -> str:
+    """A1111's and Forge's word for the family: SD1, SD2, SDXL, Flux, or Unknown."""
+    return family(plan.program.base.family).metadata(plan.program.base).get("sd version", "Unknown")
+
+
+def manifest(
+    folder: Path, files: Sequence[str], plan: Plan, modules: dict[str, int], facts: Facts
+) -> Manifest:
+    """What goes into `NAME.lorac.json`, for these files as they lie in `folder`."""
+    program, outputs = plan.program, plan.outputs
+    about = family(program.base.family).metadata(program.base)
+    file = f"{outputs.name}.safetensors"
+    header = safetensors.read_header(folder / file)
+    example = f"<lora:{outputs.name}:{outputs.preferred_weight:g}>"
+    return Manifest(
+        format=FORMAT,
+        name=outputs.name,
+        plan_hash=plan.plan_hash,
+        made=Made(
+            family=program.base.family,
+            base_name=outputs.base_name,
+            base_digest=program.base.digest,
+            prediction_type=program.base.prediction_type,
+            data_digest=program.data.digest,
+            images=len(program.data.items),
+            method=program.adapter.method,
+            rank=program.adapter.rank,
+            alpha=program.adapter.alpha,
+            modules=modules,
+            dtype=outputs.dtype,
+            author=outputs.author,
+            license=outputs.license,
+        ),
+        usage=Usage(
+            example=f"{example} {outputs.trigger}".strip(),
+            trigger_words=outputs.trigger,
+            preferred_weight=outputs.preferred_weight,
+            negative_text=outputs.negative_text,
+            sd_version=sd_version(plan),
+            resolution=program.data.resolution,
+        ),
+        hashes=_hashes(folder / file, header.metadata["sshs_legacy_hash"]),
+        files=tuple(_file(folder / each) for each in files),
+        consumers=consumers.verdicts(
+            about.get("modelspec.architecture", ""),
+            {key.partition(".")[0] for key in header.tensors},
+            file,
+            example,
+            outputs.preferred_weight,
+        ),
+        run=facts,
+        again=Again(
+            command="lorac run plan.json",
+            plan_hash=plan.plan_hash,
+            seed=program.train.seed,
+            steps=program.train.steps,
+            effective_batch=program.train.effective_batch,
+            versions=program.versions,
+        ),
+    )
+
+
+def _hashes(path: Path, legacy: str) -> Hashes:
+    whole, body = digest.sha256_file(path), safetensors.body_sha256(path)
+    return Hashes(
+        sha256=whole,
+        body_sha256=body,
+        civitai_autov2=whole[:10],
+        civitai_autov3=body[:12],
+        webui_shorthash=body[:12],
+        sshs_legacy_hash=legacy,
+    )
+
+
+def _file(path: Path) -> File:
+    role = "diffusers" if path.name == diffusers.FILE else ROLES[path.suffix]
+    return File(name=path.name, role=role, size=path.stat().st_size, sha256=digest.sha256_file(path))

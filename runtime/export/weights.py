@@ -1,0 +1,37 @@
+"""The trained adapter as the exporters take it: component -> module path -> (A, B), by diffusers' and
+transformers' own paths.
+
+A has shape (rank, in) and B (out, rank); for a convolution (rank, in, k, k) and (out, rank, 1, 1). Float32.
+The change of a module's weight is alpha / rank · B @ A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from runtime import plan
+
+Weights = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check(weights: Weights, adapter: plan.Adapter) -> None:
+    """Raise ValueError, naming every fault, for weights that are not what the plan's adapter trains."""
+    faults = []
+    if not adapter.alpha > 0:
+        faults.append(f"alpha is {adapter.alpha}, and readers take 0 as alpha = rank")
+    if set(weights) != set(adapter.modules):
+        faults.append(f"components are {sorted(weights)}, planned are {sorted(adapter.modules)}")
+    for component, modules in weights.items():
+        if len(modules) != adapter.modules.get(component, len(modules)):
+            faults.append(f"{component} has {len(modules)} modules, planned are {adapter.modules[component]}")
+        for module, (a, b) in modules.items():
+            if a.shape[0] != adapter.rank or b.ndim != a.ndim or b.shape[1] != adapter.rank:
+                shapes = f"A {tuple(a.shape)} and B {tuple(b.shape)}"
+                faults.append(f"{component}.{module} has {shapes}, not of rank {adapter.rank}")
+    if faults:
+        raise ValueError("; ".join(faults))

@@ -1,0 +1,212 @@
+"""Writing a finished LoRA with all that belongs to it: every file, or none.
+
+- Everything is written in a hidden folder beside, read back and compared; only then is it moved into
+  place, one rename for each file, the manifest last. So a manifest means that its files are whole; a
+  crash between the renames leaves new files without a manifest, and the same run puts that right.
+- Files of another plan are never overwritten.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from runtime import plan as plans
+from runtime.errors import InputError, LoracError, MachineError, Problem, SpecError
+from runtime.export import diffusers, kohya, metadata, names, pictures, sidecars
+from runtime.export.manifest import SUFFIX, Facts, Manifest
+from runtime.export.weights import Weights, check
+from runtime.families import family
+from runtime.plan import Plan
+from runtime.safeio import atomic, digest, paths, safetensors, strict_json
+
+ELSEWHERE = "give the experiment another name or output folder, or move the old files away"
+
+UNMARKED = ""
+"""Instead of a plan's hash, for a file that names none or cannot be read."""
+
+
+@attrs.frozen
+class _Tensors:
+    """A safetensors file to be: its tensors and its metadata."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+Content = _Tensors | bytes
+
+
+def export(folder: Path, weights: Weights, plan: Plan, facts: Facts, previews: Sequence[Image]) -> Manifest:
+    """Write the LoRA's files into `folder` (made where it is not there) and return the manifest.
+
+    The first preview becomes the LoRA's picture. Raises SpecError for a name that no prompt can call and
+    for files of another plan, DivergedError for weights that are not finite, MachineError for a fault of
+    the disk; the folder is then as it was.
+    """
+    name = plan.outputs.name
+    check(weights, plan.program.adapter)
+    contents = _contents(weights, plan, facts.steps, previews)
+    modules = {component: len(adapted) for component, adapted in weights.items()}
+    stage = folder / f".{name}.export"
+    try:
+        claim(folder, plan)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir()
+        _fill(stage, contents)
+        manifest = sidecars.manifest(stage, list(contents), plan, modules, facts)
+        atomic.write_text(stage / f"{name}{SUFFIX}", strict_json.canonical(plans.unstructure(manifest)))
+        _publish(stage, folder, [*contents, f"{name}{SUFFIX}"])
+    except OSError as error:
+        what = f"the LoRA cannot be written: {error.strerror}"
+        raise MachineError(Problem(paths.display(folder), what, "check the disk, then run again")) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return manifest
+
+
+def claim(folder: Path, plan: Plan) -> None:
+    """Raise SpecError where `export` would refuse: a name that no prompt can call, files of another plan, a
+    folder in a file's place. To be asked before the training, too.
+    """
+    name = plan.outputs.name
+    wrong = names.wrong(name)
+    if wrong:
+        raise SpecError(Problem("name", f"{wrong}, got {name!r}", "give the experiment another name"))
+    manifest, webui, plain = f"{name}{SUFFIX}", f"{name}.safetensors", (f"{name}.json", f"{name}.preview.png")
+    found = {file: _plan_of(folder / file) for file in (manifest, webui, diffusers.FILE)}
+    ours = {None, plan.plan_hash} | ({UNMARKED} if found[manifest] == plan.plan_hash else set())
+    other = [file for file, mark in found.items() if mark not in ours]
+    if plan.plan_hash not in found.values():
+        other += [file for file in plain if os.path.lexists(folder / file)]
+    other += [file for file in (*found, *plain) if (folder / file).is_dir() and file not in other]
+    if other:
+        what = "is there already and is not of this plan"
+        raise SpecError([Problem(paths.display(folder / file), what, ELSEWHERE) for file in other])
+
+
+def lora_bytes(plan: Plan, weights: Weights, step: int) -> bytes:
+    """The LoRA after `step` steps as WebUI loads it, for a file called as `checkpoint_name` says."""
+    file = _webui_file(plan, weights, checkpoint_name(plan, step), step, None)
+    return safetensors.serialise(file.tensors, file.metadata)
+
+
+def checkpoint_name(plan: Plan, step: int) -> str:
+    """What a checkpoint's LoRA is called, in its file and in prompts."""
+    return f"{plan.outputs.name}-{step:06}"
+
+
+def finished(folder: Path, plan: Plan) -> Path | None:
+    """The LoRA in `folder` if this plan's export is there and whole, its files as the manifest says."""
+    path = folder / f"{plan.outputs.name}{SUFFIX}"
+    if _plan_of(path) != plan.plan_hash:
+        return None
+    files = {folder / file.name: file.sha256 for file in read_manifest(path).files}
+    try:
+        found = digest.sha256_files(files)
+    except InputError:
+        return None
+    return folder / f"{plan.outputs.name}.safetensors" if found == files else None
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest. Raises InputError or PlanError for a file that is none."""
+    return plans.structure(strict_json.read(path), Manifest, paths.display(path))
+
+
+def _contents(weights: Weights, plan: Plan, step: int, previews: Sequence[Image]) -> dict[str, Content]:
+    """Every file but the manifest, in the order in which they are put in place."""
+    name = plan.outputs.name
+    picture = previews[0] if previews else None
+    contents: dict[str, Content] = {
+        f"{name}.safetensors": _webui_file(plan, weights, name, step, picture),
+        diffusers.FILE: _diffusers_file(plan, weights),
+        f"{name}.json": sidecars.webui(plan).encode(),
+    }
+    if picture is not None:
+        contents[f"{name}.preview.png"] = pictures.png(picture)
+    return contents
+
+
+def _webui_file(plan: Plan, weights: Weights, name: str, step: int, picture: Image | None) -> _Tensors:
+    program = plan.program
+    tensors = kohya.tensors(family(program.base.family), weights, program.adapter, plan.outputs.dtype)
+    thumbnail = pictures.thumbnail(picture) if picture is not None else ""
+    return _Tensors(tensors, metadata.complete(plan, tensors, name, step, thumbnail))
+
+
+def _diffusers_file(plan: Plan, weights: Weights) -> _Tensors:
+    program = plan.program
+    tensors = diffusers.tensors(family(program.base.family), weights, program.adapter, plan.outputs.dtype)
+    return _Tensors(tensors, {"format": "pt", **metadata.origin(plan)})
+
+
+def _plan_of(path: Path) -> str | None:
+    """The hash of the plan that a file came from; None where there is no file."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.read_header(path).metadata.get("lorac.plan_hash", UNMARKED)
+        return read_manifest(path).plan_hash
+    except LoracError:
+        return UNMARKED
+
+
+def _fill(stage: Path, contents: Mapping[str, Content]) -> None:
+    """Write every file, then read every file back and compare it with what was meant."""
+    for name, content in contents.items():
+        if isinstance(content, bytes):
+            atomic.write_bytes(stage / name, content)
+        else:
+            safetensors.write(
+                stage / name, content.tensors, content.metadata, header_limit=safetensors.WEBUI_HEADER
+            )
+    for name, content in contents.items():
+        if isinstance(content, _Tensors):
+            _compare(stage / name, content)
+        elif (stage / name).read_bytes() != content:
+            raise _unlike(stage / name)
+
+
+def _compare(path: Path, meant: _Tensors) -> None:
+    """What a reader other than our writer finds in the file: the same keys, values, finite, the hashes it
+    states."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no dict)
+        stated = file.metadata()
+    body = safetensors.body_sha256(path)
+    if (
+        stated != dict(meant.metadata)
+        or stated.get("sshs_model_hash", body) != body
+        or found.keys() != meant.tensors.keys()
+        or not all(_equal(found[key], meant.tensors[key]) for key in found)
+    ):
+        raise _unlike(path)
+
+
+def _equal(found: Tensor, meant: Tensor) -> bool:
+    return found.dtype == meant.dtype and torch.equal(found, meant) and bool(found.isfinite().all())
+
+
+def _unlike(path: Path) -> MachineError:
+    what = "does not read back as it was written; nothing was put in place"
+    return MachineError(Problem(path.name, what, "check the disk, then run again"))
+
+
+def _publish(stage: Path, folder: Path, files: Sequence[str]) -> None:
+    """Move the files into place, in order; an older manifest goes first, as it no longer tells the truth."""
+    (folder / files[-1]).unlink(missing_ok=True)
+    for file in files:
+        (stage / file).replace(folder / file)
+    atomic.fsync_folder(folder)
