@@ -17,11 +17,12 @@ safetensors.py
     write(path, tensors, metadata=None, *, finite=True, header_limit=MAX_HEADER); exports give WEBUI_HEADER
     serialise(tensors, metadata=None) -> bytes; body_sha256(path) -> hex
 weights.py
-    open_weights(path) -> Weights: a mapping name -> TensorInfo(dtype, shape, start, strides); .load(name) -> Tensor;
-    .metadata; a context manager. Safetensors and torch.save's formats, by their bytes (pickles.py, zip_members.py,
-    inert_pickle.py: nothing in a file is run)
+    open_weights(path) -> Weights: a mapping name -> TensorInfo(dtype, shape, start, strides) and a context
+    manager, with .load(name) -> Tensor and .metadata. Safetensors and what torch.save writes, told apart by
+    their bytes (pickles.py, zip_members.py, inert_pickle.py: nothing in a file is run)
 tensors.py
     TensorInfo, dtype names and sizes, dtype_name(torch.dtype) -> "F32"
 images.py
-    open_picture(path) -> PIL RGB image; probe(path) -> (width, height) as shown; fault(path) -> Problem | None
+    open_picture(path) -> PIL RGB image; probe(path) -> (width, height) as shown
+    fault(path) -> Problem or None, by decoding all of it
 """

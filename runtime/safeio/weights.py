@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 from runtime.errors import InputError, Problem
 from runtime.safeio import pickles, safetensors, tensors
+from runtime.safeio.impostors import refuse_impostor
 from runtime.safeio.paths import display, open_file
 from runtime.safeio.tensors import TensorInfo
 
 if TYPE_CHECKING:
     import torch
-
-LFS_POINTER = b"version https://git-lfs"
-"""How a Git LFS pointer starts (git-lfs, docs/spec.md)."""
 
 
 class Weights(Mapping[str, TensorInfo]):
@@ -84,9 +82,12 @@ def _read(file: io.BufferedReader, suffix: str, where: str) -> tuple[dict[str, T
     size = os.fstat(file.fileno()).st_size
     head = file.read(512)
     file.seek(0)
-    if reason := _not_weights(head, size):
-        what, hint = reason
-        raise InputError(Problem(where, what, hint))
+    refuse_impostor(head, size, "model", where)
+    if head.lstrip().startswith((b"{", b"[")):
+        raise InputError(Problem(where, "is JSON text, not weights", "give the .safetensors or .ckpt file"))
+    if head.startswith(b"GGUF"):
+        what = "is a GGUF file, whose quantised weights lorac does not train on"
+        raise InputError(Problem(where, what, "give the .safetensors file"))
     if head.startswith(b"PK\x03\x04"):
         checkpoint = pickles.read_zip(file, where)
         return checkpoint.tensors, checkpoint.metadata
@@ -101,22 +102,3 @@ def _read(file: io.BufferedReader, suffix: str, where: str) -> tuple[dict[str, T
 
 def _may_be_safetensors(head: bytes) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= safetensors.MAX_HEADER
-
-
-def _not_weights(head: bytes, size: int) -> tuple[str, str] | None:
-    """What people have in place of a model, and what to do about it."""
-    text = head.lstrip().lower()
-    if size == 0:
-        return "is empty (0 bytes)", "fetch the file again"
-    if head.startswith(LFS_POINTER):
-        return (
-            f"is a Git LFS pointer, {size:,} bytes: fetch the real file",
-            "run `git lfs pull` in its folder",
-        )
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page, not a model", "fetch it again; the site may want you to log in first"
-    if text.startswith((b"{", b"[")):
-        return "is JSON text, not weights", "give the .safetensors or .ckpt file"
-    if head.startswith(b"GGUF"):
-        return "is a GGUF file, whose quantised weights lorac does not train on", "give the .safetensors file"
-    return None
