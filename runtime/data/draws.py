@@ -1,7 +1,7 @@
 """Randomness without state: every draw is a function of (seed, step, sample), so a resumed run repeats it.
 
-- The mixing is SplitMix64's finaliser (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
-  number generators"; constants from its published C code): the same on every machine and version.
+- The mixing is SplitMix64's finaliser (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
+  generators"; constants from its published C code): the same on every machine and version.
 - Each use has its own purpose number, so that two uses of one key never see the same bits.
 """
 

@@ -1,8 +1,8 @@
 """Which samples make up which optimizer step: a pure function of (pictures, seed, effective batch, step).
 
 - A sample is one repeat of one item; an epoch visits each exactly once.
-- A step's samples share a bucket where the bucket has enough left; what is left of all buckets is joined into
-  mixed steps, so nothing is dropped, and only an epoch's last step may be short.
+- A step's samples share a bucket where the bucket has enough left; what is left of all buckets is joined
+  into mixed steps, so nothing is dropped, and only an epoch's last step may be short.
 - Micro-batches are cut from a step afterwards: they never change what a step, or a sample, sees.
 """
 
@@ -23,7 +23,7 @@ Numbers = NDArray[np.int64]
 
 @attrs.frozen(kw_only=True)
 class Sample:
-    """One visit of an item. `key` is all its randomness; `flip` and `drop_caption` are drawn from it already."""
+    """One visit of an item. `flip` and `drop_caption` are drawn already, from `key`."""
 
     item: int
     bucket: tuple[int, int]

@@ -1,0 +1,228 @@
+"""The data lock: every picture of a data folder by sha256, size as shown, final caption, repeats and bucket.
+
+- The lock is a function of the files' contents and names: not of locale, times, the order of creation or
+  where the folder is.
+- Every picture is decoded once, whole, so that a bad file stops the plan and not the run; all problems are
+  told at once. With skip_bad they are left out and listed instead.
+- A repeat folder's number (`10_name`) multiplies data.repeats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import attrs
+
+from lorac import buckets
+from lorac.captions import captions_of
+from lorac.data_folder import MOST_REPEATS, Folder, read_folder, repeats_of
+from lorac.spec import Images
+from runtime import plan
+from runtime.errors import InputError, Problem
+from runtime.safeio import digest, strict_json
+from runtime.safeio import images as pictures
+
+WORKERS = min(8, os.cpu_count() or 1)
+"""Threads that decode: Pillow's decoders release the interpreter's lock."""
+
+REPLACE = "replace the files, or set Images(skip_bad=True) to record them as skipped"
+CROPPED = 1 / 3
+"""Share of a picture that is cropped away from which on it is noted."""
+
+Progress = Callable[[int, int], None]
+"""Called with pictures done and pictures in all."""
+Sizes = dict[str, tuple[int, int]]
+
+
+@attrs.frozen(kw_only=True)
+class Lock:
+    """The locked pictures, what was left out of them (only with skip_bad), and what a person should know."""
+
+    images: plan.Images
+    skipped: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+
+def lock_images(
+    images: Images,
+    folder: Path,
+    grid: int,
+    *,
+    cache: Path | None = None,
+    spec_folder: Path = Path(),
+    progress: Progress | None = None,
+) -> plan.Images:
+    """The pictures of `lock`, for callers that do not ask what was skipped."""
+    return lock(images, folder, grid, cache=cache, spec_folder=spec_folder, progress=progress).images
+
+
+def lock(
+    images: Images,
+    folder: Path,
+    grid: int,
+    *,
+    cache: Path | None = None,
+    spec_folder: Path = Path(),
+    progress: Progress | None = None,
+) -> Lock:
+    """Lock a data folder for a family whose picture sides are multiples of `grid` pixels.
+
+    `cache` keeps files' digests between plans; data.metadata_path is relative to `spec_folder`. Raises one
+    InputError with all problems, or SpecError if the spec's resolution leaves no bucket.
+    """
+    rule = buckets.rule_of(images, grid)
+    tree = read_folder(folder)
+    captions, wrong_captions = captions_of(images, tree, spec_folder)
+    repeats, wrong_repeats = _repeats(images, tree)
+    sizes, unreadable = _measure(tree, progress)
+    placed, too_small = _place(rule, tree, sizes)
+    hashes = _hash(tree, sizes, cache)
+    twins = _twins(tree, hashes)
+    items = tuple(
+        plan.Item(
+            path=name,
+            sha256=hashes[name],
+            width=sizes[name][0],
+            height=sizes[name][1],
+            caption=captions[name],
+            repeats=repeats[name],
+            bucket=placed[name],
+        )
+        for name in placed
+        if name in captions and name in repeats and name not in twins
+    )
+    problems = [*tree.bad.values(), *wrong_repeats, *wrong_captions, *unreadable, *too_small, *twins.values()]
+    if problems and not (images.skip_bad and items):
+        raise InputError(problems)
+    return Lock(
+        images=_images(images, items, sum(item.repeats for item in items)),
+        skipped=tuple(problems),
+        notes=tuple(_notes(items)),
+    )
+
+
+def assume_images(images: Images, grid: int, count: int) -> plan.Images:
+    """The same for `count` pictures that are elsewhere: no items. Raises SpecError if there is no bucket."""
+    buckets.rule_of(images, grid)
+    return _images(images, (), count * images.repeats)
+
+
+def assumed_buckets(images: Images, grid: int) -> tuple[buckets.Size, ...]:
+    """The largest buckets (width, height) that pictures of any shape may get, by width. Raises SpecError."""
+    return buckets.largest_buckets(buckets.rule_of(images, grid))
+
+
+def _images(images: Images, items: tuple[plan.Item, ...], expected: int) -> plan.Images:
+    text = strict_json.canonical([plan.unstructure(item) for item in items])
+    return plan.Images(
+        digest=hashlib.sha256(text.encode()).hexdigest() if items else "",
+        items=items,
+        expected=expected,
+        resolution=images.resolution,
+        flip=images.flip,
+        caption_dropout=float(images.caption_dropout),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- stages
+
+
+def _repeats(images: Images, folder: Folder) -> tuple[dict[str, int], list[Problem]]:
+    """Times each picture is seen in an epoch; a folder whose number cannot be that is told once."""
+    repeats: dict[str, int] = {}
+    wrong: dict[str, Problem] = {}
+    for name in folder.pictures:
+        count, _ = repeats_of(name)
+        if 1 <= count <= MOST_REPEATS:
+            repeats[name] = count * images.repeats
+        else:
+            top = name.partition("/")[0]
+            what = f"would be seen {count:,} times an epoch; a number and `_` in front ask for repeats"
+            wrong[top] = Problem(folder.shown(top), what, "rename the folder")
+    return repeats, list(wrong.values())
+
+
+def _measure(folder: Folder, progress: Progress | None) -> tuple[Sizes, list[Problem]]:
+    """Width and height as shown of every picture that decodes whole."""
+
+    def look(path: Path) -> tuple[int, int] | list[Problem]:
+        try:
+            return pictures.open_picture(path).size
+        except InputError as error:
+            return [_with_way_out(problem) for problem in error.problems]
+
+    sizes: Sizes = {}
+    problems: list[Problem] = []
+    with ThreadPoolExecutor(WORKERS) as pool:
+        looks = pool.map(look, folder.pictures.values())
+        for done, (name, result) in enumerate(zip(folder.pictures, looks, strict=True), start=1):
+            if isinstance(result, list):
+                problems += result
+            else:
+                sizes[name] = result
+            if progress:
+                progress(done, len(folder.pictures))
+    return sizes, problems
+
+
+def _with_way_out(problem: Problem) -> Problem:
+    is_general = problem.hint in ("", pictures.REPLACE)
+    return attrs.evolve(problem, hint=REPLACE) if is_general else problem
+
+
+def _place(rule: buckets.Rule, folder: Folder, sizes: Sizes) -> tuple[Sizes, list[Problem]]:
+    placed: Sizes = {}
+    problems = []
+    for name, (width, height) in sizes.items():
+        bucket = buckets.bucket_of(rule, width, height)
+        if bucket:
+            placed[name] = bucket
+        else:
+            what = f"is too small: {width}×{height} pixels, and each side must be at least {rule.shortest}"
+            hint = "use larger pictures, or set Images(upscale=True) to enlarge them"
+            problems.append(Problem(folder.shown(name), what, hint))
+    return placed, problems
+
+
+def _hash(folder: Folder, sizes: Sizes, cache: Path | None) -> dict[str, str]:
+    files = [folder.pictures[name] for name in sizes]
+    found = (digest.DigestCache(cache) if cache else digest).sha256_files(files)
+    return {name: found[folder.pictures[name]] for name in sizes}
+
+
+def _twins(folder: Folder, hashes: Mapping[str, str]) -> dict[str, Problem]:
+    """Pictures whose file is, byte for byte, another's: all but the first by name."""
+    first: dict[str, str] = {}
+    twins = {}
+    for name, sha256 in hashes.items():
+        if sha256 in first:
+            what = f"is the same file as {folder.shown(first[sha256])}"
+            twins[name] = Problem(
+                folder.shown(name), what, "remove it; to see a picture more often, set repeats"
+            )
+        first.setdefault(sha256, name)
+    return twins
+
+
+def _notes(items: tuple[plan.Item, ...]) -> Iterator[str]:
+    """What is no error, but nobody should be surprised by later."""
+    for (folder, count), number in Counter(
+        (item.path.partition("/")[0], repeats_of(item.path)[0]) for item in items
+    ).items():
+        if count > 1:
+            yield f"{folder}: {number:,} pictures × {count} repeats"
+    for text, number in (
+        ("are enlarged", sum(buckets.is_enlarged(i.bucket, i.width, i.height) for i in items)),
+        (
+            "lose more than a third to the crop",
+            sum(buckets.kept(i.bucket, i.width, i.height) < 1 - CROPPED for i in items),
+        ),
+        ("have no caption", sum(not item.caption for item in items)),
+    ):
+        if number:
+            yield f"{number:,} of {len(items):,} pictures {text}"

@@ -1,0 +1,207 @@
+"""What never changes in a run, encoded once: latents' distributions of pictures, embeddings of captions.
+
+- Keyed by content: the picture's sha256, its bucket and flip, or the caption, with all that the encoder's
+  answer depends on (base, component, dtype, device, library versions). Two runs and two folders share
+  entries; an edited picture or another base gets new ones.
+- One picture at a time: in a larger batch the same picture gets other last bits (measured: 9e-7 on a CPU),
+  and the entry would depend on what was missing beside it.
+- Where the text encoder is trained, captions are kept as tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import PIL
+import torch
+from torch import nn
+
+from runtime import log, plan
+from runtime.data import draws, pixels
+from runtime.data.entries import Entries
+from runtime.data.order import Sample
+from runtime.errors import DivergedError, MachineError, Problem
+from runtime.families.protocol import Batch, Family, Modules
+from runtime.safeio import strict_json
+
+VERSION = 1
+"""Part of every key: raise it when the same key would mean other tensors."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being encoded ("pictures", "captions"), how many are done, how many there are to do."""
+
+
+@attrs.frozen(kw_only=True)
+class Encoded:
+    """A plan's samples, ready to be stacked. `text` maps a caption to its tensors."""
+
+    family: Family
+    program: plan.Program
+    entries: Entries
+    encoder: str
+    text: Callable[[str], Batch]
+
+    def batch(self, samples: Iterable[Sample], device: torch.device | str = "cpu") -> Batch:
+        """The stacked tensors of samples of one bucket: what is cached of each, and what each one draws."""
+        items = [self.sample(sample) for sample in samples]
+        return {name: torch.stack([item[name] for item in items]).to(device) for name in items[0]}
+
+    def sample(self, sample: Sample) -> Batch:
+        """One sample of one step, without a batch dimension, on the CPU."""
+        item = self.program.data.items[sample.item]
+        picture = stored(self.entries, picture_key(self.encoder, item, sample.flip))
+        caption = "" if sample.drop_caption else item.caption
+        objective = self.program.train.objective
+        return {
+            **picture,
+            **self.text(caption),
+            **self.family.draw(picture, draws.generator(sample.key), objective),
+        }
+
+
+def encode(
+    of: Family,
+    modules: Modules,
+    tokenizers: dict[str, Any],
+    program: plan.Program,
+    data: Path,
+    cache: Path,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Encode what `cache` does not hold yet. The modules come without an adapter, on the device to encode on.
+
+    Raises InputError for a picture, DivergedError for latents that are not finite, MachineError for the disk.
+    """
+    entries = Entries(cache / "encoded")
+    vae = encoder_digest(program, of.NAME, {of.VAE: modules[of.VAE]})
+    _encode_pictures(of, modules, program, data, entries, vae, progress)
+    captions = list(dict.fromkeys(_captions(program.data)))
+    if any(name in program.adapter.targets for name in of.TEXT_ENCODERS):
+        tokens = {caption: _only(of.tokenize(tokenizers, [caption])) for caption in captions}
+        text = tokens.__getitem__
+    else:
+        towers = encoder_digest(program, of.NAME, {name: modules[name] for name in of.TEXT_ENCODERS})
+        keys = {caption: caption_key(towers, caption) for caption in captions}
+        _encode_captions(of, modules, tokenizers, entries, keys, progress)
+
+        def text(caption: str) -> Batch:
+            return stored(entries, keys[caption])
+
+    if entries.damaged:
+        log.warn(f"{entries.damaged} damaged entries of {entries.folder} were made again")
+        entries.damaged = 0
+    return Encoded(family=of, program=program, entries=entries, encoder=vae, text=text)
+
+
+def stored(entries: Entries, key: str) -> Batch:
+    """An entry that was there when the run began. Raises MachineError if it is gone or damaged by now."""
+    found = entries.read(key)
+    if found is None:
+        what = f"entry {key} was removed or damaged while the run used it"
+        raise MachineError(Problem(str(entries.folder), what, "run the same command again: it is made anew"))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------- keys
+
+
+def encoder_digest(program: plan.Program, family: str, modules: Mapping[str, nn.Module]) -> str:
+    """All that an encoder's answer depends on, its input apart."""
+    weight = next(parameter for module in modules.values() for parameter in module.parameters())
+    device = weight.device
+    is_cuda = device.type == "cuda"
+    return _sha256(
+        {
+            "version": VERSION,
+            "family": family,
+            "base": program.base.digest,
+            "components": sorted(modules),
+            "dtype": str(weight.dtype),
+            "device": torch.cuda.get_device_name(device)
+            if is_cuda
+            else torch.backends.cpu.get_cpu_capability(),
+            "versions": {**program.versions, "pillow": PIL.__version__},
+        }
+    )
+
+
+def picture_key(encoder: str, item: plan.Item, flip: bool) -> str:
+    """The key of one picture's latents."""
+    return _sha256({"encoder": encoder, "picture": item.sha256, "bucket": item.bucket, "flip": flip})
+
+
+def caption_key(encoder: str, caption: str) -> str:
+    """The key of one caption's embedding."""
+    return _sha256({"encoder": encoder, "caption": caption})
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(strict_json.canonical(value).encode()).hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------- encoding
+
+
+def _encode_pictures(
+    of: Family,
+    modules: Modules,
+    program: plan.Program,
+    data: Path,
+    entries: Entries,
+    encoder: str,
+    progress: Progress | None,
+) -> None:
+    wanted = [
+        (key, item, flip)
+        for item in program.data.items
+        for flip in ((False, True) if program.data.flip else (False,))
+        if entries.read(key := picture_key(encoder, item, flip)) is None
+    ]
+    weight = next(modules[of.VAE].parameters())
+    problems = []
+    for done, (key, item, flip) in enumerate(wanted, start=1):
+        picture = pixels.read(data, item, flip)[None].to(weight.device, weight.dtype)
+        with torch.no_grad():
+            latents = _only(of.encode_picture(modules, picture))
+        if all(bool(tensor.isfinite().all()) for tensor in latents.values()):
+            entries.write(key, latents)
+        else:
+            what = f"its latents are not finite in {str(weight.dtype).removeprefix('torch.')}"
+            problems.append(Problem(str(data / item.path), what, "encode in fp32, or replace the picture"))
+        if progress:
+            progress("pictures", done, len(wanted))
+    if problems:
+        raise DivergedError(problems)
+
+
+def _encode_captions(
+    of: Family,
+    modules: Modules,
+    tokenizers: dict[str, Any],
+    entries: Entries,
+    keys: Mapping[str, str],
+    progress: Progress | None,
+) -> None:
+    wanted = [caption for caption, key in keys.items() if entries.read(key) is None]
+    device = next(modules[of.TEXT_ENCODERS[0]].parameters()).device
+    for done, caption in enumerate(wanted, start=1):
+        tokens = {name: ids.to(device) for name, ids in of.tokenize(tokenizers, [caption]).items()}
+        with torch.no_grad():
+            entries.write(keys[caption], _only(of.encode_text(modules, tokens)))
+        if progress:
+            progress("captions", done, len(wanted))
+
+
+def _captions(data: plan.Images) -> Iterator[str]:
+    yield from (item.caption for item in data.items)
+    if data.caption_dropout:
+        yield ""
+
+
+def _only(batch: Batch) -> Batch:
+    """A batch of one without its batch dimension."""
+    return {name: tensor[0] for name, tensor in batch.items()}

@@ -1,0 +1,38 @@
+"""A locked picture as the autoencoder takes it: resized and cropped to its bucket in one resampling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from runtime import plan
+from runtime.safeio import images, paths
+
+
+def read(root: Path, item: plan.Item, flip: bool) -> Tensor:
+    """The picture (3, height, width) of its bucket, float32 in [-1, 1]. Raises InputError."""
+    return tensor(fitted(images.open_picture(paths.inside(root, item.path)), item.bucket), flip)
+
+
+def fitted(picture: Image.Image, bucket: tuple[int, int]) -> Image.Image:
+    """The largest central part of the bucket's ratio, at the bucket's size (width, height).
+
+    One pass, from exact edges: Lanczos where it shrinks, bicubic where it grows, which rings less.
+    """
+    width, height = bucket
+    scale = min(picture.width / width, picture.height / height)
+    left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
+    box = (left, top, picture.width - left, picture.height - top)
+    method = Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.BICUBIC
+    return picture.resize(bucket, method, box=box)
+
+
+def tensor(picture: Image.Image, flip: bool) -> Tensor:
+    """RGB bytes as a tensor; `flip` mirrors it left to right."""
+    array = np.array(picture, dtype=np.uint8)
+    pixels = torch.from_numpy(array).permute(2, 0, 1).to(torch.float32) / 127.5 - 1.0
+    return pixels.flip(-1) if flip else pixels
