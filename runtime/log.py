@@ -13,9 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from runtime.errors import visible
+from runtime.human import clock, size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+__all__ = ["Bar", "Metrics", "clock", "fields", "info", "size", "warn"]
 
 CONSOLE = Console(highlight=False, soft_wrap=True)
 PLAIN_EVERY = 10.0
@@ -116,25 +119,6 @@ class Bar:
             self.said = now
             left = (self.total - self.done) / max(1e-9, self.rate())
             info(f"{self.what} {self.done}/{self.total} {note} ETA {clock(left)}".replace("  ", " "))
-
-
-def clock(seconds: float) -> str:
-    """Seconds as people say them: 45s, 2m05s, 1h10m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-
-
-def size(count: float) -> str:
-    """Bytes as people say them."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"
 
 
 def fields(values: dict[str, Any]) -> str:

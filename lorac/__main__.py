@@ -1,0 +1,5 @@
+"""`python -m lorac` is `lorac`."""
+
+from lorac.cli import main
+
+main()

@@ -1,0 +1,228 @@
+"""The command line. Each command calls what does the work and prints it; nothing heavy is imported for help.
+
+- Results go to stdout, all else to stderr. Every failure ends in `runtime.ending`, usage errors too.
+- A command's own imports are inside it: torch comes where a plan is compiled, after the spec has been
+  read.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import attrs
+import click
+
+from runtime.ending import ended
+from runtime.errors import Problem, SpecError
+
+GENERATED = Path("generated")
+WIDTH = 100
+"""Columns where nobody says how many there are."""
+
+A_PATH = click.Path(path_type=Path)
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@attrs.define
+class Asked:
+    """What holds for every command."""
+
+    debug: bool = False
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a console that lacks a character
+    asked = Asked()
+    sys.exit(ended(lambda: _called(asked), lambda: asked.debug))
+
+
+def _called(asked: Asked) -> int | None:
+    """The command's exit code; what click finds wrong with the call is a SpecError, too."""
+    try:
+        code: int | None = cli.main(prog_name="lorac", standalone_mode=False, obj=asked)
+        return code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.UsageError as error:
+        said = error.format_message().rstrip(".")
+        path = error.ctx.command_path if error.ctx else "lorac"
+        raise SpecError(Problem("", said[:1].lower() + said[1:], f"{path} --help shows the usage")) from None
+
+
+def _debug(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        context.ensure_object(Asked).debug = True
+
+
+def _command(name: str, *parameters: Callable[[_F], _F]) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command of this name with these parameters and `--debug`."""
+
+    def wrap(function: Callable[..., Any]) -> click.Command:
+        everywhere = click.option(
+            "--debug", is_flag=True, expose_value=False, callback=_debug, help="Show tracebacks."
+        )
+        made: Callable[..., Any] = everywhere(function)
+        for parameter in reversed(parameters):
+            made = parameter(made)
+        return cli.command(name)(made)
+
+    return wrap
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="lorac", message="lorac %(version)s")
+@click.option("--debug", is_flag=True, expose_value=False, callback=_debug, help="Show tracebacks.")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """A compiler and runner for LoRA experiments: if the plan says it fits, it fits.
+
+    Write a spec, `lorac plan` it, look at the plan, `lorac run` it.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+CARD = click.option(
+    "--card", metavar="NAME|GiB", help='The card to fit, such as "12GB" (default: what the spec says).'
+)
+
+
+@_command(
+    "plan",
+    click.argument("spec", type=A_PATH),
+    CARD,
+    click.option("--unlocked", is_flag=True, help="Plan though the base or the data is not here."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object (a sweep: a list)."),
+    click.option("--out", type=A_PATH, default=GENERATED, show_default=True, help="Where the plans go."),
+)
+def plan_(spec: Path, card: str | None, unlocked: bool, as_json: bool, out: Path) -> None:
+    """Compile a spec into a plan.
+
+    Writes OUT/NAME/plan.json and says what was decided, why, and what it will cost. A spec is a Python
+    program, and planning runs it: read a stranger's first.
+    """
+    written = _planned(spec, out, card, unlocked)
+    if as_json:
+        answers = [one.answer() for one in written]
+        _print_json(answers if len(answers) > 1 else answers[0])
+        return
+    from lorac.render import plan_text
+
+    click.echo("\n\n\n".join(plan_text(one.plan, one.path, _width(), _block()) for one in written))
+
+
+@_command(
+    "run",
+    click.argument("what", metavar="[PLAN|SPEC]", type=A_PATH, required=False),
+    CARD,
+    click.option("--base", type=A_PATH, help="Where the base is, if not where it was planned."),
+    click.option("--data", type=A_PATH, help="Where the data is, if not where it was planned."),
+    click.option("--output", type=A_PATH, help="Where to write, if not where the plan says."),
+    click.option("--log", type=A_PATH, help="Where TensorBoard's files go."),
+    click.option("--accept-versions", is_flag=True, help="Run with other package versions than planned."),
+)
+def run(what: Path | None, card: str | None, accept_versions: bool, **places: Path | None) -> int:
+    """Train as planned.
+
+    PLAN is a plan.json or its folder; without it, the newest in generated/ is run. A SPEC is planned
+    first. After an interruption the same command goes on.
+    """
+    from lorac import launch
+
+    options = [f"--{name}={place}" for name, place in places.items() if place is not None]
+    options += ["--accept-versions"] * accept_versions + ["--debug"] * _asked().debug
+    if card is not None and (what is None or launch.is_plan(what)):
+        raise click.UsageError("--card is for a spec; a plan has its card already")
+    if what is None:
+        plans = [launch.newest(GENERATED)]
+        click.echo(f"Running {plans[0]}, the newest plan in {GENERATED}/")
+    elif launch.is_plan(what):
+        plans = [launch.plan_in(what)]
+    else:
+        from lorac.render import summary
+
+        written = _planned(what, GENERATED, card, unlocked=False)
+        click.echo("\n".join(summary(one.plan, one.path) for one in written))
+        plans = [one.path for one in written]
+    return launch.run(plans, options)
+
+
+@_command("diff", click.argument("before", type=A_PATH), click.argument("after", type=A_PATH))
+def diff(before: Path, after: Path) -> None:
+    """Show what differs between two plans.
+
+    What decides the trained bytes comes first.
+    """
+    from lorac.diff import differences
+    from lorac.launch import plan_in
+    from lorac.render import changes_text
+    from runtime import plan
+
+    left, right = (plan.read(plan_in(path)) for path in (before, after))
+    click.echo(changes_text(differences(left, right), _width()))
+
+
+@_command(
+    "spec",
+    click.argument("part", required=False),
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON list."),
+)
+def spec_(part: str | None, as_json: bool) -> None:
+    """Print every field of a spec, its range and default.
+
+    With PART, such as "train", only that part's.
+    """
+    from lorac.reference import reference
+    from lorac.render import reference_text
+
+    rows = [row for row in reference() if part is None or row.field.startswith(f"{part}.")]
+    if not rows:
+        parts = dict.fromkeys(row.field.rpartition(".")[0] for row in reference() if "." in row.field)
+        raise click.UsageError(f"no part {part!r}: there are {', '.join(parts)}")
+    if as_json:
+        _print_json([attrs.asdict(row) for row in rows])
+        return
+    click.echo(reference_text(rows, _width()))
+
+
+def _planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[Any]:
+    """The spec is read before torch is imported: a mistake in it is told at once."""
+    from lorac.load import load
+
+    loaded = load(spec)
+    from lorac.generate import generate
+
+    return generate(loaded, out, card=card, unlocked=unlocked)
+
+
+def _print_json(value: Any) -> None:
+    from runtime.safeio.strict_json import canonical
+
+    click.echo(canonical(value), nl=False)
+
+
+def _asked() -> Asked:
+    return click.get_current_context().ensure_object(Asked)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((WIDTH, 24)).columns
+
+
+def _block() -> str:
+    """What bars are made of: a full block where the terminal can show it."""
+    try:
+        "█".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return "#"
+    return "█"

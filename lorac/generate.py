@@ -1,0 +1,73 @@
+"""From a spec file to its plans on disk, each with the script that starts it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import attrs
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lorac.compile import compile_experiment
+from lorac.load import Loaded
+from runtime import plan
+from runtime.safeio import atomic
+
+PLAN, SCRIPT = "plan.json", "run.sh"
+
+
+@attrs.frozen(kw_only=True)
+class Written:
+    """A plan and the file it was written to."""
+
+    plan: plan.Plan
+    path: Path
+
+    def answer(self) -> dict[str, Any]:
+        """What `lorac plan --json` prints: the hash, the file, what was decided, the estimate."""
+        estimate = plan.unstructure(self.plan.estimate)
+        decisions = estimate.pop("decisions")
+        return {
+            "plan_hash": self.plan.plan_hash,
+            "path": self.path.as_posix(),
+            "decisions": decisions,
+            "estimate": estimate,
+        }
+
+
+def generate(
+    loaded: list[Loaded], out: Path, card: str | None = None, unlocked: bool = False
+) -> list[Written]:
+    """Compile the experiments of a spec and write each to `out`/NAME; nothing is written unless all compile.
+
+    The plans' places are relative to the current folder. Raises what `compile_experiment` raises.
+    """
+    root = Path.cwd()
+    plans = [
+        compile_experiment(one.experiment, root, one.path.parent, card=card, unlocked=unlocked)
+        for one in loaded
+    ]
+    return [_write(one, out / one.outputs.name, root) for one in plans]
+
+
+def launch_script(of: plan.Plan, folder: Path, root: Path) -> str:
+    """A POSIX shell script that runs the plan in `folder` from the folder `root`, for batch systems."""
+    templates = Environment(
+        loader=PackageLoader("lorac"), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )  # shell, not HTML: each value goes through `quote`
+    templates.filters["quote"] = shlex.quote
+    return templates.get_template("run.sh.j2").render(
+        name=of.outputs.name,
+        plan_hash=of.plan_hash,
+        root=Path(os.path.relpath(root, folder)).as_posix(),
+        plan=Path(os.path.relpath(folder / PLAN, root)).as_posix(),
+    )
+
+
+def _write(of: plan.Plan, folder: Path, root: Path) -> Written:
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(folder / SCRIPT, launch_script(of, folder.absolute(), root))
+    plan.write(of, folder / PLAN)
+    return Written(plan=of, path=folder / PLAN)

@@ -1,0 +1,69 @@
+"""Start the runtime on a plan as its own process: its signals, output and exit code are the command's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.errors import Problem, SpecError
+
+PLAN = "plan.json"
+
+
+def newest(generated: Path) -> Path:
+    """The plan that was written last below a folder. Raises SpecError where there is none."""
+    plans = sorted(generated.rglob(PLAN), key=lambda path: (path.stat().st_mtime_ns, path.as_posix()))
+    if not plans:
+        raise SpecError(Problem(f"{generated}", "holds no plan", "make one: lorac plan SPEC"))
+    return plans[-1]
+
+
+def is_plan(path: Path) -> bool:
+    """Whether an argument means a plan and not a spec: a .json file, or a folder."""
+    return path.is_dir() or path.suffix == ".json"
+
+
+def plan_in(path: Path) -> Path:
+    """The plan in a folder, or the file itself."""
+    return path / PLAN if path.is_dir() else path
+
+
+def command(plan: Path, options: Sequence[str]) -> list[str]:
+    """What starts the runtime. `-P`: a folder called runtime/ in the user's own project is not ours."""
+    return [sys.executable, "-P", "-m", "runtime", str(plan), *options]
+
+
+def run(plans: Sequence[Path], options: Sequence[str]) -> int:
+    """Run plans one after the other; the exit code of the first that fails, or 0.
+
+    The last one takes this process's place where the system can do that, and does not return.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for plan in plans[:-1]:
+        code = _waited_for(command(plan, options))
+        if code:
+            return code
+    last = command(plans[-1], options)
+    if os.name == "posix":
+        os.execv(last[0], last)
+    return _waited_for(last)
+
+
+def _waited_for(arguments: list[str]) -> int:
+    """Run to the end. Ctrl-C reaches the process by the terminal; a SIGTERM for this one is handed on."""
+    process = subprocess.Popen(arguments)
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+    }
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code

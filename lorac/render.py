@@ -1,0 +1,167 @@
+"""Plans, their differences and the spec's reference as text for a terminal, readable without colour."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lorac.diff import Change
+from lorac.reference import Row
+from runtime import plan
+from runtime.errors import visible
+from runtime.human import clock, size
+
+INDENT = "  "
+NARROWEST = 80
+"""Columns below which nothing is laid out narrower; the terminal wraps instead."""
+REJECTED_SHOWN = 4
+CHANGES_SHOWN = 40
+VALUE_SHOWN = 30
+"""Characters of a decision's value before it is wrapped."""
+
+
+# ------------------------------------------------------------------------------------------------------- plan
+
+
+def plan_text(of: plan.Plan, path: Path, width: int, block: str = "█") -> str:
+    """What was decided and why, the memory at the peak against the card, steps and time, what to do next."""
+    unlocked = "" if of.program.locked else "  unlocked: planned without the base or the data"
+    parts = [
+        [f"{of.outputs.name}  plan {of.plan_hash[:12]}{unlocked}"],
+        table([(d.field, d.value, d.reason) for d in of.estimate.decisions], width),
+        memory(of.estimate, width, block),
+        cost(of),
+        rejected(of.estimate, width),
+        [f"wrote {path}", f"{'run it' if of.program.locked else 'to run it'}: {next_step(of, path)}"],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+
+def summary(of: plan.Plan, path: Path) -> str:
+    """A plan in one line."""
+    seconds = clock(of.estimate.seconds)
+    return f"Planned {path}: {of.program.train.steps:,} steps, about {seconds}, peak {fill(of.estimate)}"
+
+
+def next_step(of: plan.Plan, path: Path) -> str:
+    """How the plan is run."""
+    if of.program.locked:
+        return f"lorac run {path}"
+    return "put the base and the data where the spec says, then plan again without --unlocked"
+
+
+def fill(estimate: plan.Estimate) -> str:
+    """The peak against what the card lets us use."""
+    peak, usable = estimate.peak_bytes, estimate.usable_bytes
+    return f"{size(peak)} of {size(usable)} usable on {estimate.card} ({peak / max(1, usable):.0%})"
+
+
+def cost(of: plan.Plan) -> list[str]:
+    """Steps, time, disk and host memory."""
+    estimate, steps = of.estimate, of.program.train.steps
+    lines = [
+        f"steps   {steps:,} in {clock(estimate.seconds)}, {estimate.seconds_per_step:.3g} s each",
+        f"needs   {size(estimate.host_bytes)} of the computer's memory, {size(estimate.disk_bytes)} on disk",
+    ]
+    phases = ", ".join(f"{name} {size(peak)}" for name, peak in estimate.phases.items())
+    return [*lines, f"peaks   {phases}"] if phases else lines
+
+
+def memory(estimate: plan.Estimate, width: int, block: str) -> list[str]:
+    """Memory by kind at the peak: one bar after the other, over the card's whole length."""
+    total = max(estimate.card_bytes, estimate.peak_bytes, 1)
+    kinds = sorted(estimate.by_kind.items(), key=lambda kind: (-kind[1], kind[0]))
+    names = [*(name for name, _ in kinds), "usable", "peak"]
+    label = max(map(len, names)) + len(INDENT)
+    sizes = max(len(size(n)) for n in (total, *estimate.by_kind.values()))
+    room = max(width, NARROWEST) - label - sizes - len(INDENT) * 2
+    ends = [0, *itertools.accumulate(count for _, count in kinds)]
+
+    def row(name: str, count: int, start: int, end: int, mark: str) -> str:
+        left, right = round(start / total * room), round(end / total * room)
+        bar = " " * left + mark * max(right - left, 1 if count else 0)
+        return f"{INDENT}{name:<{label}}{size(count):>{sizes}}{INDENT}{bar}".rstrip()
+
+    lines = [f"memory at the peak: {fill(estimate)}"]
+    lines += [
+        row(name, count, start, end, block)
+        for (name, count), (start, end) in zip(kinds, itertools.pairwise(ends), strict=True)
+    ]
+    lines.append(row("peak", estimate.peak_bytes, 0, estimate.peak_bytes, block))
+    lines.append(row("usable", estimate.usable_bytes, 0, estimate.usable_bytes, "-"))
+    if estimate.card_bytes != estimate.usable_bytes:
+        lines.append(row("card", estimate.card_bytes, 0, estimate.card_bytes, "="))
+    return lines
+
+
+def rejected(estimate: plan.Estimate, width: int) -> list[str]:
+    """The first points that were looked at and not taken."""
+    if not estimate.rejected:
+        return []
+    shown = estimate.rejected[:REJECTED_SHOWN]
+    rows = [(one.point, size(one.peak_bytes), one.reason) for one in shown]
+    more = len(estimate.rejected) - len(shown)
+    return ["not taken", *table(rows, width), *([f"{INDENT}and {more} more, in the plan"] if more else [])]
+
+
+# ----------------------------------------------------------------------------------------- changes, reference
+
+
+def changes_text(changes: Sequence[Change], width: int) -> str:
+    """Two plans' differences, a line for each field."""
+    if not changes:
+        return "the plans are the same"
+    rows = [(c.field, f"{_or_none(c.before)} -> {_or_none(c.after)}") for c in changes[:CHANGES_SHOWN]]
+    more = len(changes) - CHANGES_SHOWN
+    same = not any(change.field.startswith("program.") for change in changes)
+    verdict = "the same bytes are trained" if same else "the trained bytes differ"
+    return "\n".join([*table(rows, width), *([f"{INDENT}and {more} more"] if more > 0 else []), verdict])
+
+
+def reference_text(rows: Iterable[Row], width: int) -> str:
+    """Every field of a spec with its range, default and meaning, part by part."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(row.field.rpartition(".")[0], []).append(row)
+    return "\n\n".join("\n".join(_part_lines(part, fields, width)) for part, fields in parts.items())
+
+
+def _part_lines(part: str, fields: Sequence[Row], width: int) -> list[str]:
+    lines = [f"{part} = {fields[0].part}(…)" if part else f"{fields[0].part}(…)"]
+    for row in fields:
+        name, unit = row.field.rpartition(".")[2], f" ({row.unit})" if row.unit else ""
+        default = row.default if row.default == "required" else f"default {row.default}"
+        lines += _wrapped(f"{name}{unit}: {row.takes}; {default}", width, INDENT, INDENT * 3)
+        lines += _wrapped(row.doc, width, INDENT * 3, INDENT * 3)
+    return lines
+
+
+def _or_none(value: str | None) -> str:
+    return "(none)" if value is None else value
+
+
+# ------------------------------------------------------------------------------------------------------ table
+
+
+def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Columns side by side, the last one wrapped into what the width leaves."""
+    if not rows:
+        return []
+    clean = [[visible(cell) for cell in row] for row in rows]
+    columns = list(zip(*clean, strict=True))
+    widths = [min(max(map(len, column)), VALUE_SHOWN) for column in columns[:-1]]
+    used = sum(w + len(INDENT) for w in widths) + len(INDENT)
+    widths.append(max(max(width, NARROWEST) - used, 20))
+    lines = []
+    for row in clean:
+        cells = [textwrap.wrap(cell, w) or [""] for cell, w in zip(row, widths, strict=True)]
+        for parts in itertools.zip_longest(*cells, fillvalue=""):
+            joined = INDENT.join(f"{part:<{w}}" for part, w in zip(parts, widths, strict=True))
+            lines.append(f"{INDENT}{joined}".rstrip())
+    return lines
+
+
+def _wrapped(text: str, width: int, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(text, max(width, NARROWEST), initial_indent=first, subsequent_indent=rest)

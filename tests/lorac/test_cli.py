@@ -1,0 +1,323 @@
+"""The command line as people call it: output, exit codes, and what is not imported for help."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from lorac import generate, launch
+from lorac.cli import main
+from runtime import plan
+from runtime.errors import InputError, Problem
+from tests.lorac.plans import OUTPUTS, a_plan
+
+ROOT = Path(__file__).parents[2]
+BAD_SPECS = Path(__file__).parent / "bad_specs"
+
+HEAVY = {"torch", "diffusers", "transformers", "peft", "numpy", "PIL", "rich", "jinja2"}
+
+SPEC = """\
+from lorac import Experiment, Images
+
+experiment = Experiment(name="cats", base="sd.safetensors", data=Images("pictures"))
+"""
+SWEEP = """\
+from lorac import Experiment, Images, Train
+
+sweep = [
+    Experiment(name=f"cats-{seed}", base="sd.safetensors", data=Images("pictures"), train=Train(seed=seed))
+    for seed in (1, 2)
+]
+"""
+
+
+@attrs.frozen
+class Called:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Cli:
+    """Calls `lorac` in this process, in an empty folder."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str) -> Called:
+        self.monkeypatch.setattr(sys, "argv", ["lorac", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = self.capsys.readouterr()
+        return Called(ended.value.code or 0, out, err)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def lorac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    return Cli(monkeypatch, capsys)
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Each spec compiles at once, to a plan made by hand; how it was asked for is kept."""
+    asked: list[tuple[Any, ...]] = []
+
+    def compile_experiment(experiment: Any, root: Path, folder: Path, **options: Any) -> plan.Plan:
+        asked.append((root, folder, options))
+        return a_plan(outputs=attrs.evolve(OUTPUTS, name=experiment.name))
+
+    monkeypatch.setattr(generate, "compile_experiment", compile_experiment)
+    return asked
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Nothing is started; with which arguments it would have been is kept."""
+    found: list[list[str]] = []
+
+    def instead(plans: list[Path], options: list[str]) -> int:
+        found.append([*(path.as_posix() for path in plans), *options])
+        return 0
+
+    monkeypatch.setattr(launch, "run", instead)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------ usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["plan"], "error: missing argument 'SPEC'\nhint: lorac plan --help shows the usage\n"),
+        (
+            ["plan", "a.py", "b.py"],
+            "error: got unexpected extra argument (b.py)\nhint: lorac plan --help shows the usage\n",
+        ),
+        (
+            ["plan", "a.py", "--kard", "12GB"],
+            "error: no such option '--kard'. Did you mean '--card'?\n"
+            "hint: lorac plan --help shows the usage\n",
+        ),
+        (["trian"], "error: no such command 'trian'\nhint: lorac --help shows the usage\n"),
+        (
+            ["spec", "colour"],
+            "error: no part 'colour': there are base, data, adapter, train, train.optimizer, fit, samples,"
+            " outputs\nhint: lorac spec --help shows the usage\n",
+        ),
+        (
+            ["run", "plan.json", "--card", "12GB"],
+            "error: --card is for a spec; a plan has its card already\n"
+            "hint: lorac run --help shows the usage\n",
+        ),
+    ],
+)
+def test_a_wrong_call_is_exit_code_2_with_one_line_and_a_hint(
+    lorac: Cli, arguments: list[str], lines: str
+) -> None:
+    assert lorac(*arguments) == Called(2, "", lines)
+
+
+def test_without_a_command_the_help_is_shown(lorac: Cli) -> None:
+    called = lorac()
+    assert (called.code, called.err) == (0, "")
+    assert called.out == lorac("--help").out
+    assert called.out.startswith("Usage: lorac [OPTIONS] [COMMAND] [ARGS]...")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["plan", "--help"],
+        ["run", "--help"],
+        ["spec"],
+        ["plan", str(BAD_SPECS / "wrong_types.py")],
+    ],
+    ids=["help", "plan help", "run help", "spec", "a wrong spec"],
+)
+def test_help_and_spec_errors_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['lorac', *{arguments!r}]\n"
+        "from lorac.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        f"print('heavy:', sorted({HEAVY!r} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.endswith("heavy: []\n"), done.stdout + done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------- plan
+
+
+def test_plan_writes_the_plan_and_its_script_and_says_what_was_decided(
+    lorac: Cli, compiled: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs" / "cats.py").write_text(SPEC)
+    called = lorac("plan", "specs/cats.py", "--card", "12GB", "--unlocked")
+    assert (called.code, called.err) == (0, "")
+    assert called.out.startswith("cats  plan ")
+    assert called.out.endswith("wrote generated/cats/plan.json\nrun it: lorac run generated/cats/plan.json\n")
+    assert plan.read(tmp_path / "generated/cats/plan.json").outputs.name == "cats"
+    assert sorted(path.name for path in (tmp_path / "generated/cats").iterdir()) == ["plan.json", "run.sh"]
+    assert compiled == [(tmp_path, Path("specs"), {"card": "12GB", "unlocked": True})]
+
+
+def test_json_is_one_object_and_a_list_for_a_sweep(
+    lorac: Cli, compiled: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    (tmp_path / "cats.py").write_text(SPEC)
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    answer = json.loads(lorac("plan", "cats.py", "--json", "--out", "plans").out)
+    assert sorted(answer) == ["decisions", "estimate", "path", "plan_hash"]
+    assert answer["path"] == "plans/cats/plan.json"
+    assert answer["plan_hash"] == plan.read(tmp_path / "plans/cats/plan.json").plan_hash
+    assert answer["decisions"][1] == {"field": "rank", "value": "16", "reason": "preferred, and it fits"}
+    assert answer["estimate"]["peak_bytes"] == 8 * 2**30
+    sweep = json.loads(lorac("plan", "sweep.py", "--json").out)
+    assert [one["path"] for one in sweep] == ["generated/cats-1/plan.json", "generated/cats-2/plan.json"]
+
+
+def test_nothing_is_written_unless_every_experiment_compiles(
+    lorac: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compile_experiment(experiment: Any, *_: Any, **__: Any) -> plan.Plan:
+        if experiment.name == "cats-2":
+            raise InputError(Problem("pictures", "does not exist", "give the folder of pictures"))
+        return a_plan()
+
+    monkeypatch.setattr(generate, "compile_experiment", compile_experiment)
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    assert lorac("plan", "sweep.py") == Called(
+        3, "", "error: pictures: does not exist\nhint: give the folder of pictures\n"
+    )
+    assert not (tmp_path / "generated").exists()
+
+
+def test_the_script_runs_the_plan_from_the_folder_it_was_planned_in(
+    lorac: Cli, compiled: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    (tmp_path / "cats.py").write_text(SPEC)
+    lorac("plan", "cats.py", "--out", "it's $HOME")
+    (tmp_path / "fake.sh").write_text('#!/bin/sh\npwd\nfor word; do echo "$word"; done\n')
+    (tmp_path / "fake.sh").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "it's $HOME/cats/run.sh", "--debug"],
+        env={**os.environ, "PYTHON": str(tmp_path / "fake.sh")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    where = str(tmp_path.resolve())
+    assert done.stdout.splitlines() == [
+        where, "-P", "-m", "runtime", "it's $HOME/cats/plan.json", "--debug",
+    ]  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------- run
+
+
+def test_run_without_an_argument_takes_the_newest_plan_and_names_it_first(
+    lorac: Cli, started: list[list[str]], tmp_path: Path
+) -> None:
+    plan.write(a_plan(), tmp_path / "generated/cats/plan.json")
+    called = lorac("run", "--accept-versions", "--data", "elsewhere", "--debug")
+    assert called == Called(0, "Running generated/cats/plan.json, the newest plan in generated/\n", "")
+    assert started == [["generated/cats/plan.json", "--data=elsewhere", "--accept-versions", "--debug"]]
+
+
+def test_run_takes_a_plan_by_its_folder(lorac: Cli, started: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "generated/cats").mkdir(parents=True)
+    assert lorac("run", "generated/cats") == Called(0, "", "")
+    assert started == [["generated/cats/plan.json"]]
+
+
+def test_run_plans_a_spec_first(
+    lorac: Cli, started: list[list[str]], compiled: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    called = lorac("run", "sweep.py", "--card", "24GB")
+    assert called.out.splitlines() == [
+        f"Planned generated/cats-{seed}/plan.json: 1,200 steps, about 15m00s,"
+        " peak 8.00 GiB of 11.00 GiB usable on 12GB (73%)"
+        for seed in (1, 2)
+    ]
+    assert started == [["generated/cats-1/plan.json", "generated/cats-2/plan.json"]]
+    assert [options for _, _, options in compiled] == [{"card": "24GB", "unlocked": False}] * 2
+
+
+def test_the_runtime_exit_code_is_the_command_s(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lorac", "run", "none.json"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 4
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: none.json: cannot be read: ")
+
+
+# ---------------------------------------------------------------------------------------------- diff and spec
+
+
+def test_diff_shows_what_differs(lorac: Cli, tmp_path: Path) -> None:
+    plan.write(a_plan(), tmp_path / "a" / "plan.json")
+    plan.write(a_plan(outputs=attrs.evolve(OUTPUTS, author="Jane")), tmp_path / "b.json")
+    assert lorac("diff", "a", "b.json") == Called(
+        0, "  outputs.author   -> Jane\nthe same bytes are trained\n", ""
+    )
+    assert lorac("diff", "a", "a/plan.json").out == "the plans are the same\n"
+
+
+def test_spec_prints_one_part_or_all_and_the_same_as_json(lorac: Cli) -> None:
+    assert lorac("spec", "adapter").out.startswith(
+        "adapter = LoRA(…)\n  rank: a whole number between 1 and 1024 or Auto(low, high);"
+        " default Auto(4, 32, prefer=16)\n"
+    )
+    rows = json.loads(lorac("spec", "--json").out)
+    assert {row["field"] for row in rows} > {"name", "base", "adapter.rank", "train.optimizer.eps"}
+
+
+# ----------------------------------------------------------------------------------------------------- ending
+
+
+def test_a_bug_ends_in_one_line_and_debug_shows_its_traceback(
+    lorac: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: Any, **__: Any) -> plan.Plan:
+        raise KeyError("unet")
+
+    monkeypatch.setattr(generate, "compile_experiment", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "cats.py").write_text(SPEC)
+    called = lorac("plan", "cats.py")
+    assert called.code == 1
+    assert called.err.startswith(
+        "error: this is a bug in lorac: KeyError: 'unet'\nhint: please report it with "
+    )
+    for arguments in (["plan", "cats.py", "--debug"], ["--debug", "plan", "cats.py"]):
+        assert lorac(*arguments).err.startswith("Traceback (most recent call last):")
+
+
+def test_ctrl_c_is_130(lorac: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: Any, **__: Any) -> plan.Plan:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "compile_experiment", interrupted)
+    (tmp_path / "cats.py").write_text(SPEC)
+    called = lorac("plan", "cats.py")
+    assert (called.code, called.err.splitlines()[-1]) == (130, "error: interrupted")
