@@ -19,6 +19,9 @@ import attrs
 LONGEST_SHOWN = 60
 """Characters of a wrong value that a message repeats."""
 
+UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line separators, marks that turn the writing's direction, halves of a character."""
+
 AutoKind = Literal["no", "open", "range", "choice"]
 """What may be left to the planner: nothing, `Auto()`, `Auto(low, high, prefer=…)`, `Auto(choices=…)`."""
 
@@ -262,10 +265,9 @@ def _wrong_text(rule: Rule, value: Any) -> str:
         return "must not be empty"
     if len(value) > rule.longest:
         return f"must be at most {rule.longest} characters, got {len(value)}"
-    breaks = "\n\t" if rule.lines else ""
-    if any(not c.isprintable() and c not in breaks for c in value):
-        lines = "" if rule.lines else " on one line"
-        return f"must be printable text{lines}, got {got_words(value)}"
+    if UNSHOWN.search(re.sub(r"[\n\t]", "", value) if rule.lines else value):
+        lines = "text" if rule.lines else "one line of text"
+        return f"must be {lines} without control characters, got {got_words(value)}"
     return ""
 
 
@@ -278,6 +280,7 @@ def _wrong_auto(rule: Rule, value: Any, auto: type) -> Iterator[Wrong]:
         return
     if rule.auto == "range" and value.choices:
         yield Wrong("takes Auto(low, high, prefer=…), not choices")
+        return
     if rule.auto == "choice" and given:
         yield Wrong("takes Auto(choices=…), not bounds")
         return

@@ -1,0 +1,255 @@
+"""Values that a spec takes and values that it refuses, made from the rules that its errors are made from.
+
+`experiments()` draws whole experiments: every field within its rule, and the fields in agreement. A part can
+be fixed: `experiments(base=just(Base("…")))`. `wrong_values(rule)` draws what a field must refuse.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+import attrs
+import numpy as np
+from hypothesis import strategies as st
+
+from lorac.agree import WINDOWS_NAMES
+from lorac.rules import UNSHOWN, Rule
+from lorac.spec import AdamW, Auto, Base, Experiment, Fit, Images, LoRA, Outputs, Samples, Train
+
+PARTS = (Base, Images, LoRA, AdamW, Train, Fit, Samples, Outputs, Experiment)
+FIELDS = [(part, field) for part in PARTS for field in attrs.fields(part)]
+"""Every field of a spec with its part."""
+IDS = [f"{part.__name__}.{field.name}" for part, field in FIELDS]
+
+LINE = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=12).filter(
+    lambda text: not UNSHOWN.search(text)
+)
+SMALL_BATCH = 4
+
+
+def is_regex(text: str) -> bool:
+    """Whether `re:…` holds a regular expression."""
+    try:
+        re.compile(text.removeprefix("re:"))
+    except re.error:
+        return False
+    return True
+
+
+# -------------------------------------------------------------------------------- what is taken
+
+
+def values(rule: Rule) -> st.SearchStrategy[Any]:
+    """What a field of this rule takes, None and Auto where it takes them."""
+    one = plain_values(rule)
+    if rule.many:
+        one = st.lists(one, max_size=3) | st.lists(one, max_size=3).map(tuple)
+    if rule.none:
+        one |= st.none()
+    if rule.auto != "no":
+        one |= autos(rule)
+    return one
+
+
+def plain_values(rule: Rule) -> st.SearchStrategy[Any]:
+    """What a field of this rule takes, in its own type."""
+    if rule.choices or rule.regex:
+        words = [st.sampled_from(rule.choices)] if rule.choices else []
+        if rule.regex:
+            ascii_only = st.characters(codec="ascii")
+            made = st.from_regex(re.compile(rule.regex, re.ASCII), fullmatch=True, alphabet=ascii_only)
+            words.append(made.filter(str.isprintable).filter(is_regex if rule.choices else bool))
+        return st.one_of(words)
+    if rule.type is int:
+        return whole_numbers(rule)
+    if rule.type is float:
+        whole = [int(edge) for edge in (rule.ge, rule.le) if edge is not None]
+        return numbers(rule) | (st.sampled_from(whole) if whole else st.nothing())
+    if rule.type is bool:
+        return st.booleans()
+    if rule.type is str:
+        return LINE
+    if rule.type.__name__ == "PurePath":
+        names = LINE.filter(str.strip)
+        return names | names.map(PurePosixPath)
+    return parts(rule.type)
+
+
+def whole_numbers(rule: Rule) -> st.SearchStrategy[int]:
+    """Whole numbers in the rule's range."""
+    step = rule.multiple_of or 1
+    assert rule.ge is not None and rule.le is not None, "every whole number of a spec has two bounds"
+    return st.integers(-(-int(rule.ge) // step), int(rule.le) // step).map(lambda n: n * step)
+
+
+def numbers(rule: Rule) -> st.SearchStrategy[float]:
+    """Finite numbers in the rule's range."""
+    low, high = (rule.ge if rule.ge is not None else rule.gt), (rule.le if rule.le is not None else rule.lt)
+    assert low is not None and high is not None, "every number of a spec has two bounds"
+    return st.floats(
+        float(low),
+        float(high),
+        exclude_min=rule.gt is not None,
+        exclude_max=rule.lt is not None,
+        allow_subnormal=False,
+    )
+
+
+@st.composite
+def autos(draw: st.DrawFn, rule: Rule) -> Auto:
+    """`Auto` as a field of this rule takes it."""
+    if rule.auto == "open" or draw(st.booleans()):
+        return Auto()
+    if rule.auto == "choice":
+        return Auto(choices=tuple(draw(st.lists(st.sampled_from(rule.choices), min_size=1, unique=True))))
+    low, prefer, high = sorted(draw(st.tuples(*[whole_numbers(rule)] * 3)))
+    return draw(
+        st.sampled_from([Auto(low, high, prefer=prefer), Auto(low, high), Auto(low), Auto(high=high)])
+    )
+
+
+@st.composite
+def parts(draw: st.DrawFn, cls: type, /, **fixed: st.SearchStrategy[Any]) -> Any:
+    """A part with some of its fields given, the given ones in agreement."""
+    given = {}
+    for field in attrs.fields(cls):
+        if field.name in fixed:
+            given[field.name] = draw(fixed[field.name])
+        elif field.default is attrs.NOTHING or draw(st.booleans()):
+            given[field.name] = draw(values(field.metadata["rule"]))
+    return cls(**agreeing(cls, given))
+
+
+def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of a part changed where its fields would contradict each other."""
+    if cls is Images:
+        side = given.get("resolution", 512)
+        if isinstance(given.get("min_bucket"), int):
+            given["min_bucket"] = min(given["min_bucket"], side)
+        if isinstance(given.get("max_bucket"), int):
+            given["max_bucket"] = max(given["max_bucket"], side)
+        given["prepend_trigger"] = bool(given.get("prepend_trigger") and given.get("trigger", "").strip())
+    if cls is Train:
+        if given.get("steps") is not None:
+            given.pop("epochs", None)
+            given["warmup_steps"] = min(given.get("warmup_steps", 0), given["steps"])
+        elif given.get("epochs") is None:
+            given.pop("epochs", None)
+    if cls is Samples and not given.get("prompts"):
+        given.pop("every", None)
+    return given
+
+
+@st.composite
+def experiments(draw: st.DrawFn, **fixed: st.SearchStrategy[Any]) -> Experiment:
+    """A valid experiment; keyword arguments are strategies for its own fields."""
+    micro, accumulation, processes = (draw(st.integers(1, SMALL_BATCH)) for _ in range(3))
+    batch: dict[str, st.SearchStrategy[Any]] = {
+        "micro_batch": _around(micro),
+        "accumulation": _around(accumulation),
+        "processes": st.just(processes),
+    }
+    train = parts(Train, effective_batch=st.just(micro * accumulation * processes))
+    name = plain_values(attrs.fields_dict(Experiment)["name"].metadata["rule"])
+    made = {
+        "name": name.filter(lambda text: not WINDOWS_NAMES.fullmatch(text)),
+        "train": train,
+        "fit": parts(Fit, **batch),
+    }
+    return draw(parts(Experiment, **{**made, **fixed}))
+
+
+def _around(number: int) -> st.SearchStrategy[Any]:
+    """A field that allows this number: pinned, bounded, or open."""
+    return st.sampled_from(
+        [number, Auto(), Auto(number, number), Auto(1, SMALL_BATCH), Auto(number, prefer=number)]
+    )
+
+
+# -------------------------------------------------------------------------------- what is refused
+
+
+def wrong_values(rule: Rule) -> st.SearchStrategy[Any]:
+    """What a field of this rule must refuse: of the wrong type, or of the right one and out of range."""
+    wrong = [st.builds(object), st.just(type(None)), st.just(b"bytes"), st.just({"a": 1})]
+    if not rule.none:
+        wrong.append(st.none())
+    if rule.auto == "no":
+        wrong.append(st.just(Auto()))
+    elif rule.auto == "range":
+        wrong.append(st.just(Auto(choices=("a",))))
+        wrong.append(
+            out_of_range(rule).filter(lambda bound: bound > rule.ge).map(lambda bound: Auto(1, bound))
+        )
+    elif rule.auto == "choice":
+        wrong += [st.just(Auto(1, 2)), st.just(Auto(choices=("no such word",)))]
+    else:
+        wrong += [st.just(Auto(1)), st.just(Auto(choices=("a",)))]
+    one = st.one_of(wrong_plain_values(rule))
+    if rule.many:
+        right = st.lists(plain_values(rule), max_size=2)
+        within = st.tuples(right, one, right).map(lambda t: (*t[0], t[1], *t[2]))
+        return st.one_of(*wrong, within, within.map(list), st.just("a text"), st.just({"a text"}))
+    return st.one_of(*wrong, one)
+
+
+def wrong_plain_values(rule: Rule) -> list[st.SearchStrategy[Any]]:
+    """What is wrong for the rule's own type."""
+    if rule.type in (int, float):
+        like = [
+            True,
+            False,
+            "8",
+            "1e-4",
+            np.int64(8),
+            np.float64(0.5),
+            np.float32(0.5),
+            complex(1),
+            [8],
+            (0.5,),
+        ]
+        out = [st.sampled_from(like), st.sampled_from([float("nan"), float("inf"), float("-inf")])]
+        out.append(st.just(3.7) if rule.type is int else out_of_range(rule))
+        out.append(st.integers(10**400, 10**401))
+        return [*out, st.just(3) if rule.choices else out_of_range(rule)]
+    if rule.type is bool:
+        return [st.sampled_from([0, 1, "True", "false", np.bool_(True), 0.0])]
+    if rule.choices or rule.regex:
+        return [
+            st.sampled_from(["", " ", "no such word!", "re:", " fp16", "\u00e9", 0, True, np.str_("auto")])
+        ]
+    if rule.type is str or rule.type.__name__ == "PurePath":
+        bad = [
+            "\x00",
+            "a\x1b[31m",
+            "\ud800",
+            "bell\a",
+            "\u202e",
+            "x" * (rule.longest + 1),
+            7,
+            1.5,
+            True,
+            np.str_("a"),
+        ]
+        bad += [] if rule.lines else ["two\nlines"]
+        bad += [""] if rule.type is not str else []
+        return [st.sampled_from(bad)]
+    return [st.sampled_from([7, "" if not rule.lift else 7, True, LoRA if rule.type is not LoRA else Train])]
+
+
+def out_of_range(rule: Rule) -> st.SearchStrategy[Any]:
+    """Numbers beyond one of the rule's bounds, and whole ones between two multiples."""
+    low, high = (rule.ge if rule.ge is not None else rule.gt), (rule.le if rule.le is not None else rule.lt)
+    assert low is not None and high is not None
+    if rule.type is float:
+        edges = [float(low)] * (rule.gt is not None) + [float(high)] * (rule.lt is not None)
+        beyond = st.floats(max_value=low - 1e-6, allow_infinity=False) | st.floats(
+            min_value=high + 1e-6, allow_infinity=False
+        )
+        return beyond | st.sampled_from(edges) if edges else beyond
+    beyond_whole = st.integers(max_value=int(low) - 1) | st.integers(min_value=int(high) + 1)
+    if not rule.multiple_of:
+        return beyond_whole
+    return beyond_whole | whole_numbers(rule).map(lambda n: n + 1)
