@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import secrets
@@ -46,25 +47,36 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+class _File(io.BufferedWriter):
+    """Hides its descriptor: Pillow's encoders would write to it themselves, and lose why the disk refused."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+    def descriptor(self) -> int:
+        return super().fileno()
+
+
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str], size: int | None = None) -> Iterator[BinaryIO]:
     """A binary file to write to; it takes `path`'s place when the block ends, and is removed if it raises.
 
     `size` is how many bytes are going to be written, if known: a full disk is then reported with the need.
-    Give it bytes made in memory: encoders that write to the descriptor themselves (Pillow) lose the disk's
-    error. Raises MachineError for every fault of the disk; other exceptions pass through.
+    Raises MachineError for every fault of the disk; other exceptions of the block pass through.
     """
     target = Path(path)
     temporary: Path | None = None
+    replaced = False
     try:
         temporary, file = _create(target)
         try:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.descriptor())
             if fcntl is None:
                 file.close()  # Windows cannot rename an open file; elsewhere closing would end the lock
             temporary.replace(target)
+            replaced = True
         finally:
             with contextlib.suppress(OSError):  # a full disk fails once more on close; the first error counts
                 file.close()
@@ -74,7 +86,7 @@ def writing(path: str | os.PathLike[str], size: int | None = None) -> Iterator[B
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and _is_ours(error, target, temporary):
-            raise _disk_error(error, target, size) from error
+            raise _disk_error(error, target, size, replaced) from error
         raise
 
 
@@ -89,7 +101,7 @@ def making_folder(final: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         partial.mkdir()
     except OSError as error:
-        raise _disk_error(error, target, None) from error
+        raise _disk_error(error, target) from error
     lock = _lock_folder(partial)
     try:
         yield partial
@@ -119,7 +131,7 @@ def publish_folder(partial: str | os.PathLike[str], final: str | os.PathLike[str
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             what = "cannot be put in place: something of that name is there already"
             raise MachineError(Problem(display(target), what, f"move {display(target)} away")) from error
-        raise _disk_error(error, target, None) from error
+        raise _disk_error(error, target) from error
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
@@ -161,13 +173,12 @@ def _partial_name(target: Path) -> Path:
     return target.with_name(f".{stem.decode(errors='ignore')}.{secrets.token_hex(4)}.partial")
 
 
-def _create(target: Path) -> tuple[Path, BinaryIO]:
+def _create(target: Path) -> tuple[Path, _File]:
     """A new temporary beside `target`, open and locked."""
     while True:
         temporary = _partial_name(target)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        file = os.fdopen(os.open(temporary, flags, 0o666), "wb")
-        _lock(file.fileno())
+        file = _File(io.FileIO(temporary, "x"))  # "x": mode 0666 less the umask, and never an existing file
+        _lock(file.descriptor())
         if temporary.exists():  # else a sweeper came between the creation and the lock
             return temporary, file
         file.close()
@@ -216,9 +227,14 @@ def _is_ours(error: OSError, target: Path, temporary: Path | None) -> bool:
     return temporary is None or os.fsdecode(error.filename) in names
 
 
-def _disk_error(error: OSError, target: Path, size: int | None) -> MachineError:
-    kept = "the old file is intact" if target.exists() else "no file was left behind"
+def _disk_error(
+    error: OSError, target: Path, size: int | None = None, replaced: bool = False
+) -> MachineError:
     where = display(target)
+    if replaced:
+        what = f"is written, but the disk did not confirm it ({error.strerror}): a power cut may undo it"
+        return MachineError(Problem(where, what, "check the disk"))
+    kept = "the old file is intact" if target.exists() else "no file was left behind"
     if error.errno in FULL:
         need = f"{size:,} bytes were needed, " if size is not None else ""
         what = f"cannot be written: the disk is full ({need}{_free(target.parent)} are free); {kept}"

@@ -39,8 +39,8 @@ PROFILE_BYTES = 4 * 2**20
 
 FREE_SCANS = 20
 SCANNED_PIXELS = 2_000_000_000
-"""A progressive JPEG of few bytes can ask for thousands of passes: past FREE_SCANS, passes times pixels has this
-limit (libjpeg-turbo, "Two issues with the JPEG standard", LJT-01-005)."""
+"""A progressive JPEG of few bytes can ask for thousands of passes: past FREE_SCANS, passes times pixels has
+this limit (libjpeg-turbo, "Two issues with the JPEG standard", LJT-01-005)."""
 
 OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\xff\xd8\xff": JpegImagePlugin.jpeg_factory,
