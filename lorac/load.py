@@ -81,9 +81,9 @@ def _compiled(path: Path, file: str) -> CodeType:
         code = compile(raw, file, "exec", dont_inherit=True)
         lines = decode_source(raw).splitlines(keepends=True)
     except SyntaxError as error:
-        at = f"{file}:{error.lineno}" if error.lineno else file
-        what = f"is not valid Python: {error.msg}"
-        raise SpecError(Problem(at, what, "mend the line, or the one before it")) from None
+        what, line = f"is not valid Python: {error.msg}", error.lineno
+        hint = "mend the line, or the one before it" if line else "give the path of a spec"
+        raise SpecError(Problem(f"{file}:{line}" if line else file, what, hint)) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise SpecError(Problem(file, f"is not valid Python: {error}", "give the path of a spec")) from None
     # Lines are counted in what was compiled, even if the file is edited meanwhile: an entry without a time is
