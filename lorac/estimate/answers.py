@@ -1,0 +1,83 @@
+"""Answers for a step that asks a fake tensor for its values.
+
+A fake tensor has a shape and no values, so `.item()`, `bool(tensor)` and boolean indexing cannot be answered
+from it. Memory seldom depends on the answer; where it does, the answer that takes most is given:
+- a number is 1, a truth value is False ("is anything wrong?", "may this mask be skipped?": no);
+- `nonzero`, boolean indexing and `masked_select` choose every element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+
+
+def _scalar(tensor: torch.Tensor) -> bool | int | float | complex:
+    known = getattr(tensor, "constant", None)
+    if known is not None:
+        return known.item()  # type: ignore[no-any-return]
+    if tensor.dtype is torch.bool:
+        return False
+    if tensor.dtype.is_complex:
+        return complex(1)
+    return 1.0 if tensor.dtype.is_floating_point else 1
+
+
+def _nonzero(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.new_empty((tensor.numel(), tensor.dim()), dtype=torch.int64)
+
+
+def _index(tensor: torch.Tensor, indices: list[torch.Tensor | None]) -> torch.Tensor:
+    return aten.index.Tensor(tensor, _chosen(indices))  # type: ignore[no-any-return]
+
+
+def _index_put(tensor: torch.Tensor, *_: Any) -> torch.Tensor:
+    return torch.empty_like(tensor)
+
+
+def _index_put_(tensor: torch.Tensor, *_: Any) -> torch.Tensor:
+    return tensor
+
+
+def _masked_select(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return tensor.new_empty(torch.broadcast_shapes(tensor.shape, mask.shape)).flatten()
+
+
+def _chosen(indices: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """Boolean masks as the index tensors that choose every element."""
+    chosen: list[torch.Tensor | None] = []
+    for index in indices:
+        if index is None or index.dtype not in (torch.bool, torch.uint8):
+            chosen.append(index)
+        else:
+            chosen += [index.new_empty(index.numel(), dtype=torch.int64) for _ in range(index.dim())]
+    return chosen
+
+
+def _has_mask(args: tuple[Any, ...]) -> bool:
+    return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+
+
+ALWAYS: dict[Any, Callable[..., Any]] = {
+    aten._local_scalar_dense.default: _scalar,
+    aten.is_nonzero.default: lambda tensor: bool(_scalar(tensor)),
+    aten.equal.default: lambda left, right: False,
+    aten.nonzero.default: _nonzero,
+    aten.masked_select.default: _masked_select,
+}
+WITH_A_MASK: dict[Any, Callable[..., Any]] = {
+    aten.index.Tensor: _index,
+    aten.index_put.default: _index_put,
+    aten.index_put_.default: _index_put_,
+}
+
+
+def answer(func: Any, args: tuple[Any, ...]) -> Callable[..., Any] | None:
+    """The stand-in for `func` on fake tensors, or None if it needs none."""
+    if func in WITH_A_MASK:
+        return WITH_A_MASK[func] if _has_mask(args) else None
+    return ALWAYS.get(func)
