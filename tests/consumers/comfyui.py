@@ -1,0 +1,62 @@
+"""The rules by which ComfyUI 0.3.64 (a125cd84) loads a LoRA into Stable Diffusion 1.x, written anew.
+
+Rules of comfy/lora.py, comfy/utils.py `unet_to_diffusers`, comfy/weight_adapter/lora.py. No line is copied.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.consumers import compvis
+from tests.consumers.loaded import Changes, Loaded, product, read
+
+STYLES = (
+    ("{}.lora_up.weight", "{}.lora_down.weight"),
+    ("{}_lora.up.weight", "{}_lora.down.weight"),
+    ("{}.lora_B.weight", "{}.lora_A.weight"),
+    ("{}.lora.up.weight", "{}.lora.down.weight"),
+    ("{}.lora_B", "{}.lora_A"),
+    ("{}.lora_linear_layer.up.weight", "{}.lora_linear_layer.down.weight"),
+    ("{}.lora_B.default.weight", "{}.lora_A.default.weight"),
+)
+
+
+def names(architecture: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Every name that a file may give a module -> (component, module by diffusers' names)."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, module in compvis.in_diffusers(architecture).items():
+        target = ("unet", module)
+        found[f"lora_unet_{name.replace('.', '_')}"] = target
+        found[f"diffusion_model.{name}"] = target
+        found[f"lora_unet_{module.replace('.', '_')}"] = target
+        found[f"lycoris_{module.replace('.', '_')}"] = target
+        old = re.sub(r"\.to_out\.0$", ".to_out", module).replace(".to_", ".processor.to_")
+        found[old] = found[f"unet.{old}"] = target
+    for name in compvis.text_encoder(architecture["text_encoder"]["num_hidden_layers"]):
+        target = ("text_encoder", name.removeprefix("text_model."))
+        found[f"lora_te_{name.replace('.', '_')}"] = target
+        found[f"lora_te1_{name.replace('.', '_')}"] = target
+        found[f"text_encoder.{name}"] = target
+        found[f"text_encoders.clip_l.transformer.{name}"] = target
+    return found
+
+
+def load(path: Path, architecture: dict[str, Any]) -> Loaded:
+    """What ComfyUI applies. Keys that it does not know give a warning, and the rest is applied."""
+    tensors = read(path)
+    used: set[str] = set()
+    changes: Changes = {}
+    for name, target in names(architecture).items():
+        style = next((s for s in STYLES if s[0].format(name) in tensors), None)
+        scale = tensors.get(f"{name}.alpha")
+        if scale is not None:
+            used.add(f"{name}.alpha")
+        if style is None:
+            continue
+        up, down = (part.format(name) for part in style)
+        used |= {up, down}
+        factor = 1.0 if scale is None else scale.item() / tensors[down].shape[0]
+        changes[target] = product(tensors[up], tensors[down], factor)
+    return Loaded(changes, [key for key in tensors if key not in used])

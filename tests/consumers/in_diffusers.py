@@ -1,0 +1,47 @@
+"""diffusers itself, on a random Stable Diffusion 1.x of narrow layers: what `load_lora_weights` changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from torch import Tensor, nn
+
+from runtime.families import sd1
+from tests.consumers.loaded import Changes
+
+COMPONENTS = ("unet", "text_encoder")
+
+
+def pipeline(architecture: dict[str, Any]) -> StableDiffusionPipeline:
+    """A pipeline of random weights; the picture decoder and the tokenizer play no part and are left out."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        built = {component: sd1.build(architecture, component) for component in COMPONENTS}
+    absent = dict.fromkeys(("vae", "tokenizer", "safety_checker", "feature_extractor"))
+    scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
+    return StableDiffusionPipeline(**built, **absent, scheduler=scheduler, requires_safety_checker=False)
+
+
+def load(path: Path, architecture: dict[str, Any], **how: Any) -> Changes:
+    """The change of each module's weight by `load_lora_weights(path)` and fusing; modules unchanged are
+    left out."""
+    pipe = pipeline(architecture)
+    before = _weights(pipe)
+    pipe.load_lora_weights(str(path), **how)
+    pipe.fuse_lora(components=[name for name in COMPONENTS if name in pipe.get_list_adapters()])
+    after = _weights(pipe)
+    assert before.keys() == after.keys()
+    differences = {name: (after[name] - before[name]).flatten(1) for name in before}
+    return {name: change for name, change in differences.items() if change.any()}
+
+
+def _weights(pipe: StableDiffusionPipeline) -> dict[tuple[str, str], Tensor]:
+    return {
+        (component, name.replace(".base_layer", "")): layer.weight.detach().clone()
+        for component in COMPONENTS
+        for name, layer in getattr(pipe, component).named_modules()
+        if type(layer) in (nn.Linear, nn.Conv2d) and "lora_" not in name
+    }
