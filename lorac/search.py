@@ -20,7 +20,7 @@ from lorac.estimate.cost import Cost, Costs
 from lorac.resolve import Resolved, preferred
 from runtime import plan
 from runtime.errors import MachineError, Problem
-from runtime.log import clock, size
+from runtime.human import clock, size
 
 
 @attrs.frozen(kw_only=True)
@@ -143,11 +143,19 @@ def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[pl
     train, fit_, card = program.train, resolved.experiment.fit, resolved.card
     room = f"{size(cost.peak_bytes)} of {size(card.usable)} usable"
     pinned = not (isinstance(fit_.micro_batch, spec.Auto) and isinstance(fit_.accumulation, spec.Auto))
-    batch = "as the spec says" if pinned else f"fastest that fits: {clock(cost.seconds_per_step * train.steps)} in all, {room}"
+    batch = (
+        "as the spec says"
+        if pinned
+        else f"fastest that fits: {clock(cost.seconds_per_step * train.steps)} in all, {room}"
+    )
     wanted = resolved.experiment.adapter.rank
     rank = "as the spec says"
     if isinstance(wanted, spec.Auto):
-        rank = "preferred, and it fits" if program.adapter.rank == preferred(wanted) else "the preferred rank does not fit"
+        rank = (
+            "preferred, and it fits"
+            if program.adapter.rank == preferred(wanted)
+            else "the preferred rank does not fit"
+        )
     blocks, total = len(program.compute.checkpointed), len(cost.blocks)
     recomputed = f"{blocks} of {total} blocks" if blocks else "none"
     if not isinstance(fit_.gradient_checkpointing, spec.Auto):
@@ -158,7 +166,9 @@ def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[pl
     product += f" × {train.processes}" if train.processes > 1 else ""
     return (
         plan.Decision(field="rank", value=str(program.adapter.rank), reason=rank),
-        plan.Decision(field="micro-batch × accumulation", value=f"{product} = {train.effective_batch}", reason=batch),
+        plan.Decision(
+            field="micro-batch × accumulation", value=f"{product} = {train.effective_batch}", reason=batch
+        ),
         plan.Decision(field="recomputed blocks", value=recomputed, reason=why),
     )
 

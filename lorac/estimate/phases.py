@@ -26,7 +26,9 @@ def training(program: plan.Program, capability: tuple[int, int]) -> Trace:
     trained = list(program.adapter.targets)
 
     modules = bare(program, [of.DENOISER, *(c for c in trained if c != of.DENOISER)], program.compute.dtype)
-    train_step.attach(modules, program)  # outside the tracer: peft moves what it makes to the base's device, meta
+    train_step.attach(
+        modules, program
+    )  # outside the tracer: peft moves what it makes to the base's device, meta
 
     def make() -> Callable[[], None]:
         materialize(*modules.values())

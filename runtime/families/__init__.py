@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import cast
 
 from runtime.errors import Problem, SpecError
 from runtime.families.protocol import Family
+
+# bitsandbytes looks for kernels on a hub at import; and bars for the reading of a file are noise in a log.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
 
 FAMILIES = {
     "sd1": "runtime.families.sd1",

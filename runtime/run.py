@@ -1,0 +1,228 @@
+"""A plan, carried out: check the inputs, cache what never changes, train, export. Read top to bottom."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from runtime import checkpoint, export, log, plan, preflight, sheet
+from runtime import step as train_step
+from runtime.adapters import method
+from runtime.data.cache import Encoded, encode
+from runtime.errors import MachineError, PlanError, Problem
+from runtime.families import family
+from runtime.families.protocol import Family, Modules
+from runtime.preflight import Where
+from runtime.sampling import Studio, save_png
+from runtime.train import Run, train
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What the command line may say beside the plan."""
+
+    where: Where
+    accept_versions: bool = False
+    fault: Callable[[int], None] = lambda step: None
+
+
+def run(of: plan.Plan, options: Options) -> Path:
+    """Carry out a plan. The run's folder. Raises LoracError, Interrupted among them."""
+    where, program, outputs = options.where, of.program, of.outputs
+    device = torch.device(program.compute.device)
+    log.info(f"Using device: {device_name(program.compute)}")
+    preflight.check(of, where, options.accept_versions)
+    make_room(of, where.output)
+    with locked(where.output):
+        done = export.finished(where.output, of)
+        if done is not None:
+            log.info(f"Already complete: {done}")
+            return where.output
+        deterministic(program.compute)
+        architecture = family(program.base.family)
+        modules, tokenizers = load(architecture, program, where, device)
+        log.info(f"Loaded base model from {outputs.places.base} ({architecture.TITLE})")
+        encoded = encode(architecture, modules, tokenizers, program, where.data, where.cache)
+        trainee = adapt(architecture, modules, program)
+        state = begin(of, trainee, where.output / "checkpoints")
+        studio = Studio(family=architecture, modules=modules, tokenizers=tokenizers, program=program)
+        metrics = log.Metrics(where.log, state.step)
+        job = Run(
+            plan=of,
+            trainee=trainee,
+            fetch=lambda samples: encoded.batch(samples, device),
+            folder=where.output,
+            metrics=metrics,
+            state=state,
+            lora_files=lambda step: {
+                f"{outputs.name}-{step:06}.safetensors": export.lora_bytes(of, factors(trainee), step)
+            },
+            draw_samples=lambda step: draw_samples(studio, of, where, metrics, step),
+            fault=options.fault,
+        )
+        log.info(f"Training started... total steps: {program.train.steps}" + resumed(state))
+        try:
+            job.state = train(job)
+        finally:
+            metrics.close()
+        finish(job, studio, where)
+    return where.output
+
+
+def load(of: Family, program: plan.Program, where: Where, device: torch.device) -> tuple[Modules, dict[str, Any]]:
+    """Every component: the denoiser in the plan's dtype, what only encodes and decodes in float32."""
+    components = [of.DENOISER, *of.TEXT_ENCODERS, of.VAE]
+    trained = {of.DENOISER, *program.adapter.targets}
+    modules = {}
+    for name in components:
+        dtype = DTYPES[program.compute.dtype] if name in trained else torch.float32
+        modules[name] = of.load(where.base, program.base, name, dtype).to(device)
+    return modules, of.load_tokenizers(where.base, program.base)
+
+
+def adapt(of: Family, modules: Modules, program: plan.Program) -> train_step.Trainee:
+    """Put the adapter on with its first values. Only what is trained stays on the device."""
+    counts = train_step.attach(modules, program)
+    if counts != program.adapter.modules:
+        hint = "plan again with this version: lorac plan SPEC"
+        what = f"adapts {counts} modules here, the plan says {program.adapter.modules}"
+        raise PlanError(Problem("adapter.targets", what, hint))
+    adapter = method(program.adapter.method)
+    for component in program.adapter.targets:
+        adapter.initialise(modules[component], component, program.adapter, program.train.seed)
+    for name, module in modules.items():
+        if name != of.DENOISER and name not in program.adapter.targets:
+            module.to("cpu")
+    log.info(f"Injected LoRA adapters with rank={program.adapter.rank} in {sum(counts.values())} modules")
+    return train_step.trainee(of, modules, program)
+
+
+def begin(of: plan.Plan, trainee: train_step.Trainee, checkpoints: Path) -> checkpoint.State:
+    """The first state, or that of the newest undamaged checkpoint of this plan."""
+    found = checkpoint.newest(checkpoints, of.plan_hash)
+    if found is None:
+        micro = of.program.train.micro_batch
+        return checkpoint.State(step=0, micro_batch=micro, seconds=0.0, losses=())
+    path, state = found
+    checkpoint.restore(path, trainee)
+    log.info(f"Resuming from {path.name}")
+    return state
+
+
+def resumed(state: checkpoint.State) -> str:
+    return f" (going on after {state.step})" if state.step else ""
+
+
+def factors(trainee: train_step.Trainee) -> export.Weights:
+    """component -> {module path: (A, B)} as float32 on the CPU."""
+    adapter = method(trainee.program.adapter.method)
+    found: dict[str, dict[str, tuple[torch.Tensor, torch.Tensor]]] = {}
+    for component in trainee.program.adapter.targets:
+        names = adapter.factors(trainee.modules[component])
+        found[component] = {
+            name: tuple(  # type: ignore[misc]
+                trainee.masters[f"{component}.{name}.{part}"].detach().float().cpu() for part in ("A", "B")
+            )
+            for name in names
+        }
+    return found
+
+
+def draw_samples(studio: Studio, of: plan.Plan, where: Where, metrics: log.Metrics, step: int) -> None:
+    """Samples at a checkpoint. What goes wrong here is told, and training goes on."""
+    samples = of.outputs.samples
+    if not samples.prompts:
+        return
+    try:
+        pictures = studio.draw(samples, samples.weight)
+    except Exception as error:  # a sample is never worth a run: the checkpoint is already safe
+        log.warn(f"no samples at step {step}: {type(error).__name__}: {error}")
+        return
+    for place, picture in enumerate(pictures):
+        save_png(picture, where.output / "samples" / f"{step:06}-{place:02}.png")
+        metrics.picture(step, f"sample/{place:02}", picture)
+
+
+def finish(job: Run, studio: Studio, where: Where) -> None:
+    """Draw the last samples, write every output, and leave nothing half done."""
+    of, samples = job.plan, job.plan.outputs.samples
+    weight = of.outputs.preferred_weight
+    previews = studio.draw(samples, weight) if samples.prompts else []
+    plain = studio.draw(samples, 0.0) if samples.prompts else []
+    for place, picture in enumerate(previews):
+        save_png(picture, where.output / "samples" / f"final-{place:02}.png")
+    if previews:
+        titles = {"base": plain, f"LoRA {weight:g}": previews}
+        save_png(sheet.sheet(samples.prompts, titles), where.output / "sheet.png")
+        log.info(f"Contact sheet: {of.outputs.places.output}/sheet.png")
+    facts = export.Facts(
+        steps=job.state.step,
+        seconds=job.state.seconds,
+        loss=sum(job.state.losses) / len(job.state.losses),
+        micro_batch=job.state.micro_batch,
+    )
+    manifest = export.export(where.output, factors(job.trainee), of, facts, previews)
+    for file in manifest.files:
+        log.info(f"Wrote {of.outputs.places.output}/{file.name} ({log.size(file.size)})")
+
+
+def make_room(of: plan.Plan, folder: Path) -> None:
+    """Never write over another plan's run: its folder is moved aside whole, under its plan's hash."""
+    receipt = folder / "plan.json"
+    if receipt.exists():
+        before = plan.read(receipt).plan_hash
+        if before != of.plan_hash:
+            aside = folder.with_name(f"{folder.name}-{before[:8]}")
+            if aside.exists():
+                shutil.rmtree(aside) if not any(aside.iterdir()) else None
+                number = 2
+                while aside.exists():
+                    aside = folder.with_name(f"{folder.name}-{before[:8]}-{number}")
+                    number += 1
+            with locked(folder):
+                folder.rename(aside)
+            log.info(f"Moved the earlier run of another plan aside to {aside.name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    plan.write(of, receipt)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; a crash leaves none behind. Raises MachineError if another run holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        hint = "wait for it, or give this one another name"
+        raise MachineError(Problem(str(folder), "another run is working in this folder", hint)) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def deterministic(compute: plan.Compute) -> None:
+    """Ask torch for the same bytes each time (cuBLAS needs its workspace named before CUDA starts)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def device_name(compute: plan.Compute) -> str:
+    """`cuda (NVIDIA GeForce RTX 3060)` or `cpu (2 threads)`, and the dtype."""
+    if compute.device == "cuda" and torch.cuda.is_available():
+        return f"cuda ({torch.cuda.get_device_name()}), {compute.dtype}"
+    threads = torch.get_num_threads()
+    return f"{compute.device} ({platform.machine()}, {threads} threads), {compute.dtype}"
