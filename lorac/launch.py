@@ -15,8 +15,8 @@ PLAN = "plan.json"
 
 
 def newest(generated: Path) -> Path:
-    """The plan that was written last below a folder. Raises SpecError where there is none."""
-    plans = sorted(generated.rglob(PLAN), key=lambda path: (path.stat().st_mtime_ns, path.as_posix()))
+    """The plan that `lorac plan` wrote last to generated/NAME. Raises SpecError where there is none."""
+    plans = sorted(generated.glob(f"*/{PLAN}"), key=lambda path: (path.stat().st_mtime_ns, path.as_posix()))
     if not plans:
         raise SpecError(Problem(f"{generated}", "holds no plan", "make one: lorac plan SPEC"))
     return plans[-1]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import attrs
 import pytest
 
 from lorac import generate, launch
-from lorac.cli import main
 from runtime import plan
 from runtime.errors import InputError, Problem
+from tests.lorac.calling import Called, call
 from tests.lorac.plans import OUTPUTS, a_plan
+
+Cli = Callable[..., Called]
 
 ROOT = Path(__file__).parents[2]
 BAD_SPECS = Path(__file__).parent / "bad_specs"
@@ -38,34 +41,12 @@ sweep = [
 """
 
 
-@attrs.frozen
-class Called:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Cli:
-    """Calls `lorac` in this process, in an empty folder."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str) -> Called:
-        self.monkeypatch.setattr(sys, "argv", ["lorac", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = self.capsys.readouterr()
-        return Called(ended.value.code or 0, out, err)  # type: ignore[arg-type]
-
-
 @pytest.fixture
-def lorac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def lorac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Calls the command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    return Cli(monkeypatch, capsys)
+    return call
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ def touched(path: Path, seconds: int) -> Path:
     return path
 
 
-def test_the_newest_plan_is_the_one_written_last_at_any_depth(tmp_path: Path) -> None:
+def test_the_newest_plan_is_the_one_written_last_golden_plans_below_aside(tmp_path: Path) -> None:
     touched(tmp_path / "a" / "plan.json", 10)
-    newest = touched(tmp_path / "24GB" / "b" / "plan.json", 30)
-    touched(tmp_path / "c" / "plan.json", 20)
+    touched(tmp_path / "24GB" / "b" / "plan.json", 30)
+    newest = touched(tmp_path / "c" / "plan.json", 20)
     assert launch.newest(tmp_path) == newest
 
 
