@@ -40,9 +40,8 @@ def captions_of(images: Images, folder: Folder, spec_folder: Path) -> tuple[dict
     final = {}
     for name, text in raw.items():
         caption = clean(text)
-        problem = _fault(images, caption, folder.shown(name))
-        if problem:
-            problems.append(problem)
+        if wrong := _fault(images, caption):
+            problems.append(Problem(folder.shown(name), *wrong))
         else:
             final[name] = with_trigger(caption, images.trigger) if images.prepend_trigger else caption
     return final, problems
@@ -61,16 +60,15 @@ def with_trigger(caption: str, trigger: str) -> str:
     return f"{trigger}, {caption}" if caption else trigger
 
 
-def _fault(images: Images, caption: str, shown: str) -> Problem | None:
+def _fault(images: Images, caption: str) -> tuple[str, str] | None:
+    """What is wrong with a clean caption, and the hint."""
     if not caption and images.captions == "required":
-        return Problem(shown, "caption is empty", f"write one, or {OPTIONAL}")
+        return "caption is empty", f"write one, or {OPTIONAL}"
     if "\0" in caption:
-        return Problem(
-            shown, "caption has a NUL character", "remove it; is the file UTF-16? save it as UTF-8"
-        )
+        return "caption has a NUL character", "save the file as UTF-8, without NUL"
     if len(caption) > LONGEST:
         what = f"caption is {len(caption):,} characters long; at most {LONGEST:,} are taken"
-        return Problem(shown, what, "shorten it")
+        return what, "shorten it"
     return None
 
 
@@ -89,7 +87,7 @@ def _table(images: Images, folder: Folder, spec_folder: Path) -> Path | None:
     if len(here) > 1:
         what = f"has both {here[0]} and {here[1]}"
         raise InputError(
-            Problem(paths.display(folder.root), what, "keep one, or name it in data.metadata_path")
+            Problem(paths.display(folder.root), what, "keep one, or name one as data.metadata_path")
         )
     return folder.others[here[0]] if here else None
 

@@ -21,6 +21,7 @@ from runtime.errors import InputError, Problem
 from runtime.safeio import paths
 
 ACCEPTED = (".jpg", ".jpeg", ".png", ".webp")
+CAPTIONS = (".csv", ".jsonl", ".txt")
 OTHER_PICTURES = {".avif", ".bmp", ".gif", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".svg", ".tif", ".tiff"}
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
 ARCHIVES = {".7z", ".gz", ".rar", ".tar", ".zip"}
@@ -74,8 +75,8 @@ def read_folder(root: Path) -> Folder:
     for name, path in others.items():
         bad |= _other_media(name, paths.display(path))
     if not pictures:
-        raise InputError([_no_pictures(root, others), *(problem for _, problem in sorted(bad.items()))])
-    return Folder(root=root, pictures=pictures, others=others, bad=dict(sorted(bad.items())))
+        raise InputError([_no_pictures(root, others), *(problem for _, problem in _by_place(bad))])
+    return Folder(root=root, pictures=pictures, others=others, bad=dict(_by_place(bad)))
 
 
 def repeats_of(name: str) -> tuple[int, str]:
@@ -92,9 +93,10 @@ def _add(root: Path, path: Path, is_link: bool, files: dict[str, Path], bad: dic
         if is_link:
             paths.inside(root, name)
     except InputError as error:
-        if _suffix(path.name) in ACCEPTED:
+        if _suffix(path.name) in (*ACCEPTED, *CAPTIONS):
             problem = error.problems[0]
-            bad[path.as_posix()] = Problem(shown, problem.what, problem.hint)
+            what = problem.what.rpartition("' ")[2]  # without the name, which is in front already
+            bad[path.as_posix()] = Problem(shown, what, problem.hint)
         return
     if is_link and path.is_dir():
         bad[name] = Problem(shown, "is a link to a folder", "put the folder itself there")
@@ -102,6 +104,10 @@ def _add(root: Path, path: Path, is_link: bool, files: dict[str, Path], bad: dic
         bad[name] = Problem(shown, "has the same name as another file, in another Unicode form", "rename one")
     else:
         files[name] = path
+
+
+def _by_place(bad: dict[str, Problem]) -> list[tuple[str, Problem]]:
+    return sorted(bad.items(), key=lambda entry: entry[1].where)
 
 
 def _suffix(name: str) -> str:
