@@ -1,0 +1,159 @@
+"""Who may import whom, and what no file may do: read from the source, so that nothing has to run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import runtime
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(
+    path.relative_to(ROOT)
+    for room in ("lorac", "runtime", "specs", "tests")
+    for path in (ROOT / room).rglob("*.py")
+    if "__pycache__" not in path.parts
+)
+OURS = [path for path in FILES if path.parts[0] in ("lorac", "runtime")]
+LONGEST = 450
+
+ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
+"""What all of lorac may import of runtime."""
+
+ONLY_IN = {
+    "runtime.ending": {"lorac/cli.py"},
+    "runtime.families": {"lorac/estimate/phases.py", "lorac/resolve.py"},
+    "runtime.preflight": {"lorac/resolve.py"},
+    "runtime.step": {"lorac/estimate/phases.py"},
+}
+"""What else it imports, and which files do: the families, and the train step that the trace runs."""
+
+RUNS_CODE = {"lorac/load.py": {"compile", "exec"}}
+"""Files that may call what runs code: the user's own spec is run because he asked for it."""
+
+LIGHT = ["lorac", "lorac.cli", "lorac.load", "lorac.reference", "lorac.launch", "lorac.diff", "lorac.render"]
+"""What the command line imports for help, for a wrong spec, and for looking at plans."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a file imports; of `from a import b` it is a.b where that is a module, else a."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                package = path.with_suffix("").parts[: -node.level]
+                module = ".".join([*package, *filter(None, [module])])
+            for alias in node.names:
+                inner = ROOT / module.replace(".", "/") / alias.name
+                is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
+                yield f"{module}.{alias.name}" if is_module else module
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def calls(path: Path) -> Iterator[str]:
+    """The dotted names that a file calls."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            yield ast.unparse(node.func)
+
+
+def room(module: str) -> str:
+    """The part of runtime that a module is in: its first two names."""
+    return ".".join(module.split(".")[:2])
+
+
+# --------------------------------------------------------------------------------------------- who calls whom
+
+
+@pytest.mark.parametrize("path", [p for p in OURS if p.parts[0] == "runtime"], ids=str)
+def test_runtime_never_imports_lorac(path: Path) -> None:
+    assert [name for name in imports(path) if name.split(".")[0] in ("lorac", "specs", "tests")] == []
+
+
+def test_lorac_imports_of_runtime_only_what_is_listed_here() -> None:
+    found: dict[str, set[str]] = {}
+    for path in OURS:
+        if path.parts[0] == "lorac":
+            for name in imports(path):
+                if name.split(".")[0] == "runtime" and room(name) not in ANYWHERE:
+                    found.setdefault(room(name), set()).add(path.as_posix())
+    assert found == ONLY_IN
+
+
+def test_nothing_imports_generated_and_no_spec_imports_runtime() -> None:
+    assert not [p for p in FILES if any(name.split(".")[0] == "generated" for name in imports(p))]
+    specs = [p for p in FILES if p.parts[0] == "specs" and len(p.parts) == 2]
+    assert {name.split(".")[0] for path in specs for name in imports(path)} == {"lorac"}
+
+
+def test_runtime_is_ours_and_not_a_package_of_that_name_from_elsewhere() -> None:
+    assert Path(runtime.__file__).resolve() == ROOT / "runtime" / "__init__.py"
+
+
+def test_what_help_and_looking_at_plans_imports_is_light() -> None:
+    heavy = {"torch", "diffusers", "transformers", "peft", "numpy", "PIL", "rich"}
+    code = f"import sys, {', '.join(LIGHT)}\nprint(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
+# ---------------------------------------------------------------------------------------- what no file may do
+
+
+@pytest.mark.parametrize("path", OURS, ids=str)
+def test_nothing_that_runs_strangers_code_is_called(path: Path) -> None:
+    banned = {"eval", "exec", "compile", "__import__", "torch.load", "pickle.load", "pickle.loads"}
+    allowed = RUNS_CODE.get(path.as_posix(), set())
+    assert set(calls(path)) & banned <= allowed
+    assert not [name for name in imports(path) if name.split(".")[0] in ("pickle", "dill", "cloudpickle")]
+
+
+def test_modules_are_imported_by_name_only_from_closed_registries() -> None:
+    found = {path.as_posix() for path in OURS if any("import_module" in name for name in calls(path))}
+    assert found == {"runtime/adapters/__init__.py", "runtime/families/__init__.py"}
+
+
+def test_no_family_is_named_outside_its_own_file_and_the_registry() -> None:
+    named = re.compile(r"family\s*==\s*\"(?!auto)|\.NAME\s*==")
+    assert [path.as_posix() for path in OURS if named.search((ROOT / path).read_text())] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_can_be_read_in_one_go(path: Path) -> None:
+    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+def test_only_the_command_line_prints() -> None:
+    printing = {path.as_posix() for path in OURS if "print" in set(calls(path))}
+    assert printing <= {"runtime/__main__.py", "runtime/ending.py"}
+
+
+# -------------------------------------------------------------------------------------------------- the rooms
+
+
+def test_each_test_folder_mirrors_a_package() -> None:
+    own = {Path("tests/attacks"), Path("tests/consumers")}
+    folders = {path.parent for path in FILES if path.name.startswith("test_") and path.parts[0] == "tests"}
+    mirrored = {folder for folder in folders if (ROOT.joinpath(*folder.parts[1:])).is_dir()}
+    assert folders - mirrored <= own
+
+
+def test_no_two_test_modules_have_the_same_name_for_python() -> None:
+    """pytest imports a test without `__init__.py` beside it by its bare name."""
+    bare = [
+        path.name
+        for path in FILES
+        if path.name.startswith("test_") and not (ROOT / path.parent / "__init__.py").exists()
+    ]
+    assert len(bare) == len(set(bare))
