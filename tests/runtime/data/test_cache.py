@@ -1,0 +1,270 @@
+"""Encoding once, by content, and again where damaged; batches whose samples never depend on each other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from runtime import plan
+from runtime.data import cache
+from runtime.data.cache import encode
+from runtime.data.entries import Entries
+from runtime.data.order import Order, micro_batches
+from runtime.errors import DivergedError, MachineError
+from runtime.safeio.digest import sha256_file
+
+BUCKETS = [(16, 16), (16, 16), (24, 8)]
+
+
+class Family:
+    """A family of two small random networks that counts what it is asked to encode."""
+
+    NAME, VAE, TEXT_ENCODERS = "fake", "vae", ("text_encoder",)
+
+    def __init__(self) -> None:
+        self.pictures = 0
+        self.texts: list[str] = []
+
+    def tokenize(self, tokenizers, captions):
+        self.texts += captions
+        ids = [[ord(c) % 50 for c in caption.ljust(4)[:4]] for caption in captions]
+        return {"tokens": torch.tensor(ids)}
+
+    def encode_text(self, modules, tokens):
+        return {"hidden": modules["text_encoder"](tokens["tokens"])}
+
+    def encode_picture(self, modules, pixels):
+        self.pictures += len(pixels)
+        mean = modules["vae"](pixels)
+        return {"latent_mean": mean, "latent_std": mean.abs()}
+
+    def draw(self, item, generator, objective):
+        return {"noise": torch.randn(item["latent_mean"].shape, generator=generator)}
+
+
+def modules() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {"vae": nn.Conv2d(3, 4, 8, 8), "text_encoder": nn.Embedding(50, 6)}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, (width, height) in enumerate(BUCKETS):
+        noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    return folder
+
+
+def program(data: Path, flip: bool = False, caption_dropout: float = 0.0, targets: str = "unet"):
+    """The parts of a plan's program that the cache looks at."""
+    items = tuple(
+        plan.Item(
+            path=f"{number}.png",
+            sha256=sha256_file(data / f"{number}.png"),
+            width=bucket[0],
+            height=bucket[1],
+            caption=f"c{number}",
+            repeats=2,
+            bucket=bucket,
+        )
+        for number, bucket in enumerate(BUCKETS)
+    )
+    images = plan.Images(
+        digest="",
+        items=items,
+        expected=6,
+        resolution=16,
+        flip=flip,
+        caption_dropout=caption_dropout,
+    )
+    return SimpleNamespace(
+        base=SimpleNamespace(digest="d1"),
+        data=images,
+        adapter=SimpleNamespace(targets={targets: ""}),
+        train=SimpleNamespace(objective=plan.Objective(snr_gamma=0.0, noise_offset=0.0)),
+        versions={"torch": "1"},
+    )
+
+
+def encoded(data: Path, folder: Path, family: Family | None = None, **given):
+    return encode(family or Family(), modules(), {}, program(data, **given), data, folder)
+
+
+def test_each_picture_and_caption_is_encoded_once(data, tmp_path):
+    first, second = Family(), Family()
+    encoded(data, tmp_path / "cache", first)
+    encoded(data, tmp_path / "cache", second)
+
+    assert (first.pictures, first.texts) == (3, ["c0", "c1", "c2"])
+    assert (second.pictures, second.texts) == (0, [])
+
+
+def test_the_cache_does_not_care_where_the_pictures_are(data, tmp_path):
+    encoded(data, tmp_path / "cache")
+    shutil.move(data, tmp_path / "elsewhere")
+
+    family = Family()
+    encoded(tmp_path / "elsewhere", tmp_path / "cache", family)
+    assert family.pictures == 0
+
+
+def test_flips_and_the_empty_caption_are_encoded_where_they_are_needed(data, tmp_path):
+    family = Family()
+    encoded(data, tmp_path / "cache", family, flip=True, caption_dropout=0.1)
+
+    assert family.pictures == 6
+    assert family.texts == ["c0", "c1", "c2", ""]
+
+
+def test_a_changed_picture_of_the_same_name_and_size_is_encoded_anew(data, tmp_path):
+    before = encoded(data, tmp_path / "cache")
+    pixels = np.array(Image.open(data / "1.png"))
+    pixels[3, 3, 0] ^= 128
+    Image.fromarray(pixels).save(data / "1.png")
+
+    family = Family()
+    after = encoded(data, tmp_path / "cache", family)
+    assert family.pictures == 1
+    assert latents(before, 0).equal(latents(after, 0))
+    assert not latents(before, 1).equal(latents(after, 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda of: setattr(of.base, "digest", "d2"),
+        lambda of: of.versions.update(torch="2"),
+        lambda of: setattr(
+            of,
+            "data",
+            attrs.evolve(of.data, items=tuple(attrs.evolve(i, bucket=(8, 8)) for i in of.data.items)),
+        ),
+    ],
+)
+def test_whatever_decides_the_latents_is_in_the_key(data, tmp_path, change):
+    encoded(data, tmp_path / "cache")
+    other, family = program(data), Family()
+    change(other)
+
+    encode(family, modules(), {}, other, data, tmp_path / "cache")
+    assert family.pictures == 3
+
+
+def test_the_dtype_is_in_the_key(data, tmp_path):
+    encoded(data, tmp_path / "cache")
+    family, wide = Family(), {name: module.double() for name, module in modules().items()}
+
+    found = encode(family, wide, {}, program(data), data, tmp_path / "cache")
+    assert family.pictures == 3
+    assert latents(found, 0).dtype == torch.float64
+
+
+def test_damaged_entries_are_made_again_and_told_once(data, tmp_path, capsys):
+    before = encoded(data, tmp_path / "cache")
+    files = sorted((tmp_path / "cache").rglob("*.safetensors"))
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    files[-1].write_bytes(b"")
+    capsys.readouterr()
+
+    after = encoded(data, tmp_path / "cache")
+    assert all(latents(before, number).equal(latents(after, number)) for number in range(3))
+    folder = tmp_path / "cache" / "encoded"
+    assert capsys.readouterr().out == f"[WARN] 2 damaged entries of {folder} were made again\n"
+
+    encoded(data, tmp_path / "cache")
+    assert capsys.readouterr().out == ""
+
+
+def test_an_entry_that_goes_away_during_the_run_is_told(data, tmp_path):
+    found = attrs.evolve(encoded(data, tmp_path / "cache"), entries=Entries(tmp_path / "cache" / "encoded"))
+    shutil.rmtree(tmp_path / "cache")
+
+    with pytest.raises(MachineError) as caught:
+        found.batch(Order(program(data).data, 0, 2).step(0)[:1])
+    assert caught.value.lines()[1] == "hint: run the same command again: it is made anew"
+
+
+def test_latents_that_are_not_finite_name_every_picture(data, tmp_path):
+    broken = modules()
+    with torch.no_grad():
+        broken["vae"].bias[0] = float("nan")
+
+    with pytest.raises(DivergedError) as caught:
+        encode(Family(), broken, {}, program(data), data, tmp_path / "cache")
+    assert caught.value.lines() == [
+        *(f"error: {data / f'{number}.png'}: its latents are not finite in float32" for number in range(3)),
+        "hint: encode in fp32, or replace the picture",
+    ]
+
+
+def test_progress_counts_what_has_to_be_encoded(data, tmp_path):
+    seen = []
+    encode(Family(), modules(), {}, program(data), data, tmp_path / "cache", lambda *at: seen.append(at))
+
+    assert seen == [(what, done, 3) for what in ("pictures", "captions") for done in (1, 2, 3)]
+
+
+# ---------------------------------------------------------------------------------------------------- batches
+
+
+def latents(found: cache.Encoded, number: int) -> torch.Tensor:
+    item = found.program.data.items[number]
+    return cache.stored(found.entries, cache.picture_key(found.encoder, item, False))["latent_mean"]
+
+
+def test_a_sample_is_the_same_whatever_micro_batch_it_is_in(data, tmp_path):
+    found = encoded(data, tmp_path / "cache", flip=True, caption_dropout=0.4)
+    samples = Order(found.program.data, 5, 6).step(0)
+    alone = {sample.key: found.batch([sample]) for sample in samples}
+
+    for group in micro_batches(samples, 2):
+        together = found.batch(group)
+        for place, sample in enumerate(group):
+            for name, tensor in together.items():
+                assert torch.equal(tensor[place], alone[sample.key][name][0]), name
+
+
+def test_a_batch_stacks_the_flipped_latents_and_the_dropped_captions(data, tmp_path):
+    found = encoded(data, tmp_path / "cache", flip=True, caption_dropout=0.5)
+    both = {(False, False): 0, (True, False): 0, (False, True): 0, (True, True): 0}
+    for step in range(8):
+        for sample in Order(found.program.data, 1, 6).step(step):
+            both[sample.flip, sample.drop_caption] += 1
+            item = found.program.data.items[sample.item]
+            batch = found.batch([sample])
+            picture = torch.from_numpy(np.array(Image.open(data / item.path))).permute(2, 0, 1) / 127.5 - 1
+            picture = picture.flip(-1) if sample.flip else picture
+            with torch.no_grad():
+                assert torch.allclose(batch["latent_mean"], modules()["vae"](picture[None]), atol=1e-6)
+                caption = "" if sample.drop_caption else item.caption
+                ids = Family().tokenize({}, [caption])["tokens"]
+                assert torch.equal(batch["hidden"], modules()["text_encoder"](ids))
+    assert all(both.values())
+
+
+def test_a_trained_text_encoder_gets_tokens(data, tmp_path):
+    found = encoded(data, tmp_path / "cache", targets="text_encoder", caption_dropout=0.5)
+
+    batch = found.batch([s for s in Order(found.program.data, 0, 6).step(0) if s.bucket == (16, 16)])
+    assert set(batch) == {"latent_mean", "latent_std", "noise", "tokens"}
+    assert batch["tokens"].shape == (4, 4)
+
+
+def test_the_noise_of_a_sample_changes_with_the_step(data, tmp_path):
+    found = encoded(data, tmp_path / "cache")
+    noises = {}
+    for step in range(3):
+        for sample in Order(found.program.data, 0, 6).step(step):
+            noises[step, sample.item, sample.key] = found.batch([sample])["noise"].flatten()[0].item()
+
+    assert len(set(noises.values())) == 18

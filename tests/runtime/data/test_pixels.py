@@ -1,0 +1,79 @@
+"""Pictures as tensors: centred, whole where they fit, sharp, mirrored exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from runtime import plan
+from runtime.data import pixels
+from runtime.errors import InputError
+
+
+def item(path: str, bucket: tuple[int, int]) -> plan.Item:
+    return plan.Item(path=path, sha256="", width=1, height=1, caption="", repeats=1, bucket=bucket)
+
+
+def gradient(width: int, height: int) -> Image.Image:
+    """Red rises from left to right, green from top to bottom."""
+    red = np.broadcast_to(np.linspace(0, 255, width), (height, width))
+    green = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
+    return Image.fromarray(np.stack([red, green, red * 0], axis=-1).round().astype(np.uint8))
+
+
+def test_a_picture_of_the_buckets_size_is_kept_to_the_bit(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+
+    found = pixels.read(tmp_path, item("a.png", (48, 32)), flip=False)
+    assert found.shape == (3, 32, 48)
+    assert found.dtype == torch.float32
+    assert torch.equal(
+        ((found + 1) * 127.5).round().to(torch.uint8), torch.from_numpy(noise).permute(2, 0, 1)
+    )
+
+
+def test_black_and_white_are_the_ends_of_the_range():
+    assert pixels.tensor(Image.new("RGB", (8, 8), "black"), flip=False).unique().tolist() == [-1.0]
+    assert pixels.tensor(Image.new("RGB", (8, 8), "white"), flip=False).unique().tolist() == [1.0]
+
+
+def test_a_flip_mirrors_exactly():
+    picture = gradient(40, 24)
+
+    assert torch.equal(pixels.tensor(picture, flip=True), pixels.tensor(picture, flip=False).flip(-1))
+    assert not torch.equal(pixels.tensor(picture, flip=True), pixels.tensor(picture, flip=False))
+
+
+@pytest.mark.parametrize("size", [(400, 100), (100, 400), (201, 67), (64, 64), (20, 90)])
+def test_the_middle_is_cut_out_as_large_as_it_goes(size):
+    bucket = (64, 64)
+    found = pixels.tensor(pixels.fitted(gradient(*size), bucket), flip=False)
+
+    side = min(size)
+    for axis, length, line in ((0, size[0], found[0, 32, :]), (1, size[1], found[1, :, 32])):
+        first, last = (length - side) / 2 / length, (length + side) / 2 / length
+        middle = line[8:-8].numpy() / 2 + 0.5  # the resampling bends a ramp near its ends
+        want = np.linspace(first, last, 129)[1::2][8:-8]
+        assert np.abs(middle - want).max() < 0.02, axis
+
+
+def test_shrinking_averages_fine_patterns():
+    checks = Image.fromarray((np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    found = pixels.tensor(pixels.fitted(checks, (64, 64)), flip=False)
+
+    assert found.abs().max() < 0.02
+
+
+def test_a_picture_that_is_gone_is_told(tmp_path):
+    with pytest.raises(InputError) as caught:
+        pixels.read(tmp_path, item("a.png", (8, 8)), flip=False)
+
+    assert caught.value.problems[0].what == "does not exist"
+
+
+def test_a_path_out_of_the_folder_is_refused(tmp_path):
+    with pytest.raises(InputError):
+        pixels.read(tmp_path, item("../a.png", (8, 8)), flip=False)
