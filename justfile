@@ -24,6 +24,7 @@ lint:
 
 # Make the golden plans and launch scripts in generated/ anew
 generate:
+    python docs/tree.py
     lorac plan specs/quickstart.py --card cpu --out generated/cpu
     lorac plan specs/cyberpunk.py --unlocked --card 12GB --out generated/12GB
     lorac plan specs/cyberpunk.py --unlocked --card 24GB --out generated/24GB
