@@ -29,5 +29,5 @@ def tensors(family: Family, weights: Weights, adapter: plan.Adapter, dtype: plan
                 raise ValueError(f"two modules are exported as {prefix}")
             found[f"{prefix}.lora_down.weight"] = a.detach().cpu().to(saved)
             found[f"{prefix}.lora_up.weight"] = (b.detach().cpu().float() * rest).to(saved)
-            found[f"{prefix}.alpha"] = alpha
+            found[f"{prefix}.alpha"] = alpha.clone()
     return found

@@ -204,3 +204,8 @@ def picture(width: int = 640, height: int = 320) -> Image.Image:
     image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
     image.info = {"parameters": "secret prompt", "Software": "me"}
     return image
+
+
+def pair() -> tuple[Tensor, Tensor]:
+    """A (4, 8) and B (8, 4) of numbers that sixteen bits hold exactly, no product of which cancels."""
+    return torch.arange(1.0, 33.0).reshape(4, 8) / 32, torch.full((8, 4), 0.125)

@@ -20,6 +20,7 @@ from runtime.plan import Plan
 from runtime.safeio import atomic, safetensors
 from tests.runtime.export import cases
 
+ROOT = Path(__file__).parents[3]
 FILES = [
     "cyberpunk.json",
     "cyberpunk.lorac.json",
@@ -119,7 +120,7 @@ def test_the_same_plan_gives_the_same_bytes_in_another_process(
         "facts = cases.facts(started_at='2030-01-01T00:00:00Z', seconds=1.0)\n"
         "write.export(pathlib.Path(sys.argv[1]), trained, cases.a_plan(trained), facts, [cases.picture()])\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "there")], check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "there")], check=True, cwd=ROOT)
 
     for name in FILES:
         same = (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
