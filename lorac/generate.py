@@ -45,11 +45,22 @@ def generate(
     The plans' places are relative to the current folder. Raises what `compile_experiment` raises.
     """
     root = Path.cwd()
-    plans = [
+    written = []
+    for one in compiled(loaded, root, card, unlocked):
+        folder = out / one.outputs.name
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(folder / SCRIPT, launch_script(one, folder.absolute(), root))
+        plan.write(one, folder / PLAN)
+        written.append(Written(plan=one, path=folder / PLAN))
+    return written
+
+
+def compiled(loaded: list[Loaded], root: Path, card: str | None, unlocked: bool) -> list[plan.Plan]:
+    """The plans of a spec's experiments, with places relative to `root`."""
+    return [
         compile_experiment(one.experiment, root, one.path.parent, card=card, unlocked=unlocked)
         for one in loaded
     ]
-    return [_write(one, out / one.outputs.name, root) for one in plans]
 
 
 def launch_script(of: plan.Plan, folder: Path, root: Path) -> str:
@@ -64,10 +75,3 @@ def launch_script(of: plan.Plan, folder: Path, root: Path) -> str:
         root=Path(os.path.relpath(root, folder)).as_posix(),
         plan=Path(os.path.relpath(folder / PLAN, root)).as_posix(),
     )
-
-
-def _write(of: plan.Plan, folder: Path, root: Path) -> Written:
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(folder / SCRIPT, launch_script(of, folder.absolute(), root))
-    plan.write(of, folder / PLAN)
-    return Written(plan=of, path=folder / PLAN)

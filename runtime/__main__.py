@@ -5,39 +5,28 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtime import plan
-from runtime.errors import Interrupted, LoracError, PlanError, Problem
+from runtime.ending import ended
+from runtime.errors import PlanError, Problem
 from runtime.preflight import Where
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and turn every end into its exit code (see `runtime.errors`)."""
     options = parser().parse_args(arguments)
-    try:
-        of = plan.read(options.plan)
-        where = places(of, options)
-        from runtime.run import Options, run  # torch and the families are needed from here on
+    return ended(lambda: carry_out(options), lambda: options.debug)
 
-        run(of, Options(where=where, accept_versions=options.accept_versions, fault=fault()))
-    except LoracError as error:
-        print("\n".join(error.lines()), file=sys.stderr)
-        if options.debug and not isinstance(error, Interrupted):
-            traceback.print_exc()
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("error: stopped at once; the last checkpoint is whole", file=sys.stderr)
-        return Interrupted.exit_code
-    except Exception:
-        if options.debug:
-            raise
-        print("\n".join(bug()), file=sys.stderr)
-        return 1
-    return 0
+
+def carry_out(options: argparse.Namespace) -> None:
+    """Run the plan at its places."""
+    of = plan.read(options.plan)
+    where = places(of, options)
+    from runtime.run import Options, run  # torch and the families are needed from here on
+
+    run(of, Options(where=where, accept_versions=options.accept_versions, fault=fault()))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,14 +77,6 @@ def fault() -> Callable[[int], None]:
             raise torch.OutOfMemoryError("injected by LORAC_FAULT")
 
     return raise_once
-
-
-def bug() -> list[str]:
-    """Keep the traceback in a file and name it."""
-    handle, name = tempfile.mkstemp(prefix="lorac-bug-", suffix=".txt")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        traceback.print_exc(file=file)
-    return [f"error: a bug in lorac; what happened is in {name}", "hint: report it with that file"]
 
 
 if __name__ == "__main__":
