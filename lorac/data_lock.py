@@ -18,13 +18,13 @@ from pathlib import Path
 
 import attrs
 
-from lorac import buckets
+from lorac import buckets, known_pictures
 from lorac.captions import captions_of
 from lorac.data_folder import MOST_REPEATS, Folder, read_folder, repeats_of
 from lorac.spec import Images
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.safeio import digest, strict_json
+from runtime.safeio import digest, paths, strict_json
 from runtime.safeio import images as pictures
 
 WORKERS = min(8, os.cpu_count() or 1)
@@ -72,17 +72,18 @@ def lock(
 ) -> Lock:
     """Lock a data folder for a family whose picture sides are multiples of `grid` pixels.
 
-    `cache` keeps files' digests between plans; data.metadata_path is relative to `spec_folder`. Raises one
-    InputError with all problems, or SpecError if the spec's resolution leaves no bucket.
+    `cache` keeps between plans what files' digests are and which pictures are whole; data.metadata_path is
+    relative to `spec_folder`. Raises one InputError with all problems, or SpecError if the spec's resolution
+    leaves no bucket.
     """
     rule = buckets.rule_of(images, grid)
     tree = read_folder(folder)
     captions, wrong_captions = captions_of(images, tree, spec_folder)
     repeats, wrong_repeats = _repeats(images, tree)
-    sizes, unreadable = _measure(tree, progress)
+    hashes, unreadable = _hash(tree, cache)
+    sizes, broken = _measure(tree, hashes, cache, progress)
     placed, too_small = _place(rule, tree, sizes)
-    hashes = _hash(tree, sizes, cache)
-    twins = _twins(tree, hashes)
+    twins = _twins(tree, {name: hashes[name] for name in sizes})
     items = tuple(
         plan.Item(
             path=name,
@@ -96,7 +97,8 @@ def lock(
         for name in placed
         if name in captions and name in repeats and name not in twins
     )
-    problems = [*tree.bad.values(), *wrong_repeats, *wrong_captions, *unreadable, *too_small, *twins.values()]
+    in_pictures = [*unreadable, *broken, *too_small, *twins.values()]
+    problems = [*tree.bad.values(), *wrong_repeats, *wrong_captions, *in_pictures]
     if problems and not (images.skip_bad and items):
         raise InputError(problems)
     return Lock(
@@ -147,26 +149,47 @@ def _repeats(images: Images, folder: Folder) -> tuple[dict[str, int], list[Probl
     return repeats, list(wrong.values())
 
 
-def _measure(folder: Folder, progress: Progress | None) -> tuple[Sizes, list[Problem]]:
-    """Width and height as shown of every picture that decodes whole."""
+def _hash(folder: Folder, cache: Path | None) -> tuple[dict[str, str], list[Problem]]:
+    """The sha256 of every file that can be read."""
+    sha256_files = (digest.DigestCache(cache) if cache else digest).sha256_files
+    try:
+        found, problems = sha256_files(folder.pictures.values()), []
+    except InputError as error:
+        problems = [_with_way_out(problem) for problem in error.problems]
+        unreadable = {problem.where for problem in problems}
+        found = sha256_files(
+            path for path in folder.pictures.values() if paths.display(path) not in unreadable
+        )
+    return {name: found[path] for name, path in folder.pictures.items() if path in found}, problems
 
-    def look(path: Path) -> tuple[int, int] | list[Problem]:
+
+def _measure(
+    folder: Folder, hashes: Mapping[str, str], cache: Path | None, progress: Progress | None
+) -> tuple[Sizes, list[Problem]]:
+    """Width and height as shown of every picture that decodes whole, or did so before."""
+    known = known_pictures.read(cache) if cache else {}
+
+    def look(name: str) -> tuple[int, int] | list[Problem]:
+        if hashes[name] in known:
+            return known[hashes[name]]
         try:
-            return pictures.open_picture(path).size
+            return pictures.open_picture(folder.pictures[name]).size
         except InputError as error:
             return [_with_way_out(problem) for problem in error.problems]
 
     sizes: Sizes = {}
     problems: list[Problem] = []
     with ThreadPoolExecutor(WORKERS) as pool:
-        looks = pool.map(look, folder.pictures.values())
-        for done, (name, result) in enumerate(zip(folder.pictures, looks, strict=True), start=1):
+        for done, (name, result) in enumerate(zip(hashes, pool.map(look, hashes), strict=True), start=1):
             if isinstance(result, list):
                 problems += result
             else:
                 sizes[name] = result
             if progress:
-                progress(done, len(folder.pictures))
+                progress(done, len(hashes))
+    if cache:
+        new = {hashes[name]: size for name, size in sizes.items() if hashes[name] not in known}
+        known_pictures.add(cache, new)
     return sizes, problems
 
 
@@ -187,12 +210,6 @@ def _place(rule: buckets.Rule, folder: Folder, sizes: Sizes) -> tuple[Sizes, lis
             hint = "use larger pictures, or set Images(upscale=True) to enlarge them"
             problems.append(Problem(folder.shown(name), what, hint))
     return placed, problems
-
-
-def _hash(folder: Folder, sizes: Sizes, cache: Path | None) -> dict[str, str]:
-    files = [folder.pictures[name] for name in sizes]
-    found = (digest.DigestCache(cache) if cache else digest).sha256_files(files)
-    return {name: found[folder.pictures[name]] for name in sizes}
 
 
 def _twins(folder: Folder, hashes: Mapping[str, str]) -> dict[str, Problem]:

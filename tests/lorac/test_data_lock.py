@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -17,7 +19,10 @@ from lorac.data_lock import assume_images, assumed_buckets, lock, lock_images
 from lorac.spec import Images
 from runtime import plan
 from runtime.errors import InputError
+from runtime.safeio import images as safe_images
 from tests.lorac.bad_data import CASES, good, picture, table
+
+ROOT = Path(__file__).parents[2]
 
 
 def lock_at(folder: Path, **given) -> plan.Images:
@@ -72,15 +77,35 @@ def test_the_size_is_the_one_a_viewer_shows(tmp_path):
 # -------------------------------------------------------------------------------------------- what decides it
 
 
-def test_two_folders_in_different_places_have_the_same_lock(tmp_path, monkeypatch):
+def test_two_folders_in_different_places_have_the_same_lock(tmp_path):
     good(tmp_path / "here", 4)
     (tmp_path / "there" / "deep").mkdir(parents=True)
     for path in sorted((tmp_path / "here").iterdir(), reverse=True):
         shutil.copy(path, tmp_path / "there" / "deep" / path.name)
         os.utime(tmp_path / "there" / "deep" / path.name, (1, 1))
-    monkeypatch.setenv("LC_ALL", "C")
 
     assert lock_at(tmp_path / "here") == lock_at(tmp_path / "there" / "deep")
+
+
+@pytest.mark.parametrize("locale", ["C", "de_DE.ISO-8859-1", "ja_JP.SJIS"])
+def test_the_lock_does_not_depend_on_locale_home_or_hash_seed(tmp_path, locale):
+    table(tmp_path / "data", "image,prompt\n0000.png,na\u00efve \u732b\n0001.png,\u00e9t\u00e9\n")
+    code = (
+        "from pathlib import Path; from lorac.data_lock import lock_images; from lorac.spec import Images\n"
+        "print(lock_images(Images('x', resolution=64), Path('data'), 64).digest)"
+    )
+    env = {
+        "LC_ALL": locale,
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": str(ROOT),
+        "HOME": "/nowhere",
+        "TZ": "Asia/Tokyo",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == lock_at(tmp_path / "data").digest
 
 
 def test_one_changed_pixel_changes_the_digest(tmp_path):
@@ -119,13 +144,46 @@ def test_names_and_captions_are_nfc_whatever_the_disk_says(tmp_path):
     assert captions_at(tmp_path / "mac") == {"café.png": "a café"}
 
 
-def test_a_cache_of_digests_changes_nothing(tmp_path):
+def test_a_second_plan_decodes_only_what_is_new(tmp_path, monkeypatch):
     good(tmp_path / "data")
-    images, folder = Images("x", resolution=64), tmp_path / "data"
+    images, folder, cache = Images("x", resolution=64), tmp_path / "data", tmp_path / "cache"
+    opened = []
+    real = safe_images.open_picture
+    monkeypatch.setattr(safe_images, "open_picture", lambda path: opened.append(path.name) or real(path))
     plain = lock_images(images, folder, 64)
+    opened.clear()
 
-    assert lock_images(images, folder, 64, cache=tmp_path / "cache") == plain
-    assert lock_images(images, folder, 64, cache=tmp_path / "cache") == plain
+    assert lock_images(images, folder, 64, cache=cache) == plain
+    assert sorted(opened) == ["0000.png", "0001.png", "0002.png"]
+    opened.clear()
+    assert lock_images(images, folder, 64, cache=cache) == plain
+    assert opened == []
+    picture(folder / "0001.png", 99)
+    assert lock_images(images, folder, 64, cache=cache).items[1].sha256 != plain.items[1].sha256
+    assert opened == ["0001.png"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-20], lambda data: b"\xff" + data, lambda data: b"\n\0\n"]
+)
+def test_a_damaged_cache_changes_nothing(tmp_path, damage):
+    good(tmp_path / "data")
+    images, folder, cache = Images("x", resolution=64), tmp_path / "data", tmp_path / "cache"
+    plain = lock_images(images, folder, 64, cache=cache)
+    for file in cache.iterdir():
+        file.write_bytes(damage(file.read_bytes()))
+
+    assert lock_images(images, folder, 64, cache=cache) == plain
+    assert lock_images(images, folder, 64, cache=cache) == plain
+
+
+def test_a_picture_that_is_not_whole_is_refused_each_time(tmp_path):
+    good(tmp_path / "data")
+    (tmp_path / "data" / "0001.png").write_bytes((tmp_path / "data" / "0000.png").read_bytes()[:-137])
+    for _ in range(2):
+        with pytest.raises(InputError) as caught:
+            lock_images(Images("x", resolution=64), tmp_path / "data", 64, cache=tmp_path / "cache")
+        assert [problem.what for problem in caught.value.problems] == ["is truncated (137 bytes missing)"]
 
 
 # ----------------------------------------------------------------------------------- where captions come from
