@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 
-from runtime.errors import LoracError, visible
+from runtime.errors import Interrupted, LoracError, visible
 
 BUG = 1
 INTERRUPTED = 130
@@ -27,7 +27,7 @@ def ended(work: Callable[[], int | None], is_debugging: Callable[[], bool] = lam
         sys.stdout.flush()
         return code or 0
     except LoracError as error:
-        if is_debugging():
+        if is_debugging() and not isinstance(error, Interrupted):
             traceback.print_exc()
         _say(*error.lines())
         return error.exit_code
