@@ -333,7 +333,8 @@ def metadata(base: plan.Base) -> dict[str, str]:
 def tiny(folder: Path) -> Path:
     config = published()
     config["unet"] |= {"block_out_channels": [32, 32, 32, 32], "cross_attention_dim": 64, "sample_size": 8}
-    config["vae"] |= {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1, "sample_size": 64}
+    config["vae"] |= {"block_out_channels": [32, 32, 32], "layers_per_block": 1, "sample_size": 64}
+    config["vae"] |= {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
     config["text_encoder"] |= {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
     config["text_encoder"] |= {"num_attention_heads": 1, "vocab_size": 1024}
     config["text_encoder"] |= {"bos_token_id": 1022, "eos_token_id": 1023}
