@@ -8,7 +8,7 @@ atomic.py
 strict_json.py
     loads(text, where, *, limit=LIMIT, error=InputError); read(path, *, limit, error); canonical(value) -> str
 digest.py
-    sha256_file(path) -> hex; sha256_files(paths) -> {Path: hex}; DigestCache(folder).sha256_files(paths)
+    sha256_file(path) -> hex; sha256_files(paths) -> {Path: hex}; DigestCache(folder) with both
 paths.py
     inside(root, relative, *, where="", error=InputError) -> Path; relative_name(root, path) -> str
     open_file(path) -> binary file; display(path) -> str

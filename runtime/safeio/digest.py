@@ -58,6 +58,10 @@ class DigestCache:
         if lines > 2 * len(self._known) + 1000:
             write_text(self.path, "".join(_line(*item) for item in self._known.items()))
 
+    def sha256_file(self, path: str | os.PathLike[str]) -> Digest:
+        """As the function of this name, reading the file only if it changed. Raises InputError."""
+        return self.sha256_files([path])[Path(path)]
+
     def sha256_files(self, paths: Iterable[str | os.PathLike[str]]) -> dict[Path, Digest]:
         """As the function of this name, reading only files that changed. Raises InputError."""
         new: dict[str, tuple[Stamp, Digest]] = {}
