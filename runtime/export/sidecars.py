@@ -46,7 +46,7 @@ def manifest(
     about = family(program.base.family).metadata(program.base)
     file = f"{outputs.name}.safetensors"
     header = safetensors.read_header(folder / file)
-    example = f"<lora:{outputs.name}:{outputs.preferred_weight:g}>"
+    example = f"<lora:{outputs.name}:{outputs.preferred_weight:g}> {outputs.trigger}".strip()
     return Manifest(
         format=FORMAT,
         name=outputs.name,
@@ -67,7 +67,7 @@ def manifest(
             license=outputs.license,
         ),
         usage=Usage(
-            example=f"{example} {outputs.trigger}".strip(),
+            example=example,
             trigger_words=outputs.trigger,
             preferred_weight=outputs.preferred_weight,
             negative_text=outputs.negative_text,
