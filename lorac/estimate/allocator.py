@@ -1,12 +1,13 @@
 """PyTorch's CUDA caching allocator, replayed over a recording: what a run reserves on the card, and how.
 
-After `DeviceCachingAllocator` (c10/cuda/CUDACachingAllocator.cpp and c10/core/AllocatorConfig.h, PyTorch 2.13), for
-one stream:
+After `DeviceCachingAllocator` (c10/cuda/CUDACachingAllocator.cpp and c10/core/AllocatorConfig.h, PyTorch
+2.13), for one stream:
 - a request is rounded to 512 B and served by the smallest free block that holds it, the lowest address first;
-- up to 1 MiB come from segments of 2 MiB, up to 10 MiB from segments of 20 MiB, more from a segment of their own,
-  rounded to 2 MiB;
+- up to 1 MiB come from segments of 2 MiB, up to 10 MiB from segments of 20 MiB, more from a segment of their
+  own, rounded to 2 MiB;
 - a block is split when enough is left over, and a freed one joins its free neighbours;
-- what is freed stays reserved; at the limit, free segments go back to the card and the request is tried again.
+- what is freed stays reserved; at the limit, free segments go back to the card and the request is tried
+  again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ NON_SPLIT_ROUNDING = LARGE_BUFFER  # max_non_split_rounding_size's default
 
 @attrs.frozen
 class Settings:
-    """`PYTORCH_CUDA_ALLOC_CONF`, with its defaults. Sizes in bytes; `gc_threshold` as a share of the limit."""
+    """`PYTORCH_CUDA_ALLOC_CONF`, with its defaults. Sizes in bytes; `gc_threshold` as a share of the
+    limit."""
 
     expandable_segments: bool = False
     max_split_size: int | None = None
@@ -39,14 +41,14 @@ class Settings:
 class Replay:
     """Bytes at their peaks: asked for, handed out (with what rounding wastes), and taken from the card.
 
-    `reserved_at` and `allocated_at` are the numbers of the requests at which the peaks were reached; `failed_at`
-    that of the request that did not fit under the limit, None if all did. `retries` counts how often segments
-    had to be given back to make room (each is a stall on a real card).
+    `reserved_at` and `allocated_at` are the numbers of the requests at which the peaks were reached;
+    `failed_at` that of the request that did not fit under the limit, None if all did. `retries` counts how
+    often segments had to be given back to make room (each is a stall on a real card).
     """
 
-    requested: int
-    allocated: int
-    reserved: int
+    peak_requested: int
+    peak_allocated: int
+    peak_reserved: int
     allocated_at: int
     reserved_at: int
     segments: int
@@ -56,12 +58,13 @@ class Replay:
     @property
     def fragmentation(self) -> float:
         """The share of the reserved peak that the allocated peak does not fill."""
-        return 1 - self.allocated / self.reserved if self.reserved else 0.0
+        return 1 - self.peak_allocated / self.peak_reserved if self.peak_reserved else 0.0
 
 
 @attrs.define(eq=False)
 class Block:
-    """A piece of a segment; neighbours are linked. `mapped` is False for an expandable segment's bare addresses."""
+    """A piece of a segment; neighbours are linked. `mapped` is False for an expandable segment's bare
+    addresses."""
 
     address: int
     size: int
@@ -139,11 +142,14 @@ class Allocator:
         for other in (block.before, block.after):
             if other is not None and other.free and other.mapped:
                 self._take_out(other)
-                block = self._join(other, block) if other.address < block.address else self._join(block, other)
+                block = (
+                    self._join(other, block) if other.address < block.address else self._join(block, other)
+                )
         self._put_in(block)
 
     def _best(self, size: int, small: bool) -> Block | None:
-        """The smallest free block that holds `size` (`get_free_block`), unless it is too large to be taken whole."""
+        """The smallest free block that holds `size` (`get_free_block`), unless it is too large to be taken
+        whole."""
         pool = self._free[small]
         at = bisect_left(pool, ((size, -1),), key=lambda entry: (entry[0],))
         if at == len(pool):
@@ -194,7 +200,8 @@ class Allocator:
         return block
 
     def _expand(self, size: int, small: bool) -> Block | None:
-        """Map pages at the lowest address where a run of free and bare addresses is long enough, the end at last."""
+        """Map pages at the lowest address where a run of free and bare addresses is long enough, the end at
+        last."""
         page = SMALL_BUFFER if small else LARGE_BUFFER
         if small not in self._tail:
             first = Block(1 << (50 if small else 51), 0, small)
@@ -213,7 +220,8 @@ class Allocator:
         return self._merge(start, size, missing)
 
     def _run(self, small: bool, size: int) -> tuple[Block, int]:
-        """Where the run begins, and how long it is: the first with a hole that is long enough, else the end's."""
+        """Where the run begins, and how long it is: the first with a hole that is long enough, else the
+        end's."""
         block: Block | None = self._tail[small]
         runs: list[tuple[Block, int, bool]] = []
         while block is not None:
@@ -286,7 +294,8 @@ class Allocator:
                     self._release(block)
 
     def _collect(self, wanted: int) -> None:
-        """Free segments that were idle longest, at least as long as the average (`garbage_collect_cached_blocks`)."""
+        """Free segments that were idle longest, at least as long as the average
+        (`garbage_collect_cached_blocks`)."""
         idle = [b for _, b in self._free[False] if b.whole]
         freed = 0
         while idle and freed < wanted:
@@ -304,7 +313,8 @@ class Allocator:
         self.reserved -= block.size
 
     def _unmap(self, block: Block) -> None:
-        """Return the whole pages inside a free block; what sticks out on either side stays mapped and free."""
+        """Return the whole pages inside a free block; what sticks out on either side stays mapped and
+        free."""
         page = SMALL_BUFFER if block.small else LARGE_BUFFER
         origin = 1 << (50 if block.small else 51)
         first = origin + -(-(block.address - origin) // page) * page
@@ -313,7 +323,11 @@ class Allocator:
             return
         self._take_out(block)
         self.reserved -= last - first
-        pieces = [(block.address, first, True), (first, last, False), (last, block.address + block.size, True)]
+        pieces = [
+            (block.address, first, True),
+            (first, last, False),
+            (last, block.address + block.size, True),
+        ]
         left, end = block.before, block.after
         for begin, stop, mapped in pieces:
             if stop == begin:
@@ -360,7 +374,8 @@ def _bare(start: Block, size: int) -> int:
 def replay(
     requests: Iterable[tuple[bool, int, int]], *, settings: Settings | None = None, limit: int | None = None
 ) -> Replay:
-    """Run (is it an allocation, name, bytes) requests through the allocator. Stops at the first that fails."""
+    """Run (is it an allocation, name, bytes) requests through the allocator. Stops at the first that
+    fails."""
     allocator = Allocator(settings, limit)
     blocks: dict[int, tuple[Block, int]] = {}
     requested = most_requested = allocated = reserved = allocated_at = reserved_at = segments = 0
@@ -385,9 +400,9 @@ def replay(
         if allocator.reserved > reserved:
             reserved, reserved_at, segments = allocator.reserved, number, len(allocator.segments)
     return Replay(
-        requested=most_requested,
-        allocated=allocated,
-        reserved=reserved,
+        peak_requested=most_requested,
+        peak_allocated=allocated,
+        peak_reserved=reserved,
         allocated_at=allocated_at,
         reserved_at=reserved_at,
         segments=segments,

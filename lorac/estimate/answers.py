@@ -19,7 +19,7 @@ aten = torch.ops.aten
 def _scalar(tensor: torch.Tensor) -> bool | int | float | complex:
     known = getattr(tensor, "constant", None)
     if known is not None:
-        return known.item()  # type: ignore[no-any-return]
+        return known.item()
     if tensor.dtype is torch.bool:
         return False
     if tensor.dtype.is_complex:
@@ -32,7 +32,7 @@ def _nonzero(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _index(tensor: torch.Tensor, indices: list[torch.Tensor | None]) -> torch.Tensor:
-    return aten.index.Tensor(tensor, _chosen(indices))  # type: ignore[no-any-return]
+    return aten.index.Tensor(tensor, _chosen(indices))
 
 
 def _index_put(tensor: torch.Tensor, *_: Any) -> torch.Tensor:

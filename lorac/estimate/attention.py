@@ -1,7 +1,8 @@
 """Which kernel CUDA picks for scaled_dot_product_attention, and what it takes beside its results.
 
-The rules are those of `select_sdp_backend` (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, PyTorch 2.13):
-flash first, then memory-efficient, then the plain composite; cuDNN's first on Hopper and data-centre Blackwell.
+The rules are those of `select_sdp_backend` (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, PyTorch
+2.13): flash first, then memory-efficient, then the plain composite; cuDNN's first on Hopper and data-centre
+Blackwell.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ Kernel = Literal["cudnn", "flash", "efficient", "math"]
 FLASH_MAX_HEAD = 256
 CUDNN_MAX_HEAD = 128
 BLOCK = 128
-"""Rows that flash's backward and the efficient backward round sequences up to (flash_api.cpp `round_multiple`)."""
+"""Rows that flash's backward and the efficient backward round sequences up to (flash_api.cpp
+`round_multiple`)."""
 
 
 def choose(
@@ -69,7 +71,8 @@ def _flash(
 
 
 def _efficient(query: Tensor, sizes: set[int], half: bool, capability: tuple[int, int]) -> bool:
-    """`minimum_gemm_alignment`: head sizes in 16-byte lines for tensor cores, 4 elements on compute 8 without."""
+    """`minimum_gemm_alignment`: head sizes in 16-byte lines for tensor cores, 4 elements on compute 8
+    without."""
     known = query.dtype in (float16, float32) or (half and capability >= (8, 0))
     tensor_cores = capability >= (8, 0) or (capability >= (7, 0) and half)
     alignment = 128 // (16 if half else 32) if tensor_cores else 1
@@ -90,8 +93,8 @@ def flash_backward_scratch(query: Tensor, key: Tensor) -> tuple[int, ...]:
 
 
 def efficient_backward_scratch(query: Tensor, key: Tensor) -> tuple[int, ...]:
-    """Bytes of the memory-efficient backward's buffers (mem_eff_attention/kernel_backward.h): delta, and the fp32
-    accumulators, dQ always (`kEnableSplitKeys`), dK and dV where a head does not fit the registers."""
+    """Bytes of the memory-efficient backward's buffers (mem_eff_attention/kernel_backward.h): delta, and the
+    fp32 accumulators, dQ always (`kEnableSplitKeys`), dK and dV where a head does not fit the registers."""
     batch, heads, length, size = query.shape
     rows, wide = -(-length // 64) * 64, -(-size // 64) * 64
     buffers = [batch * heads * rows * 4, batch * heads * rows * wide * 4]

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from lorac.estimate.cards import Card
+
 MIB = 2**20
 
 LT_WORKSPACE = MIB
@@ -17,3 +19,17 @@ def cublas_workspace(capability: tuple[int, int]) -> int:
     aten/src/ATen/cuda/CublasHandlePool.cpp). One handle serves the forward and one the backward: the autograd
     engine runs a CUDA backward in its own thread, and handles are per thread (DeviceThreadHandlePool.h)."""
     return 32 * MIB if capability == (9, 0) else (4096 * 2 + 16 * 8) * 1024
+
+
+CONTEXT_PER_MULTIPROCESSOR = int(3.9 * MIB)
+"""Bytes of a process's context, with PyTorch's libraries, for each multiprocessor (stacks, printf and heap
+buffers are made for every one). From out-of-memory messages, "this process has" less PyTorch's own: RTX 4090
+(128) 503, 471 and 451 MiB (3DTopia/Phidias-Diffusion#8, pinokiofactory/flux-webui#11,
+Soul-AILab/SoulX-FlashTalk#5), L40 (142) 507 (QwenLM/Qwen3-VL#2097), L40S (142) 420
+(stepfun-ai/Step-Video-T2V#8), T4 (40) 133, 130 and 102 (Zheng-Chong/CatVTON #133, QwenLM/Qwen3-VL#1046,
+mbzuai-oryx/GeoPixel#5): 2.6 to 3.9 MiB each; the largest is taken."""
+
+
+def overhead(card: Card) -> int:
+    """Bytes of the card that PyTorch's allocator never sees: the context. Workspaces are in the trace."""
+    return card.multiprocessors * CONTEXT_PER_MULTIPROCESSOR if card.device == "cuda" else 0

@@ -2,7 +2,7 @@
 
 | operator | on the CPU | on CUDA |
 | --- | --- | --- |
-| scaled_dot_product_attention | its own flash kernel | one of four kernels (`attention.choose`), each saving its own |
+| scaled_dot_product_attention | its own flash kernel | one of four (`attention.choose`), each saves its own |
 | rms_norm | seven operators in fp32 | one kernel that saves its input and 1/rms |
 | dropout | a mask in the input's dtype | `native_dropout`: a mask of booleans |
 | softmax(half, dtype=float32) | a copy in fp32 first | one kernel |
@@ -53,7 +53,7 @@ class CudaKernels(TorchFunctionMode):
         self._patches.enter_context(
             mock.patch.object(optim, "_get_foreach_kernels_supported_devices", devices)
         )
-        return super().__enter__()  # type: ignore[no-any-return]
+        return super().__enter__()
 
     def __exit__(self, *failure: Any) -> None:
         self._patches.close()
@@ -113,24 +113,25 @@ class CudaKernels(TorchFunctionMode):
             out = aten._scaled_dot_product_flash_attention(
                 query, key, value, dropout_p, is_causal, scale=scale
             )[0]
-            return out[..., :size]  # type: ignore[no-any-return]
+            return out[..., :size]
         if kernel == "math":
-            return aten._scaled_dot_product_attention_math(  # type: ignore[no-any-return]
+            return aten._scaled_dot_product_attention_math(
                 query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
             )[0]
         if attn_mask is not None:
             attn_mask = _aligned(attn_mask, query.shape[:3], key.shape[2])
         if kernel == "cudnn":
-            return aten._scaled_dot_product_cudnn_attention(  # type: ignore[no-any-return]
+            return aten._scaled_dot_product_cudnn_attention(
                 query, key, value, attn_mask, learns, dropout_p, is_causal, scale=scale
             )[0]
-        return aten._scaled_dot_product_efficient_attention(  # type: ignore[no-any-return]
+        return aten._scaled_dot_product_efficient_attention(
             query, key, value, attn_mask, learns, dropout_p, is_causal, scale=scale
         )[0]
 
 
 def _aligned(mask: Tensor, rows: Sequence[int], keys: int) -> Tensor:
-    """`preprocess_mask`: the last dimension padded to 8 elements, then expanded to every head without a copy."""
+    """`preprocess_mask`: the last dimension padded to 8 elements, then expanded to every head without a
+    copy."""
     padding = -keys % 8
     if padding and mask.shape[-1] == keys:
         mask = F.pad(mask, (0, padding))[..., :keys]
@@ -185,7 +186,7 @@ fused_rms_norm.register_autograd(_rms_backward, setup_context=_rms_saved)
 def _rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
-    return fused_rms_norm(input.contiguous(), weight, len(normalized_shape))[0]  # type: ignore[no-any-return]
+    return fused_rms_norm(input.contiguous(), weight, len(normalized_shape))[0]
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -200,13 +201,13 @@ def _softmax(
     if isinstance(_stacklevel, torch.dtype):  # torch.softmax(input, dim, dtype)
         dtype = _stacklevel
     if dtype is torch.float32 and input.dtype in (torch.float16, torch.bfloat16):
-        return aten._softmax(input, dim, True)  # type: ignore[no-any-return]
+        return aten._softmax(input, dim, True)
     return torch.softmax(input, dim, dtype=dtype)
 
 
 def _convolution_scratch(func: Any, args: tuple[Any, ...], out: Any) -> tuple[int, ...]:
-    """cuDNN computes half-precision convolutions in NHWC: an NCHW operand is transposed into its workspace and
-    the result back (cuDNN developer guide, "Tensor Transformations")."""
+    """cuDNN computes half-precision convolutions in NHWC: an NCHW operand is transposed into its workspace
+    and the result back (cuDNN developer guide, "Tensor Transformations")."""
     results = [t for t in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(t, Tensor)]
     operands = [t for t in args[:3] if isinstance(t, Tensor) and t.dim() == 4] + [
         t for t in results if t.dim() == 4

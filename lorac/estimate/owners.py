@@ -43,13 +43,13 @@ class Owners:
             return "", "optimizer"
         if torch._C._current_graph_task_id() == FINISHED:
             path = self._top()
-            self._node_module.setdefault(torch._C._autograd._get_sequence_nr() - 1, path)  # type: ignore[attr-defined]
+            self._node_module.setdefault(torch._C._autograd._get_sequence_nr() - 1, path)
             return path, "make" if making else "forward"
         if torch.is_grad_enabled():
             path = self._top()
-            self._node_module[torch._C._autograd._get_sequence_nr() - 1] = path  # type: ignore[attr-defined]
+            self._node_module[torch._C._autograd._get_sequence_nr() - 1] = path
             return path, "recompute"
-        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+        node = torch._C._current_autograd_node()
         number = -1 if node is None else node._sequence_nr()
         return self._node_module.get(number, ""), "backward"
 
@@ -79,7 +79,8 @@ class Owners:
 
     @contextmanager
     def watching(self, recorder: Any) -> Iterator[None]:
-        """Hooks on for the block; `recorder.before_optimizer/after_optimizer` are called with each optimizer."""
+        """Hooks on for the block; `recorder.before_optimizer/after_optimizer` are called with each
+        optimizer."""
 
         def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             self.optimizers.add(optimizer)

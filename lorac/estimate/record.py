@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import attrs
@@ -116,7 +117,8 @@ class Trace:
         return sum(call.flops for call in self.calls)
 
     def requests(self) -> Iterator[tuple[bool, int, int]]:
-        """The card's allocations in order, for the allocator's replay: (is it an allocation, block, bytes)."""
+        """The card's allocations in order, for the allocator's replay: (is it an allocation, block,
+        bytes)."""
         for event in self.events:
             index = abs(event) - 1
             if self.blocks[index].place == "card":
@@ -135,7 +137,7 @@ class Trace:
         live = 0
         best: dict[str, tuple[int, int]] = {}
         marks = [*self.marks, (len(self.events), "")]
-        for (start, name), (end, _) in zip(marks, marks[1:], strict=False):
+        for (start, name), (end, _) in pairwise(marks):
             high, at = max(best.get(name, (-1, 0)), (live, start))
             for number in range(start, end):
                 event = self.events[number]

@@ -1,6 +1,7 @@
 """The dispatch mode that sees every operator, and writes down what it allocates and what it frees.
 
-- An allocation is an output whose storage was not known before; a view or an in-place result is no allocation.
+- An allocation is an output whose storage was not known before; a view or an in-place result is no
+  allocation.
 - A free is the end of the storage itself (a weak reference to it calls back), so reference counts, saved
   tensors and Python's own references all count, in the order in which they really let go.
 - The same mode runs over fake and over real tensors: a traced and a measured step go through one code path.
@@ -33,8 +34,8 @@ class Kernels(Protocol):
 
 
 class Recorder(TorchDispatchMode):
-    """Blocks, events and calls of everything run inside. `kernels` knows the bytes that a GPU's operators take for
-    themselves; `fake` answers value questions by `answers`."""
+    """Blocks, events and calls of everything run inside. `kernels` knows the bytes that a GPU's operators
+    take for themselves; `fake` answers value questions by `answers`."""
 
     def __init__(self, owners: Owners, *, fake: bool, kernels: Kernels | None = None) -> None:
         super().__init__()
@@ -101,7 +102,8 @@ class Recorder(TorchDispatchMode):
             self._mark_gradients(group["params"])
 
     def after_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Its state is there. A scalar `step` is kept on the host unless `capturable` (torch/optim/adamw.py)."""
+        """Its state is there. A scalar `step` is kept on the host unless `capturable`
+        (torch/optim/adamw.py)."""
         for state in optimizer.state.values():
             for name, value in state.items():
                 for tensor in _tensors(value):
@@ -220,7 +222,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
-    """A parameter's storages: its own, a bitsandbytes quantisation state's, a tensor subclass's inner ones."""
+    """A parameter's storages: its own, a bitsandbytes quantisation state's, a tensor subclass's inner
+    ones."""
     if hasattr(tensor, "__tensor_flatten__"):
         names, _ = tensor.__tensor_flatten__()
         for name in names:

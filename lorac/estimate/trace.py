@@ -66,7 +66,8 @@ def materialize(*modules: nn.Module) -> None:
     """
     made: dict[int, Tensor] = {}
     for module in {part: None for root in modules for part in root.modules()}:
-        for table in (module._parameters, module._buffers):
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for table in tables:
             for name, tensor in table.items():
                 if tensor is None or tensor.device.type != "meta":
                     continue

@@ -1,0 +1,223 @@
+"""Cards: what a GPU has and how fast it is, by name or by size. No torch, unless the card is to be detected.
+
+- `cards.json` holds the figures, each with its source beside it: memory as the driver reports it
+  (nvidia-smi's total) and as CUDA offers it on Linux (an out-of-memory message's "total capacity"),
+  bandwidth, dense rates without sparsity.
+- A card whose CUDA figure was not seen is given the least share that CUDA was seen to offer of any card's
+  memory.
+- A size ("12GB", "24") is a card of that size that one may have at home: the least memory and the largest
+  context of all such cards, and the speed of the slowest with the newest abilities (bf16, then tensor cores).
+- What a step may use is what CUDA offers, less a desktop's share, less a margin for what the prediction may
+  miss.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from runtime.errors import Problem, SpecError
+from runtime.safeio import strict_json
+
+MIB = 2**20
+GB = 10**9
+TERA = 10**12
+
+DESKTOP = 512 * MIB
+"""What a desktop holds on the card that shows it: idle ones in public nvidia-smi output have 261 to 933 MiB,
+the median of eight 477 (the lines that `cards.json` cites, with "Disp.A: On" and less than 1 GiB used)."""
+
+MARGIN = 0.03
+"""The share of memory kept free for what the prediction may miss: the largest underestimate against published
+measurements was below it (docs/memory.md, "Margin")."""
+
+CPU_SHARE = 0.9
+"""Of main memory, what a step on the CPU may use: the rest is the system's and Python's."""
+
+
+@attrs.frozen(kw_only=True)
+class Card:
+    """Where a step runs. Bytes and bytes per second; FLOP/s with a multiply-add as two.
+
+    `memory` is what CUDA offers, `usable` what tensors, caches and the context may take together. A rate that
+    the card lacks is None. `launch` is the seconds from one kernel's start to the next's when kernels are
+    tiny.
+    """
+
+    name: str
+    device: Literal["cuda", "cpu"]
+    memory: int
+    usable: int
+    capability: tuple[int, int]
+    multiprocessors: int
+    bandwidth: float
+    fp32: float
+    tf32: float | None = None
+    fp16: float | None = None
+    bf16: float | None = None
+    fp8: float | None = None
+    launch: float = 5e-6
+
+    def rate(self, dtype: str) -> float:
+        """FLOP/s of a matrix product in a dtype named as torch does ("bfloat16"); float32's where it has no
+        own."""
+        known = {
+            "float16": self.fp16,
+            "bfloat16": self.bf16,
+            "float8_e4m3fn": self.fp8,
+            "float8_e5m2": self.fp8,
+        }
+        return known.get(dtype) or self.fp32
+
+
+def find(text: str) -> Card:
+    """The card that `text` names: "rtx3060-12gb", "RTX 4090", a size ("12GB", "24GiB", "24"), "auto", "cpu".
+
+    "auto" is the GPU that CUDA sees, with the memory that is free now, or else the CPU. Raises SpecError.
+    """
+    wanted = _plain(text)
+    if wanted == "cpu":
+        return cpu()
+    if wanted == "auto":
+        return detected() or cpu()
+    for entry in table():
+        if wanted in names(entry):
+            return _card(entry["name"], [entry], entry)
+    size = re.fullmatch(r"(\d+)(gb|gib|g)?", wanted)
+    if size:
+        same = [entry for entry in table() if entry["size_gb"] == int(size[1])]
+        same = [entry for entry in same if entry["display"]] or same
+        if same:
+            return _card(f"{size[1]}GB", same, min(same, key=_commonness))
+        sizes = sorted({entry["size_gb"] for entry in table()}, key=lambda known: abs(known - int(size[1])))
+        near = ", ".join(f"{known}GB" for known in sorted(sizes[:4]))
+        raise SpecError(Problem("card", f"no known card has {size[1]} GB", f"sizes near it: {near}"))
+    every = [name for entry in table() for name in names(entry)]
+    matches = difflib.get_close_matches(wanted, every, n=4, cutoff=0.5) or [
+        "rtx3060",
+        "rtx4090",
+        "12gb",
+        "auto",
+    ]
+    raise SpecError(Problem("card", f"no card is called {text!r}", f"did you mean {', '.join(matches)}?"))
+
+
+def detected() -> Card | None:
+    """The GPU that CUDA sees now, with its free memory; None where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    free, total = torch.cuda.mem_get_info(0)
+    wanted = _plain(properties.name)
+    same = [entry for entry in table() if any(name in wanted for name in names(entry))]
+    fitting = sorted(same, key=lambda entry: abs((entry["cuda_mib"] or entry["driver_mib"]) * MIB - total))
+    if not fitting:
+        size = min({entry["size_gb"] for entry in table()}, key=lambda known: abs(known * 2**30 - total))
+        fitting = [min((e for e in table() if e["size_gb"] == size), key=_commonness)]
+    card = _card(properties.name, fitting[:1], fitting[0])
+    capability = (properties.major, properties.minor)
+    context_already_taken = 0 if not torch.cuda.is_initialized() else total - free
+    return attrs.evolve(
+        card,
+        memory=total,
+        usable=int((total - context_already_taken) * (1 - MARGIN)),
+        capability=capability,
+        multiprocessors=properties.multi_processor_count,
+        bf16=card.bf16 if capability >= (8, 0) else None,
+    )
+
+
+def cpu() -> Card:
+    """This machine's processor and main memory, with its own measured speeds if `lorac calibrate` was run."""
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    memory = pages * page
+    measured: dict[str, Any] = strict_json.read(calibration_path()) if calibration_path().exists() else {}
+    return Card(
+        name="cpu",
+        device="cpu",
+        memory=memory,
+        usable=int(memory * CPU_SHARE),
+        capability=(0, 0),
+        multiprocessors=os.cpu_count() or 1,
+        **(measured or UNCALIBRATED_CPU),
+    )
+
+
+def calibration_path() -> Path:
+    """Where `lorac calibrate` keeps this machine's speeds."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "lorac" / "cpu.json"
+
+
+UNCALIBRATED_CPU = {"bandwidth": 10e9, "fp32": 50e9, "fp16": 5e9, "bf16": 25e9, "launch": 5e-6}
+"""A guess for a small machine, until it is measured: two cores with AVX2."""
+
+
+@cache
+def table() -> tuple[dict[str, Any], ...]:
+    """The entries of `cards.json`."""
+    return tuple(strict_json.read(Path(__file__).parent / "cards.json"))
+
+
+def names(entry: dict[str, Any]) -> set[str]:
+    """Every way to write an entry's name, in small letters without spaces, dashes and makers' words."""
+    return {_plain(name) for name in (entry["name"], *entry["aliases"])}
+
+
+@cache
+def offered_share() -> float:
+    """The least share of the driver's figure that CUDA was seen to offer, over all cards where both are
+    known."""
+    return float(min(entry["cuda_mib"] / entry["driver_mib"] for entry in table() if entry["cuda_mib"]))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"nvidia|geforce|tesla|[\s_-]", "", text.lower())
+
+
+def _commonness(entry: dict[str, Any]) -> tuple[bool, bool, bool, float]:
+    """First the cards people have at home, with bf16, with tensor cores; of those the slowest."""
+    return (
+        not entry["display"],
+        entry["bf16_tflops"] is None,
+        entry["capability"] < [7, 0],
+        entry["bandwidth_gbs"],
+    )
+
+
+def _offered(entry: dict[str, Any]) -> int:
+    mebibytes = entry["cuda_mib"] or entry["driver_mib"] * offered_share()
+    return int(mebibytes) * MIB
+
+
+def _card(name: str, same: list[dict[str, Any]], entry: dict[str, Any]) -> Card:
+    """A card with the least memory and the most multiprocessors of `same`, and the speed of `entry`."""
+    memory = min(_offered(one) for one in same)
+    desktop = DESKTOP if entry["display"] else 0
+
+    def rate(dtype: str) -> float | None:
+        figure = entry[f"{dtype}_tflops"]
+        return None if figure is None else float(figure * TERA)
+
+    return Card(
+        name=name,
+        device="cuda",
+        memory=memory,
+        usable=int((memory - desktop) * (1 - MARGIN)),
+        capability=(entry["capability"][0], entry["capability"][1]),
+        multiprocessors=max(one["multiprocessors"] for one in same),
+        bandwidth=float(entry["bandwidth_gbs"] * GB),
+        fp32=float(entry["fp32_tflops"] * TERA),
+        tf32=rate("tf32"),
+        fp16=rate("fp16"),
+        bf16=rate("bf16"),
+        fp8=rate("fp8"),
+    )
