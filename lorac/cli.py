@@ -200,6 +200,8 @@ def _planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[An
     from lorac.load import load
 
     loaded = load(spec)
+    if sys.stderr.isatty():
+        click.echo(f"planning {spec} …", err=True)
     from lorac.generate import generate
 
     return generate(loaded, out, card=card, unlocked=unlocked)

@@ -59,14 +59,16 @@ def fill(estimate: plan.Estimate) -> str:
 
 
 def cost(of: plan.Plan) -> list[str]:
-    """Steps, time, disk and host memory."""
+    """Steps, time, host memory, disk, and the peak of each phase."""
     estimate, steps = of.estimate, of.program.train.steps
-    lines = [
-        f"steps   {steps:,} in {clock(estimate.seconds)}, {estimate.seconds_per_step:.3g} s each",
-        f"needs   {size(estimate.host_bytes)} of the computer's memory, {size(estimate.disk_bytes)} on disk",
-    ]
-    phases = ", ".join(f"{name} {size(peak)}" for name, peak in estimate.phases.items())
-    return [*lines, f"peaks   {phases}"] if phases else lines
+    needs = [f"{size(estimate.host_bytes)} of the computer's memory"] if estimate.host_bytes else []
+    needs += [f"{size(estimate.disk_bytes)} on disk"] if estimate.disk_bytes else []
+    lines = {
+        "steps": f"{steps:,} in {clock(estimate.seconds)}, {estimate.seconds_per_step:.3g} s each",
+        "needs": ", ".join(needs),
+        "peaks": ", ".join(f"{name} {size(peak)}" for name, peak in estimate.phases.items()),
+    }
+    return [f"{name}   {words}" for name, words in lines.items() if words]
 
 
 def memory(estimate: plan.Estimate, width: int, block: str) -> list[str]:

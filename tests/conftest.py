@@ -14,10 +14,11 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder that stands for ~/.cache/lorac."""
+    """The folder that stands for ~/.cache/lorac; this machine's own calibration is not seen either."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORAC_CACHE", str(folder))
+        patch.setenv("XDG_CONFIG_HOME", str(folder))
         yield folder
 
 

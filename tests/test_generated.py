@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from lorac.cli import cli
@@ -37,6 +38,8 @@ def test_a_golden_plan_is_what_its_spec_compiles_to(command: str, monkeypatch: p
     for made in compiled(load(asked["spec"]), ROOT, asked["card"], asked["unlocked"]):
         folder = ROOT / asked["out"] / made.outputs.name
         golden = plan.read(folder / PLAN)
+        if asked["card"] == "cpu":  # the estimate is of the machine that made it: its memory, its speed
+            made = attrs.evolve(made, estimate=golden.estimate)
         assert plan.unstructure(made) == plan.unstructure(golden), (
             "run `just generate` and look at the change"
         )
