@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lorac.parts import Auto, reads, rule_of
 
 if TYPE_CHECKING:
-    from lorac.spec import Experiment, Fit, Images, LoRA, Train
+    from lorac.spec import Experiment, Fit, Images, LoRA, Samples, Train
 
 Disagreement = tuple[object, str, str, str]
 
@@ -73,6 +73,14 @@ def name_makes_a_file(experiment: Experiment) -> Iterator[Disagreement]:
     if WINDOWS_NAMES.fullmatch(experiment.name):
         what = f"must not be a device's name on Windows, got text {experiment.name!r}"
         yield experiment, "name", what, "choose another name"
+
+
+@reads("prompts", "references")
+def references_pair_prompts(samples: Samples) -> Iterator[Disagreement]:
+    """References are one for each prompt, or none."""
+    if samples.references and len(samples.references) != len(samples.prompts):
+        what = f"has {len(samples.references)} pictures for {len(samples.prompts)} prompts"
+        yield samples, "references", what, "give one picture for each prompt, or none"
 
 
 @reads("samples")

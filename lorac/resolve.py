@@ -14,6 +14,7 @@ import attrs
 import torch
 
 from lorac import spec
+from lorac.agree import batch_choices
 from lorac.data_lock import assume_images, lock_images
 from lorac.estimate.cards import Card
 from runtime import plan
@@ -71,7 +72,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     return Resolved(
         experiment=experiment,
         program=program,
-        outputs=_outputs(experiment, places, base_name),
+        outputs=_outputs(experiment, places, base_name, [_place(folder / r, root) for r in experiment.samples.references]),
         card=card,
         decisions=_decisions(experiment, program, card),
     )
@@ -150,7 +151,7 @@ def _train(experiment: spec.Experiment, data: plan.Images) -> plan.Train:
     wanted = experiment.train
     per_epoch = -(-data.expected // wanted.effective_batch)
     steps = wanted.steps if wanted.steps is not None else (wanted.epochs or 1) * per_epoch
-    micro, accumulation = spec.batch_choices(experiment.fit, wanted.effective_batch)[-1]
+    micro, accumulation = batch_choices(experiment.fit, wanted.effective_batch)[-1]
     text_rate = wanted.text_encoder_learning_rate
     return plan.Train(
         steps=steps,
@@ -180,7 +181,9 @@ def _train(experiment: spec.Experiment, data: plan.Images) -> plan.Train:
     )
 
 
-def _outputs(experiment: spec.Experiment, places: plan.Places, base_name: str) -> plan.Outputs:
+def _outputs(
+    experiment: spec.Experiment, places: plan.Places, base_name: str, references: list[str]
+) -> plan.Outputs:
     wanted, samples, resolution = experiment.outputs, experiment.samples, experiment.data.resolution
     return plan.Outputs(
         name=experiment.name,
@@ -195,6 +198,7 @@ def _outputs(experiment: spec.Experiment, places: plan.Places, base_name: str) -
             height=resolution if isinstance(samples.height, spec.Auto) else samples.height,
             weight=float(samples.weight),
             every=wanted.save_steps if isinstance(samples.every, spec.Auto) else samples.every,
+            references=tuple(references),
         ),
         base_name=base_name,
         save_steps=wanted.save_steps,

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import attrs
 
 from lorac import spec
+from lorac.agree import batch_choices
 from lorac.estimate.cost import Cost, Costs
 from lorac.resolve import Resolved, preferred
 from runtime import plan
@@ -70,7 +71,7 @@ def with_rank(resolved: Resolved, rank: int) -> plan.Program:
 def points(resolved: Resolved, program: plan.Program, costs: Costs) -> Iterator[plan.Program]:
     """Every point worth a look, no more than one a (micro-batch, number of recomputed blocks)."""
     pinned = resolved.experiment.fit.gradient_checkpointing
-    for micro, accumulation in spec.batch_choices(resolved.experiment.fit, program.train.effective_batch):
+    for micro, accumulation in batch_choices(resolved.experiment.fit, program.train.effective_batch):
         train = attrs.evolve(program.train, micro_batch=micro, accumulation=accumulation)
         at = attrs.evolve(program, train=train)
         if not isinstance(pinned, spec.Auto):
@@ -104,7 +105,7 @@ def fastest(
 
 def fallbacks_of(resolved: Resolved, chosen: plan.Program, costs: Costs) -> tuple[plan.Fallback, ...]:
     """Smaller micro-batches with the same blocks recomputed, largest first, for when memory runs out after all."""
-    choices = spec.batch_choices(spec.Fit(processes=chosen.train.processes), chosen.train.effective_batch)
+    choices = batch_choices(spec.Fit(processes=chosen.train.processes), chosen.train.effective_batch)
     smaller = [pair for pair in choices if pair[0] < chosen.train.micro_batch]
     return tuple(
         plan.Fallback(

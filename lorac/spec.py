@@ -275,7 +275,7 @@ class Fit:
     )
 
 
-@part("samples")
+@part("samples", agree.references_pair_prompts)
 class Samples:
     """Pictures made from fixed prompts and seeds while training, and at its end."""
 
@@ -290,6 +290,9 @@ class Samples:
         default=Auto(),
     )
     weight: float = setting(number(ge=0, le=2), "Weight of the LoRA while drawing.", default=1.0)
+    references: tuple[str, ...] = setting(
+        text(many=True), "Pictures that the contact sheet shows beside the samples: one a prompt, or none.", default=()
+    )
     width: int | Auto = setting(_side, "Auto() is the data's resolution.", default=Auto())
     height: int | Auto = setting(_side, "Auto() is the data's resolution.", default=Auto())
 

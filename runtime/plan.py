@@ -171,7 +171,10 @@ class Places:
 
 @attrs.frozen(kw_only=True)
 class Samples:
-    """Pictures made at each checkpoint and at the end. `every` is in steps; 0 is at the end only."""
+    """Pictures made at each checkpoint and at the end. `every` is in steps; 0 is at the end only.
+
+    `references` are places of pictures that the contact sheet shows beside the samples, one a prompt, or none.
+    """
 
     prompts: tuple[str, ...]
     negative_prompt: str
@@ -182,6 +185,7 @@ class Samples:
     height: int
     weight: float
     every: int
+    references: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

@@ -22,6 +22,7 @@ from runtime.errors import MachineError, PlanError, Problem
 from runtime.families import family
 from runtime.families.protocol import Family, Modules
 from runtime.preflight import Where
+from runtime.safeio import images
 from runtime.sampling import Studio, save_png
 from runtime.train import Run, train
 
@@ -164,6 +165,8 @@ def finish(job: Run, studio: Studio, where: Where) -> None:
         save_png(picture, where.output / "samples" / f"final-{place:02}.png")
     if previews:
         titles = {"base": plain, f"LoRA {weight:g}": previews}
+        if samples.references:
+            titles["reference"] = [images.open_picture(Path(place)) for place in samples.references]
         save_png(sheet.sheet(samples.prompts, titles), where.output / "sheet.png")
         log.info(f"Contact sheet: {of.outputs.places.output}/sheet.png")
     facts = export.Facts(

@@ -137,6 +137,8 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
             given["warmup_steps"] = min(given.get("warmup_steps", 0), given["steps"])
         elif given.get("epochs") is None:
             given.pop("epochs", None)
+    if cls is Samples and len(given.get("references", ())) not in (0, len(given.get("prompts", ()))):
+        given["prompts"] = ["a prompt"] * len(given["references"])
     if cls is Samples and not given.get("prompts"):
         given.pop("every", None)
     return given

@@ -1,0 +1,240 @@
+"""What a program costs on a card: traced exactly, or estimated from two traces while the planner searches.
+
+- `exact` traces the program's own step and replays it through the card's allocator.
+- `quick` knows memory and time to be affine in the micro-batch, and recomputation by `lorac.recompute`'s model.
+- Traces are kept on disk by content: the program's part that matters, the card, the package versions and our own code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+
+from lorac import recompute
+from lorac.estimate import allocator, cuda, phases, roofline
+from lorac.estimate.cards import Card
+from lorac.estimate.record import Trace
+from runtime import plan
+from runtime.families import family
+from runtime.safeio import atomic, digest, strict_json
+
+VERSION = 1
+ROOM = Path(__file__).parent
+CODE = [ROOM, ROOM.parent.parent / "runtime"]
+"""A kept trace is good as long as these folders' Python files are the same."""
+
+MODEL_BYTES = 16
+"""A checkpoint's bytes for each trained parameter: float32 master, two moments, and a half to spare."""
+
+
+@attrs.frozen(kw_only=True)
+class Block:
+    """A block that may be recomputed: what it saves for its backward, and how long its forward takes."""
+
+    name: str
+    saved: int
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Cost:
+    """Bytes at the peak (allocator, context and workspaces included), by kind and by phase, and seconds."""
+
+    peak_bytes: int
+    by_kind: dict[str, int]
+    phases: dict[str, int]
+    micro_seconds: float
+    update_seconds: float
+    seconds_per_step: float
+    host_bytes: int
+    disk_bytes: int
+    blocks: tuple[Block, ...]
+
+
+class Costs:
+    """The costs of programs on one card. Remembers what it traced, in memory and in `folder`."""
+
+    def __init__(self, card: Card, folder: Path) -> None:
+        self.card = card
+        self.folder = folder / "traces"
+        self._known: dict[str, Cost] = {}
+
+    def exact(self, program: plan.Program) -> Cost:
+        """By tracing this very program."""
+        key = hashlib.sha256(strict_json.canonical(self._question(program)).encode()).hexdigest()
+        if key not in self._known:
+            path = self.folder / f"{key}.json"
+            found = _read(path)
+            if found is None:
+                found = self._trace(program)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                atomic.write_text(path, strict_json.canonical(cattrs.unstructure(found)))
+            self._known[key] = found
+        return _for_steps(self._known[key], program)
+
+    def quick(self, program: plan.Program) -> Cost:
+        """From traces at micro-batch 1 and 2 without recomputation."""
+        micro, names = program.train.micro_batch, set(program.compute.checkpointed)
+        one, two = self._pair(program)
+        blocks = tuple(
+            attrs.evolve(a, saved=_line(a.saved, b.saved, micro), seconds=_along(a.seconds, b.seconds, micro))
+            for a, b in zip(one.blocks, two.blocks, strict=True)
+        )
+        saved = [block.saved for block in blocks]
+        again = [index for index, block in enumerate(blocks) if block.name in names]
+        less = sum(saved) - recompute.peak(saved, again)
+        cost = attrs.evolve(
+            one,
+            peak_bytes=_line(one.peak_bytes, two.peak_bytes, micro) - less,
+            by_kind={},
+            micro_seconds=_along(one.micro_seconds, two.micro_seconds, micro)
+            + sum(blocks[index].seconds for index in again),
+            blocks=blocks,
+        )
+        return _for_steps(cost, program)
+
+    def blocks(self, program: plan.Program) -> tuple[str, ...]:
+        """Every block that may be recomputed."""
+        return tuple(block.name for block in self._pair(program)[0].blocks)
+
+    def block_choices(self, program: plan.Program, usable: int) -> list[tuple[str, ...]]:
+        """None, the cheapest set that is predicted to fit `usable` bytes, and all."""
+        cost = self.quick(program)
+        names = [block.name for block in cost.blocks]
+        if cost.peak_bytes <= usable:
+            return [(), tuple(names)]
+        saved = [block.saved for block in cost.blocks]
+        room = usable - (cost.peak_bytes - sum(saved))
+        chosen = recompute.choose(saved, [block.seconds for block in cost.blocks], room)
+        part = [] if chosen is None else [tuple(names[index] for index in chosen)]
+        return [*part, tuple(names)]
+
+    def _pair(self, program: plan.Program) -> tuple[Cost, Cost]:
+        def at(micro: int) -> Cost:
+            train = attrs.evolve(program.train, micro_batch=micro)
+            compute = attrs.evolve(program.compute, checkpointed=())
+            return self.exact(attrs.evolve(program, train=train, compute=compute))
+
+        return at(1), at(2)
+
+    def _question(self, program: plan.Program) -> dict[str, Any]:
+        """All that a trace's answer depends on."""
+        train = program.train
+        return {
+            "version": VERSION,
+            "code": code_digest(),
+            "versions": program.versions,
+            "card": cattrs.unstructure(self.card),
+            "architecture": [program.base.family, program.base.architecture, program.base.prediction_type],
+            "adapter": plan.unstructure(program.adapter),
+            "bucket": phases.largest_bucket(program.data),
+            "samples": len(program.data.items) or program.data.expected,
+            "micro_batch": train.micro_batch,
+            "accumulates": train.accumulation > 1,
+            "optimizer": plan.unstructure(train.optimizer),
+            "objective": plan.unstructure(train.objective),
+            "compute": plan.unstructure(program.compute),
+        }
+
+    def _trace(self, program: plan.Program) -> Cost:
+        card = self.card
+        trained = phases.training(program, card.capability)
+        cached = phases.caching(program, card.capability)
+        overhead = cuda.overhead(card)
+        peaks = {
+            name: _reserved(trace, card) + overhead for name, trace in {"train": trained, "cache": cached}.items()
+        }
+        micro_batches = min(program.train.accumulation, 2)
+        update = [call for call in trained.calls if call.during == "optimizer"]
+        passes = [call for call in trained.calls if call.during != "optimizer"]
+        by_kind = trained.peak.by_kind()
+        by_kind["cached but unused"] = _reserved(trained, card) - trained.peak.bytes
+        by_kind["context and workspaces"] = overhead
+        return Cost(
+            peak_bytes=max(peaks.values()),
+            by_kind={kind: size for kind, size in by_kind.items() if size},
+            phases=peaks,
+            micro_seconds=roofline.seconds(passes, card) / micro_batches,
+            update_seconds=roofline.seconds(update, card),
+            seconds_per_step=0.0,
+            host_bytes=0,
+            disk_bytes=MODEL_BYTES * trained_parameters(trained),
+            blocks=_blocks(program, trained, card, micro_batches),
+        )
+
+
+def trained_parameters(trace: Trace) -> int:
+    """How many numbers the optimizer moves, from the size of its two float32 moments."""
+    return sum(block.bytes for block in trace.peak.live if block.kind == "optimizer state") // 8
+
+
+def _for_steps(cost: Cost, program: plan.Program) -> Cost:
+    seconds = cost.micro_seconds * program.train.accumulation + cost.update_seconds
+    return attrs.evolve(cost, seconds_per_step=seconds)
+
+
+def _reserved(trace: Trace, card: Card) -> int:
+    """What the card's allocator holds at most; on a CPU, what is live at most."""
+    if card.device == "cpu":
+        return trace.peak.bytes
+    return allocator.replay(trace.requests()).peak_reserved
+
+
+def _blocks(program: plan.Program, trace: Trace, card: Card, micro_batches: int) -> tuple[Block, ...]:
+    """What each block that may be recomputed saves, and its forward's seconds, in the order of the forward pass."""
+    of = family(program.base.family)
+    components = dict.fromkeys([of.DENOISER, *program.adapter.targets])
+    modules = phases.bare(program, list(components), program.compute.dtype)
+    names = {f"{type(modules[name.split('.')[0]]).__name__}.{name.split('.', 1)[1]}": name for name in of.blocks(modules)}
+    saved: dict[str, int] = defaultdict(int)
+    calls: dict[str, list[Any]] = defaultdict(list)
+    for block in trace.peak.live:
+        owner = _owner(block.module, names)
+        if owner and block.kind == "saved activations":
+            saved[owner] += block.bytes
+    for call in trace.calls:
+        owner = _owner(call.module, names)
+        if owner and call.during == "forward":
+            calls[owner].append(call)
+    return tuple(
+        Block(name=name, saved=saved[name], seconds=roofline.seconds(calls[name], card) / micro_batches)
+        for name in names.values()
+    )
+
+
+def _owner(module: str, names: dict[str, str]) -> str | None:
+    """The block that a module path lies in."""
+    while module:
+        if module in names:
+            return names[module]
+        module = module.rpartition(".")[0]
+    return None
+
+
+def _line(one: int, two: int, micro: int) -> int:
+    return one + (two - one) * (micro - 1)
+
+
+def _along(one: float, two: float, micro: int) -> float:
+    return one + (two - one) * (micro - 1)
+
+
+def _read(path: Path) -> Cost | None:
+    """A kept cost; None if there is none, or it is damaged (it is made anew)."""
+    try:
+        return cattrs.structure(strict_json.read(path), Cost)
+    except Exception:  # whatever is wrong with a cache entry, the cure is the same
+        return None
+
+
+@cache
+def code_digest() -> str:
+    """Over our own source files that a trace's answer depends on."""
+    files = sorted(file for folder in CODE for file in folder.rglob("*.py"))
+    return hashlib.sha256("".join(digest.sha256_file(file) for file in files).encode()).hexdigest()
