@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib import import_module
 from typing import cast
@@ -13,6 +14,7 @@ from runtime.families.protocol import Family
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of each kernel that it did not find
 
 FAMILIES = {
     "sd1": "runtime.families.sd1",
