@@ -20,6 +20,7 @@ from runtime.ending import ended
 from runtime.errors import Problem, SpecError
 
 GENERATED = Path("generated")
+OUTPUT = Path("output")
 WIDTH = 100
 """Columns where nobody says how many there are."""
 
@@ -155,6 +156,28 @@ def run(what: Path | None, card: str | None, accept_versions: bool, **places: Pa
         click.echo("\n".join(summary(one.plan, one.path) for one in written))
         plans = [one.path for one in written]
     return launch.run(plans, options)
+
+
+@_command(
+    "install",
+    click.argument("what", metavar="NAME|RUN_FOLDER", type=A_PATH),
+    click.option("--webui", type=A_PATH, metavar="DIR", help="Stable Diffusion WebUI's own folder."),
+    click.option("--comfyui", type=A_PATH, metavar="DIR", help="ComfyUI's own folder."),
+    click.option("--force", is_flag=True, help="Replace other files of the same names."),
+)
+def install(what: Path, webui: Path | None, comfyui: Path | None, force: bool) -> None:
+    """Put a finished LoRA where a program looks for it.
+
+    NAME is a run's in output/. Says what was copied and how to call it.
+    """
+    from lorac import install as installing
+    from lorac.render import installed_text
+
+    folder = what if what.is_dir() else OUTPUT / what
+    done = installing.install(folder, webui=webui, comfyui=comfyui, force=force)
+    click.echo("\n".join(map(installed_text, done)))
+    for warning in (text for one in done for text in one.warnings):
+        click.echo(f"warning: {warning}", err=True)
 
 
 @_command("diff", click.argument("before", type=A_PATH), click.argument("after", type=A_PATH))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lorac.diff import Change
+from lorac.install import Installed
 from lorac.reference import Row
 from runtime import plan
 from runtime.errors import visible
@@ -142,6 +143,13 @@ def _part_lines(part: str, fields: Sequence[Row], width: int) -> list[str]:
 
 def _or_none(value: str | None) -> str:
     return "(none)" if value is None else value
+
+
+def installed_text(done: Installed) -> str:
+    """What was copied where, and how the LoRA is called."""
+    copied = f"copied {', '.join(done.copied)} to {done.folder}" if done.copied else ""
+    kept = f"{', '.join(done.kept)} already in {done.folder}" if done.kept else ""
+    return "\n".join(visible(line) for line in (copied, kept, f"call it: {done.call}") if line)
 
 
 # ------------------------------------------------------------------------------------------------------ table

@@ -47,7 +47,7 @@ def test_the_spec_in_the_readme_can_be_read(tmp_path: Path) -> None:
 
 def test_the_commands_in_the_readme_exist() -> None:
     named = set(re.findall(r"(?:^|`)lorac ([a-z]+)", README, re.MULTILINE))
-    assert {"plan", "run", "spec", "diff"} <= named <= set(cli.commands)
+    assert {"plan", "run", "spec", "diff", "install"} <= named <= set(cli.commands)
 
 
 @pytest.mark.parametrize("recipe", ["demo", "test"])

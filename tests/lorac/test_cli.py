@@ -14,6 +14,7 @@ import attrs
 import pytest
 
 from lorac import generate, launch
+from lorac import install as installing
 from runtime import plan
 from runtime.errors import InputError, Problem
 from tests.lorac.calling import Called, call
@@ -271,6 +272,55 @@ def test_spec_prints_one_part_or_all_and_the_same_as_json(lorac: Cli) -> None:
     )
     rows = json.loads(lorac("spec", "--json").out)
     assert {row["field"] for row in rows} > {"name", "base", "adapter.rank", "train.optimizer.eps"}
+
+
+# ---------------------------------------------------------------------------------------------------- install
+
+
+def test_install_takes_a_name_or_a_folder_and_says_how_to_call_it(
+    lorac: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def instead(folder: Path, **options: Any) -> list[installing.Installed]:
+        asked.append((folder, options))
+        done = installing.Installed(
+            folder=Path("ui/models/Lora"),
+            copied=("cats.json", "cats.safetensors"),
+            kept=("cats.preview.png",),
+            call="in the prompt: <lora:cats:0.8>",
+            warnings=("old/cats.pt has the same name",),
+        )
+        return [done]
+
+    monkeypatch.setattr(installing, "install", instead)
+    (tmp_path / "runs" / "cats").mkdir(parents=True)
+    assert lorac("install", "cats", "--webui", "ui") == Called(
+        0,
+        "copied cats.json, cats.safetensors to ui/models/Lora\n"
+        "cats.preview.png already in ui/models/Lora\n"
+        "call it: in the prompt: <lora:cats:0.8>\n",
+        "warning: old/cats.pt has the same name\n",
+    )
+    lorac("install", "runs/cats", "--comfyui", "c", "--force")
+    assert asked == [
+        (Path("output/cats"), {"webui": Path("ui"), "comfyui": None, "force": False}),
+        (Path("runs/cats"), {"webui": None, "comfyui": Path("c"), "force": True}),
+    ]
+
+
+def test_install_without_a_target_or_a_run_says_what_is_missing(lorac: Cli) -> None:
+    assert lorac("install", "cats") == Called(
+        2,
+        "",
+        "error: nothing says where to install it\nhint: lorac install NAME --webui DIR, or --comfyui DIR\n",
+    )
+    assert lorac("install", "cats", "--webui", "ui") == Called(
+        3,
+        "",
+        "error: output/cats: holds no finished LoRA\n"
+        "hint: give the folder of a finished run, such as output/NAME\n",
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- ending
