@@ -3,6 +3,7 @@
 A fake tensor has a shape and no values, so `.item()`, `bool(tensor)` and boolean indexing cannot be answered
 from it. Memory seldom depends on the answer; where it does, the answer that takes most is given:
 - a number is 1, a truth value is False ("is anything wrong?", "may this mask be skipped?": no);
+- a single uniform random number is 0.5, and what is computed from it alone is known ("drop this layer?");
 - `nonzero`, boolean indexing and `masked_select` choose every element.
 """
 
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._mode_utils import no_dispatch
 
 aten = torch.ops.aten
 
@@ -74,6 +77,14 @@ WITH_A_MASK: dict[Any, Callable[..., Any]] = {
     aten.index_put.default: _index_put,
     aten.index_put_.default: _index_put_,
 }
+
+
+def draw(func: Any, out: Any) -> None:
+    """Give a single uniform random number its mean, so that a choice made by it can be followed."""
+    if func is aten.rand.default and out.numel() == 1 and isinstance(out, FakeTensor):
+        with no_dispatch():
+            out.constant = torch.full(out.shape, 0.5, dtype=out.dtype)
+        out.fake_mode.fake_tensor_converter.add_constant_storage_mapping(out)
 
 
 def answer(func: Any, args: tuple[Any, ...]) -> Callable[..., Any] | None:

@@ -12,8 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import optimizer as optim
-from torch.overrides import TorchFunctionMode
 
 from lorac.estimate import attention
 from lorac.estimate.cuda import cublas_workspace
@@ -29,41 +28,33 @@ from lorac.estimate.cuda import cublas_workspace
 aten = torch.ops.aten
 
 
-class CudaKernels(TorchFunctionMode):
-    """While active, calls go to what CUDA would run on a card of compute `capability`."""
+class CudaKernels:
+    """While open, composite operators on CPU tensors go to what CUDA would run on a card of compute `capability`.
+
+    They are put into the dispatcher, where calls from Python, from C++ and from a recomputation all pass.
+    """
 
     def __init__(self, capability: tuple[int, int]) -> None:
-        super().__init__()
         self.capability = capability
-        self._instead: dict[Any, Callable[..., Any]] = {
-            F.scaled_dot_product_attention: self._attention,
-            F.rms_norm: _rms_norm,
-            torch.rms_norm: _rms_norm,
-            F.dropout: _dropout,
-            torch.dropout: _dropout,
-            F.softmax: _softmax,
-            torch.softmax: _softmax,
-            Tensor.softmax: _softmax,
-        }
-        self._patches = ExitStack()
         self._handles: set[bool] = set()
 
-    def __enter__(self) -> CudaKernels:
-        devices = lambda: ["cuda", "cpu"]  # noqa: E731
-        self._patches.enter_context(
-            mock.patch.object(optim, "_get_foreach_kernels_supported_devices", devices)
-        )
-        return super().__enter__()
-
-    def __exit__(self, *failure: Any) -> None:
-        self._patches.close()
-        super().__exit__(*failure)
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        instead = self._instead.get(func) if func.__class__ is not property else None
-        return (instead or func)(*args, **(kwargs or {}))
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        library = torch.library.Library("aten", "IMPL")
+        instead: dict[str, Callable[..., Any]] = {
+            "scaled_dot_product_attention": self._attention,
+            "rms_norm": _rms_norm,
+            "dropout": _dropout,
+            "softmax.int": _softmax,
+        }
+        for name, function in instead.items():
+            for key in ("AutogradCPU", "CPU"):
+                library.impl(name, function, key)
+        with mock.patch.object(optim, "_get_foreach_kernels_supported_devices", lambda: ["cuda", "cpu"]):
+            try:
+                yield
+            finally:
+                library._destroy()
 
     def scratch(self, func: Any, args: tuple[Any, ...], out: Any) -> tuple[int, ...]:
         """Bytes of the buffers that the kernel of `func` holds while it runs."""
@@ -96,6 +87,7 @@ class CudaKernels(TorchFunctionMode):
         attn_mask: Tensor | None = None,
         dropout_p: float = 0.0,
         is_causal: bool = False,
+        *,
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
@@ -189,20 +181,17 @@ def _rms_norm(
     return fused_rms_norm(input.contiguous(), weight, len(normalized_shape))[0]
 
 
-def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    if not training or p == 0:
-        return input
+def _dropout(input: Tensor, p: float, train: bool) -> Tensor:
+    if not train or p == 0:
+        return torch.ops.aten.alias(input)
     return torch.native_dropout(input, p, True)[0]
 
 
-def _softmax(
-    input: Tensor, dim: int, _stacklevel: int = 3, dtype: torch.dtype | None = None, **_: Any
-) -> Tensor:
-    if isinstance(_stacklevel, torch.dtype):  # torch.softmax(input, dim, dtype)
-        dtype = _stacklevel
-    if dtype is torch.float32 and input.dtype in (torch.float16, torch.bfloat16):
-        return aten._softmax(input, dim, True)
-    return torch.softmax(input, dim, dtype=dtype)
+def _softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    half = input.dtype in (torch.float16, torch.bfloat16)
+    if dtype is not torch.float32 or not half:
+        return aten._softmax(input if dtype is None else input.to(dtype), dim, False)
+    return aten._softmax(input, dim, True)
 
 
 def _convolution_scratch(func: Any, args: tuple[Any, ...], out: Any) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lorac.estimate.answers import answer
+from lorac.estimate.answers import answer, draw
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Block, Call, Kind, Pass, Trace
 
@@ -59,6 +59,8 @@ class Recorder(TorchDispatchMode):
             return func(*args)
         stand_in = answer(func, args) if self._fake else None
         out = func(*args, **kwargs) if stand_in is None else stand_in(*args, **kwargs)
+        if self._fake:
+            draw(func, out)
         made = list(_tensors(out))
         if not made:
             return out

@@ -50,7 +50,7 @@ def trace(
         stack.enter_context(_foreach_takes_fakes())
         recorder = Recorder(Owners(), fake=True, kernels=kernels)
         if kernels is not None:
-            stack.enter_context(kernels)
+            stack.enter_context(kernels.active())
         return _record(recorder, make, steps)
 
 
