@@ -72,6 +72,9 @@ UPRIGHT = {
 
 PROFILE_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
+PILLOW_LIMITS = ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY")
+"""Named in the errors of Pillow's PNG plugin: 1 MiB a chunk, 64 MiB in all."""
+
 REPLACE = "replace the file, or leave it out"
 
 # They name no file, and whatever matters is an error here.
@@ -146,7 +149,9 @@ def _decoded(data: bytes, where: str) -> Image.Image:
     picture.load()
     rgb = _flat(picture, where)
     turn = UPRIGHT.get(_orientation(picture))
-    return rgb if turn is None else rgb.transpose(turn)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    upright.info.clear()  # a stranger's texts stay in the file
+    return upright
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:
@@ -233,7 +238,7 @@ def _reason(error: Exception, data: bytes) -> str:
         return f"is truncated ({missing:,} bytes missing)"
     if "truncated" in text.lower():
         return "is truncated"
-    if "too large" in text.lower():
+    if any(limit in text for limit in PILLOW_LIMITS):
         return "has a text or colour-profile chunk that unpacks to more than it may"
     if isinstance(error, MemoryError):
         return "needs more memory to decode than there is"

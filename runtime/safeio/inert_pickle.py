@@ -26,7 +26,7 @@ from runtime.errors import InputError, Problem
 BYTES_LIMIT = 16 * 2**20
 """Of a pickle at most, which holds no weights: some 150 for each tensor."""
 
-OPCODES_LIMIT = 2_000_000
+OPCODES_LIMIT = 1_000_000
 """At most: some 35 for each tensor."""
 
 MEMO_LIMIT = 2**32

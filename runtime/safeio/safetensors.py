@@ -70,7 +70,7 @@ def header_of(file: io.BufferedReader, where: str) -> Header:
         raise _bad(where, "is not a safetensors file: its header does not start with `{`")
     entries = strict_json.loads(text, f"{where}: header", limit=MAX_HEADER)
     metadata = _metadata(entries.pop("__metadata__", {}), where)
-    spans = {name: _span(name, entry, size, where) for name, entry in entries.items()}
+    spans = {name: _span(name, entry, where) for name, entry in entries.items()}
     spans = dict(sorted(spans.items(), key=lambda item: item[1]))
     _check_layout(spans, size - body, size, where)
     tensors = {
@@ -175,7 +175,7 @@ def _metadata(value: Any, where: str) -> dict[str, str]:
     return value
 
 
-def _span(name: str, entry: Any, size: int, where: str) -> tuple[int, int]:
+def _span(name: str, entry: Any, where: str) -> tuple[int, int]:
     """One tensor's claims, each checked by itself: types, dtype, and that the shape makes up its bytes."""
     tensor = f"tensor {shortened(name)}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
@@ -187,12 +187,12 @@ def _span(name: str, entry: Any, size: int, where: str) -> tuple[int, int]:
         raise _bad(where, f"{tensor} has a shape that is not a list of sizes")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _bad(where, f"{tensor} has data_offsets that are not a start and an end")
-    bits = element_count(shape, size * 8) * BITS[dtype]
-    if bits != 8 * (offsets[1] - offsets[0]):
-        claim = f"{dtype} {shown_shape(shape)} needs {math.ceil(bits / 8):,} bytes"
-        if bits > 8 * size:
-            claim = f"{dtype} {shown_shape(shape)} needs more bytes than the file has"
-        raise _bad(where, f"{tensor}: {claim}, its data_offsets span {offsets[1] - offsets[0]:,}")
+    span = offsets[1] - offsets[0]
+    bits = element_count(shape, 8 * span) * BITS[dtype]
+    if bits != 8 * span:
+        needs = f"{math.ceil(bits / 8):,} bytes" if bits <= 64 * span else "more"
+        what = f"{tensor}: {dtype} {shown_shape(shape)} needs {needs}, its data_offsets span {span:,}"
+        raise _bad(where, what)
     return offsets[0], offsets[1]
 
 

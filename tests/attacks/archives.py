@@ -5,8 +5,13 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
+from pathlib import Path
 
 from tests.attacks.payloads import call, name, text, values
+
+ONES = 0xFFFFFFFF
+"""Where a number is too large for 32 bits and stands elsewhere."""
 
 PROTOCOL = b"\x80\x04"
 WEIGHTS = struct.pack("<4f", 1, 2, 3, 4)
@@ -72,3 +77,28 @@ def legacy(
     heads = [integer(0x1950A86A20F9469CFC6C), integer(1001), system, value]
     order = b"](" + b"".join(map(text, keys)) + b"e"
     return b"".join(b"\x80\x02" + part + b"." for part in [*heads, order]) + storages
+
+
+def write_zip64(path: Path, members: dict[str, bytes | int]) -> None:
+    """An archive whose sizes and offsets are 64-bit; a number in place of bytes is a hole of that length."""
+    directory = b""
+    with path.open("wb") as file:
+        for member, content in members.items():
+            data = b"" if isinstance(content, int) else content
+            size = content if isinstance(content, int) else len(content)
+            key, offset, crc = member.encode(), file.tell(), zlib.crc32(data)
+            extra = struct.pack("<2H2Q", 1, 16, size, size)
+            sizes = (crc, ONES, ONES, len(key), len(extra))
+            file.write(struct.pack("<4s5H3L2H", b"PK\x03\x04", 45, 0, 0, 0, 0, *sizes))
+            file.write(key + extra + data)
+            file.seek(size - len(data), 1)
+            extra = struct.pack("<2H3Q", 1, 24, size, size, offset)
+            sizes = (crc, ONES, ONES, len(key), len(extra))
+            directory += struct.pack("<4s6H3L2H", b"PK\x01\x02", 45, 45, 0, 0, 0, 0, *sizes)
+            directory += struct.pack("<3H2L", 0, 0, 0, 0, ONES) + key + extra
+        end = (len(members), len(members), len(directory), file.tell())
+        file.write(directory)
+        end_at = file.tell()
+        file.write(struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, *end))
+        file.write(struct.pack("<4sLQL", b"PK\x06\x07", 0, end_at, 1))
+        file.write(struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, *end[:2], ONES, ONES, 0))

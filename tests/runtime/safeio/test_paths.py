@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import InputError, PlanError
@@ -105,6 +105,7 @@ def test_a_name_that_cannot_be_written_down_is_refused() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_inside_or_refused(text: str) -> None:
     root = Path.cwd().resolve()

@@ -222,7 +222,7 @@ def test_a_file_cut_short_after_it_was_opened_is_an_error_and_not_a_crash() -> N
 VALID = safetensors.serialise({"a": torch.ones(2, 2), "b": torch.ones(3, dtype=torch.int64)}, {"k": "v"})
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300) | st.binary(max_size=100).map(lambda tail: VALID[:60] + tail))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     Path("any.safetensors").write_bytes(data)
@@ -234,7 +234,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         assert all(info.start <= len(data) for info in header.tensors.values())
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(0, len(VALID) - 1), st.integers(0, 255))
 def test_any_changed_byte_leaves_a_file_that_is_whole_or_refused(at: int, value: int) -> None:
     Path("any.safetensors").write_bytes(VALID[:at] + bytes([value]) + VALID[at + 1 :])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import InputError, PlanError
@@ -25,11 +25,13 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values)
 def test_what_is_written_reads_back_equal(value: Any) -> None:
     assert strict_json.loads(strict_json.canonical(value), "x") == value
 
 
+@settings(deadline=None)
 @given(values)
 def test_what_is_written_is_a_fixed_point(value: Any) -> None:
     text = strict_json.canonical(value)
@@ -37,6 +39,7 @@ def test_what_is_written_is_a_fixed_point(value: Any) -> None:
     assert strict_json.canonical(strict_json.loads(text, "x")) == text
 
 
+@settings(deadline=None)
 @given(st.dictionaries(texts, numbers), st.randoms(use_true_random=False))
 def test_the_text_does_not_depend_on_the_order_of_keys(value: dict[str, Any], random: Any) -> None:
     items = list(value.items())
@@ -45,6 +48,7 @@ def test_the_text_does_not_depend_on_the_order_of_keys(value: dict[str, Any], ra
     assert strict_json.canonical(dict(items)) == strict_json.canonical(value)
 
 
+@settings(deadline=None)
 @given(st.binary() | st.text())
 def test_any_text_is_read_or_refused(text: str | bytes) -> None:
     try:
@@ -53,6 +57,7 @@ def test_any_text_is_read_or_refused(text: str | bytes) -> None:
         assert error.lines()[0].startswith("error: x")
 
 
+@settings(deadline=None)
 @given(values)
 def test_no_control_character_is_left_to_reach_a_terminal(value: Any) -> None:
     text = strict_json.canonical(value).replace("\n", "")
