@@ -15,7 +15,7 @@ import torch
 
 from lorac import spec
 from lorac.agree import batch_choices
-from lorac.data_lock import assume_images, lock_images
+from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
 from runtime import plan
 from runtime.errors import InputError, Problem, SpecError
@@ -29,6 +29,9 @@ PACKAGES = ("torch", "diffusers", "transformers", "peft")
 """Whose versions can change the trained bytes."""
 
 ASSUMED_PICTURES = 100
+
+MOST_CUT = 0.5
+"""Share of captions that may be longer than the text encoder takes; above it, the plan is refused."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,7 +53,9 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     base_path, data_path = folder / experiment.base.path, folder / experiment.data.path
     base, base_name, base_locked = _base(experiment, base_path, unlocked)
     architecture = family(base.family)
-    data, data_locked = _data(experiment, data_path, architecture, folder, unlocked)
+    data, notes, data_locked = _data(experiment, data_path, architecture, folder, unlocked)
+    if base_locked and data_locked:
+        notes += _long_captions(data, architecture, base_path, base)
     adapter = _adapter(experiment, architecture, base)
     program = plan.Program(
         locked=base_locked and data_locked,
@@ -74,7 +79,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         program=program,
         outputs=_outputs(experiment, places, base_name, [_place(folder / r, root) for r in experiment.samples.references]),
         card=card,
-        decisions=_decisions(experiment, program, card),
+        decisions=_decisions(experiment, program, card) + notes,
     )
 
 
@@ -112,12 +117,31 @@ def _predicting(base: plan.Base, wanted: spec.Base) -> plan.Base:
 
 def _data(
     experiment: spec.Experiment, path: Path, of: Family, folder: Path, unlocked: bool
-) -> tuple[plan.Images, bool]:
-    if path.exists() or not unlocked:
-        return lock_images(experiment.data, path, of.GRID, cache=cache_folder(), spec_folder=folder), True
-    expected = experiment.data.expected_images
-    count = expected if isinstance(expected, int) else ASSUMED_PICTURES
-    return assume_images(experiment.data, of.GRID, count), False
+) -> tuple[plan.Images, tuple[plan.Decision, ...], bool]:
+    if not path.exists() and unlocked:
+        expected = experiment.data.expected_images
+        count = expected if isinstance(expected, int) else ASSUMED_PICTURES
+        return assume_images(experiment.data, of.GRID, count), (), False
+    found = lock(experiment.data, path, of.GRID, cache=cache_folder(), spec_folder=folder)
+    skipped = [plan.Decision(field="skipped", value=p.where, reason=p.what) for p in found.skipped]
+    notes = [plan.Decision(field="note", value="data", reason=note) for note in found.notes]
+    return found.images, (*skipped, *notes), True
+
+
+def _long_captions(
+    data: plan.Images, of: Family, path: Path, base: plan.Base
+) -> tuple[plan.Decision, ...]:
+    """What of the captions the text encoder will not see. Raises InputError where that is most of them."""
+    counts = of.caption_tokens(of.load_tokenizers(path, base), [item.caption for item in data.items])
+    cut = [(item, count) for item, count in zip(data.items, counts, strict=True) if count > of.CAPTION_TOKENS]
+    if not cut:
+        return ()
+    item, count = max(cut, key=lambda pair: (pair[1], pair[0].path))
+    said = f"{len(cut)} of {len(data.items)} captions are longer than {of.CAPTION_TOKENS} tokens"
+    if len(cut) > MOST_CUT * len(data.items):
+        hint = "shorten the captions: what comes after is never seen"
+        raise InputError(Problem(item.path, f"{said}; the longest has {count}", hint))
+    return (plan.Decision(field="captions cut", value=str(len(cut)), reason=f"{said}: {item.path} has {count}"),)
 
 
 def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.Adapter:

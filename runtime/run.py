@@ -54,7 +54,7 @@ def run(of: plan.Plan, options: Options) -> Path:
         architecture = family(program.base.family)
         modules, tokenizers = load(architecture, program, where, device)
         log.info(f"Loaded base model from {outputs.places.base} ({architecture.TITLE})")
-        encoded = encode(architecture, modules, tokenizers, program, where.data, where.cache)
+        encoded = encode(architecture, modules, tokenizers, program, where.data, where.cache, encoding())
         trainee = adapt(architecture, modules, program)
         state = begin(of, trainee, where.output / "checkpoints")
         studio = Studio(family=architecture, modules=modules, tokenizers=tokenizers, program=program)
@@ -90,6 +90,20 @@ def load(of: Family, program: plan.Program, where: Where, device: torch.device) 
         dtype = DTYPES[program.compute.dtype] if name in trained else torch.float32
         modules[name] = of.load(where.base, program.base, name, dtype).to(device)
     return modules, of.load_tokenizers(where.base, program.base)
+
+
+def encoding() -> Callable[[str, int, int], None]:
+    """A bar for each kind of thing that is encoded, made when the first of it is done."""
+    bars: dict[str, log.Bar] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = log.Bar(f"encoding {what}", total).__enter__()
+        bars[what].step(done - bars[what].done)
+        if done == total:
+            bars[what].__exit__(None, None, None)
+
+    return tell
 
 
 def adapt(of: Family, modules: Modules, program: plan.Program) -> train_step.Trainee:

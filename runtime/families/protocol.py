@@ -35,6 +35,8 @@ class Family(Protocol):
     VAE: str
     GRID: int
     """Picture sides are multiples of this many pixels."""
+    CAPTION_TOKENS: int
+    """Tokens of a caption that the text encoder takes, begin and end included."""
 
     def recognise(self, shapes: Shapes) -> bool:
         """Whether tensors of these names and shapes are this family's, in its original single-file layout."""
@@ -68,6 +70,9 @@ class Family(Protocol):
 
     def tokenize(self, tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
         """Token ids as the text encoders take them."""
+
+    def caption_tokens(self, tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
+        """How many tokens each caption really has, begin and end included."""
 
     def encode_text(self, modules: Modules, tokens: Batch) -> Batch:
         """What the denoiser takes of a caption, from token ids."""

@@ -27,6 +27,7 @@ DENOISER = "unet"
 TEXT_ENCODERS = ("text_encoder",)
 VAE = "vae"
 GRID = 64
+CAPTION_TOKENS = 77
 
 # What SD 1.x fixes and a single file cannot say: configs/stable-diffusion/v1-inference.yaml of CompVis.
 UNET_FIXED = {"attention_head_dim": 8, "norm_num_groups": 32, "sample_size": 64}
@@ -217,6 +218,11 @@ def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
         return_tensors="pt",
     ).input_ids
     return {"tokens": ids}
+
+
+def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
+    tokenizer = tokenizers["text_encoder"]
+    return [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
 
 
 def encode_text(modules: Modules, tokens: Batch) -> Batch:
