@@ -36,7 +36,7 @@ class Consumer:
     takes_diffusers_file: bool = False
 
 
-SD1 = (
+CONSUMERS = (
     Consumer(
         name="Stable Diffusion WebUI (AUTOMATIC1111)",
         folder="models/Lora",
@@ -86,8 +86,8 @@ SD1 = (
     ),
 )
 
-BY_ARCHITECTURE = {"stable-diffusion-v1/lora": SD1}
-"""ModelSpec's architecture -> who takes it. For one that is not here, nothing is claimed."""
+CHECKED = {"stable-diffusion-v1/lora"}
+"""ModelSpec's architectures for which the above was established. Of others nothing is claimed."""
 
 
 def verdicts(
@@ -99,17 +99,20 @@ def verdicts(
     return tuple(
         Verdict(
             consumer=consumer.name,
-            loads=consumer.unusual if unusual else "loads",
-            reason=_reason(consumer, unusual).format(**words),
+            loads=loads,
+            reason=reason.format(**words),
             file=diffusers.FILE if consumer.takes_diffusers_file else file,
             folder=consumer.folder,
             call=consumer.call.format(**words),
         )
-        for consumer in BY_ARCHITECTURE.get(architecture, ())
+        for consumer in CONSUMERS
+        for loads, reason in [_judged(consumer, architecture, unusual)]
     )
 
 
-def _reason(consumer: Consumer, unusual: str) -> str:
+def _judged(consumer: Consumer, architecture: str, unusual: str) -> tuple[Loads, str]:
+    if architecture not in CHECKED:
+        return "not checked", f"nobody has tried it with {architecture or 'this family'}"
     if unusual and consumer.unusual != "loads":
-        return consumer.unusual_reason
-    return f"takes every key ({consumer.checked})"
+        return consumer.unusual, consumer.unusual_reason
+    return "loads", f"takes every key ({consumer.checked})"

@@ -6,8 +6,11 @@ The manifest is never called NAME.json: WebUI would take it for its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+
+import attrs
 
 from runtime.export import consumers, diffusers
 from runtime.export.manifest import FORMAT, Again, Facts, File, Hashes, Made, Manifest, Role, Usage
@@ -83,7 +86,7 @@ def manifest(
             example,
             outputs.preferred_weight,
         ),
-        run=facts,
+        run=_recorded(facts),
         again=Again(
             command="lorac run plan.json",
             plan_hash=plan.plan_hash,
@@ -93,6 +96,14 @@ def manifest(
             versions=program.versions,
         ),
     )
+
+
+def _recorded(facts: Facts) -> Facts:
+    """The facts as JSON can hold them: a measurement that failed must not cost the LoRA."""
+    lost = [name for name, value in facts.metrics.items() if not math.isfinite(value)]
+    kept = {name: value for name, value in facts.metrics.items() if name not in lost}
+    notes = (*facts.notes, *(f"{name} is not a finite number" for name in lost))
+    return attrs.evolve(facts, metrics=kept, notes=notes)
 
 
 def _hashes(path: Path, legacy: str) -> Hashes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -40,6 +41,11 @@ def test_every_value_is_text_and_tables_are_json_objects(found: dict[str, str]) 
     assert all(type(value) is str for value in found.values())
     assert {key for key, value in found.items() if value.startswith("{")} == JSON_OBJECTS
     assert all(isinstance(json.loads(found[key]), dict) for key in JSON_OBJECTS)
+
+
+def test_only_these_kinds_of_keys_are_written(found: dict[str, str]) -> None:
+    """A `lora_adapter_metadata` beside alphas would make diffusers raise (facts/outputs.md rule 12)."""
+    assert {re.split(r"[_.]", key)[0] for key in found} == {"ss", "sshs", "modelspec", "lorac"}
 
 
 def test_what_webui_and_kohya_s_tools_read(found: dict[str, str], plan: Plan) -> None:

@@ -84,6 +84,16 @@ def test_the_manifest_reads_back_and_tells_the_truth(
     }
 
 
+def test_a_metric_that_is_not_finite_is_noted_and_costs_nothing(
+    tmp_path: Path, trained: cases.Trained, plan: Plan
+) -> None:
+    facts = cases.facts(metrics={"style": float("nan"), "clip": 0.5}, notes=("one",))
+
+    run = write.export(tmp_path, trained, plan, facts, []).run
+
+    assert (run.metrics, run.notes) == ({"clip": 0.5}, ("one", "style is not a finite number"))
+
+
 def test_the_sidecar_is_what_webui_edits(tmp_path: Path, trained: cases.Trained, plan: Plan) -> None:
     export(tmp_path, trained, plan)
 

@@ -1,0 +1,59 @@
+"""What the manifest claims of consumers."""
+
+from __future__ import annotations
+
+from runtime.export import consumers
+
+SD1 = "stable-diffusion-v1/lora"
+
+
+def claims(architecture: str, *prefixes: str) -> dict[str, tuple[str, str]]:
+    found = consumers.verdicts(architecture, prefixes, "x.safetensors", "<lora:x:0.8>", 0.8)
+    return {verdict.consumer: (verdict.loads, verdict.reason) for verdict in found}
+
+
+def test_usual_keys_load_everywhere() -> None:
+    found = claims(
+        SD1, "lora_unet_mid_block_attentions_0_proj_in", "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    )
+
+    assert len(found) == 7
+    assert {loads for loads, _ in found.values()} == {"loads"}
+
+
+def test_an_unusual_key_is_named_to_those_who_do_not_take_it() -> None:
+    found = claims(SD1, "lora_unet_mid_block_attentions_0_proj_in", "lora_unet_conv_in")
+
+    assert {name: claim for name, claim in found.items() if claim[0] != "loads"} == {
+        "sd-webui-additional-networks": (
+            "refuses",
+            "it refuses a file with a key that it does not know, such as lora_unet_conv_in",
+        ),
+        "sd-scripts (kohya)": (
+            "partial",
+            "it leaves out keys that it does not know, such as lora_unet_conv_in",
+        ),
+    }
+
+
+def test_nothing_is_claimed_of_a_family_that_nobody_tried() -> None:
+    assert set(claims("flux-1-dev/lora", "x").values()) == {
+        ("not checked", "nobody has tried it with flux-1-dev/lora")
+    }
+
+
+def test_each_says_where_it_wants_the_file_and_how_it_is_called() -> None:
+    found = consumers.verdicts(SD1, [], "x.safetensors", "<lora:x:0.8> {braces}", 0.8)
+
+    assert {(verdict.folder, verdict.file, verdict.call) for verdict in found} == {
+        ("models/Lora", "x.safetensors", "in the prompt: <lora:x:0.8> {braces}"),
+        (
+            "extensions/sd-webui-additional-networks/models/lora",
+            "x.safetensors",
+            "in the extension's panel, weight 0.8",
+        ),
+        ("models/loras", "x.safetensors", "node Load LoRA, strength 0.8"),
+        ("", "pytorch_lora_weights.safetensors", "pipe.load_lora_weights(FOLDER)"),
+        ("", "x.safetensors", "--network_weights x.safetensors"),
+        ("", "x.safetensors", "--lora-model-dir FOLDER, in the prompt: <lora:x:0.8> {braces}"),
+    }
