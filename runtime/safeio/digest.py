@@ -6,6 +6,7 @@ whether a run may start (`lorac run`, `lorac verify`) calls `sha256_files` and n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from runtime.errors import InputError, Problem
+from runtime.errors import InputError, MachineError, Problem
 from runtime.safeio import strict_json
 from runtime.safeio.atomic import write_text
 from runtime.safeio.paths import display, open_file
@@ -49,14 +50,15 @@ class DigestCache:
     """Digests remembered in `folder/digests.jsonl`: one JSON object a line, the last one for a path counts.
 
     A digest is taken as known while the file's size, inode and times of change are the same. Damaged lines
-    count for nothing. Several processes may append at once.
+    count for nothing; a cache that cannot be written is done without. Several processes may append at once.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / "digests.jsonl"
         self._known, lines = _load(self.path)
         if lines > 2 * len(self._known) + 1000:
-            write_text(self.path, "".join(_line(*item) for item in self._known.items()))
+            with contextlib.suppress(MachineError):
+                write_text(self.path, "".join(_line(*item) for item in self._known.items()))
 
     def sha256_file(self, path: str | os.PathLike[str]) -> Digest:
         """As the function of this name, reading the file only if it changed. Raises InputError."""
@@ -78,7 +80,8 @@ class DigestCache:
 
         digests = _all_of([Path(path) for path in paths], digest)
         self._known.update(new)
-        self._append("".join(_line(*item) for item in new.items()))
+        with contextlib.suppress(OSError):
+            self._append("".join(_line(*item) for item in new.items()))
         return digests
 
     def _append(self, lines: str) -> None:

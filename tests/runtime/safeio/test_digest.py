@@ -136,3 +136,10 @@ def test_a_cache_that_has_grown_is_written_anew(settled: None, reads: list[str])
 
     assert file.read_bytes().count(b"\n") == 1
     assert reads == ["a"]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(settled: None) -> None:
+    path = old_file("a", b"1")
+    Path("cache").write_bytes(b"a file where the folder should be")
+
+    assert digest.DigestCache("cache").sha256_file(path) == hashlib.sha256(b"1").hexdigest()
