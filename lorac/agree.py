@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lorac.parts import Auto, reads, rule_of
+from runtime import names
 
 if TYPE_CHECKING:
     from lorac.spec import Experiment, Fit, Images, LoRA, Samples, Train
 
 Disagreement = tuple[object, str, str, str]
-
-WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-"""Device names: no file of that name can be made on Windows, whatever its suffix."""
 
 
 @reads("resolution", "min_bucket", "max_bucket")
@@ -69,10 +67,9 @@ def warmup_ends(train: Train) -> Iterator[Disagreement]:
 
 @reads("name")
 def name_makes_a_file(experiment: Experiment) -> Iterator[Disagreement]:
-    """The name is no device's on Windows."""
-    if WINDOWS_NAMES.fullmatch(experiment.name):
-        what = f"must not be a device's name on Windows, got text {experiment.name!r}"
-        yield experiment, "name", what, "choose another name"
+    """The name can be a file's, and a LoRA's in a prompt."""
+    if fault := names.wrong(experiment.name):
+        yield experiment, "name", f"{fault}, got {experiment.name!r}", "choose another name"
 
 
 @reads("prompts", "references")

@@ -77,7 +77,9 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     return Resolved(
         experiment=experiment,
         program=program,
-        outputs=_outputs(experiment, places, base_name, [_place(folder / r, root) for r in experiment.samples.references]),
+        outputs=_outputs(
+            experiment, places, base_name, [_place(folder / r, root) for r in experiment.samples.references]
+        ),
         card=card,
         decisions=_decisions(experiment, program, card) + notes,
     )
@@ -128,9 +130,7 @@ def _data(
     return found.images, (*skipped, *notes), True
 
 
-def _long_captions(
-    data: plan.Images, of: Family, path: Path, base: plan.Base
-) -> tuple[plan.Decision, ...]:
+def _long_captions(data: plan.Images, of: Family, path: Path, base: plan.Base) -> tuple[plan.Decision, ...]:
     """What of the captions the text encoder will not see. Raises InputError where that is most of them."""
     counts = of.caption_tokens(of.load_tokenizers(path, base), [item.caption for item in data.items])
     cut = [(item, count) for item, count in zip(data.items, counts, strict=True) if count > of.CAPTION_TOKENS]
@@ -141,7 +141,9 @@ def _long_captions(
     if len(cut) > MOST_CUT * len(data.items):
         hint = "shorten the captions: what comes after is never seen"
         raise InputError(Problem(item.path, f"{said}; the longest has {count}", hint))
-    return (plan.Decision(field="captions cut", value=str(len(cut)), reason=f"{said}: {item.path} has {count}"),)
+    return (
+        plan.Decision(field="captions cut", value=str(len(cut)), reason=f"{said}: {item.path} has {count}"),
+    )
 
 
 def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.Adapter:

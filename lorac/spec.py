@@ -291,7 +291,9 @@ class Samples:
     )
     weight: float = setting(number(ge=0, le=2), "Weight of the LoRA while drawing.", default=1.0)
     references: tuple[str, ...] = setting(
-        text(many=True), "Pictures that the contact sheet shows beside the samples: one a prompt, or none.", default=()
+        text(many=True),
+        "Pictures that the contact sheet shows beside the samples: one a prompt, or none.",
+        default=(),
     )
     width: int | Auto = setting(_side, "Auto() is the data's resolution.", default=Auto())
     height: int | Auto = setting(_side, "Auto() is the data's resolution.", default=Auto())

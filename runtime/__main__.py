@@ -30,13 +30,17 @@ def carry_out(options: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m runtime", description="Carry out a lorac plan.", allow_abbrev=False)
+    made = argparse.ArgumentParser(
+        prog="python -m runtime", description="Carry out a lorac plan.", allow_abbrev=False
+    )
     made.add_argument("plan", type=Path, help="plan.json")
     made.add_argument("--base", type=Path, help="where the base is, if not where it was planned")
     made.add_argument("--data", type=Path, help="where the data is, if not where it was planned")
     made.add_argument("--output", type=Path, help="where to write, if not where the plan says")
     made.add_argument("--log", type=Path, help="where TensorBoard's files go")
-    made.add_argument("--accept-versions", action="store_true", help="run with other package versions than planned")
+    made.add_argument(
+        "--accept-versions", action="store_true", help="run with other package versions than planned"
+    )
     made.add_argument("--debug", action="store_true", help="show tracebacks")
     return made
 
@@ -49,7 +53,9 @@ def places(of: plan.Plan, options: argparse.Namespace) -> Where:
         place = getattr(named, field)
         if getattr(options, field) is None and not plan.is_inner(place):
             hint = f"if you want that, say so: --{field} {place}"
-            problems.append(Problem(f"outputs.places.{field}", f"is outside the folder you run in: {place}", hint))
+            problems.append(
+                Problem(f"outputs.places.{field}", f"is outside the folder you run in: {place}", hint)
+            )
     if problems:
         raise PlanError(problems)
     output = options.output or Path(named.output)

@@ -25,12 +25,18 @@ DONE = "DONE.json"
 
 @attrs.frozen(kw_only=True)
 class State:
-    """What is known at a step besides tensors. `micro_batch` is what the run had stepped down to."""
+    """What is known at a step besides tensors.
+
+    `micro_batch` is what the run had stepped down to; `notes` say what did not go as planned; `started_at` is
+    ISO 8601, UTC.
+    """
 
     step: int
     micro_batch: int
     seconds: float
     losses: tuple[float, ...]
+    notes: tuple[str, ...]
+    started_at: str
 
 
 def folder(root: Path, step: int) -> Path:
@@ -86,7 +92,7 @@ def _verified(path: Path, plan_hash: str) -> State:
         if not (path / name).is_file() or digest.sha256_file(path / name) != sha256:
             raise PlanError(Problem(f"{path.name}/{name}", "is missing or damaged"))
     state = receipt["state"]
-    return State(**{**state, "losses": tuple(state["losses"])})
+    return State(**{**state, "losses": tuple(state["losses"]), "notes": tuple(state["notes"])})
 
 
 def restore(path: Path, of: Trainee) -> None:

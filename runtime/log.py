@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from runtime.errors import visible
 from runtime.human import clock, size
@@ -84,12 +84,13 @@ class Bar:
         if CONSOLE.is_terminal:
             self.progress = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=None),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(compact=True),
                 console=CONSOLE,
+                expand=True,  # the bar takes what the words leave: at 80 columns they all have room
             )
             self.task = self.progress.add_task(what, total=total, completed=done, note="")
 

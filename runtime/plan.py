@@ -18,6 +18,7 @@ import attrs
 import cattrs
 from cattrs.preconf.json import make_converter
 
+from runtime import names
 from runtime.errors import PlanError, Problem
 from runtime.safeio import atomic, strict_json
 
@@ -340,7 +341,9 @@ def read(path: Path) -> Plan:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(Problem(str(path), f"cannot be read: {error}", "give the path of a plan.json")) from None
+        raise PlanError(
+            Problem(str(path), f"cannot be read: {error}", "give the path of a plan.json")
+        ) from None
     return loads(text, str(path))
 
 
@@ -357,9 +360,14 @@ def wrongs(plan: Plan) -> list[str]:
     """What a plan of the right shape still may not say."""
     train, data, adapter, outputs = plan.program.train, plan.program.data, plan.program.adapter, plan.outputs
     found = []
+    if name_fault := names.wrong(outputs.name):
+        found.append(f"outputs.name {name_fault}, got {outputs.name!r}")
     if hash_program(plan.program) != plan.plan_hash:
         found.append("plan_hash does not match the program: the plan was edited or damaged")
-    points = [(train.micro_batch, train.accumulation), *((f.micro_batch, f.accumulation) for f in train.fallbacks)]
+    points = [
+        (train.micro_batch, train.accumulation),
+        *((f.micro_batch, f.accumulation) for f in train.fallbacks),
+    ]
     for micro, accumulation in points:
         product = micro * accumulation * train.processes
         if product != train.effective_batch:
@@ -395,4 +403,9 @@ def wrongs(plan: Plan) -> list[str]:
 def is_inner(path: str) -> bool:
     """Whether a POSIX path is relative, without `..`, a drive or a backslash."""
     parts = path.split("/")
-    return bool(path) and not path.startswith("/") and not {"..", ".", ""} & set(parts) and not {"\\", "\0", ":"} & set(path)
+    return (
+        bool(path)
+        and not path.startswith("/")
+        and not {"..", ".", ""} & set(parts)
+        and not {"\\", "\0", ":"} & set(path)
+    )

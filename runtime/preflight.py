@@ -73,7 +73,9 @@ def _machine(program: plan.Program, accept_versions: bool) -> None:
         here = public_version(name)
         if here != wanted and not accept_versions:
             hint = "install the plan's versions, plan again, or give --accept-versions"
-            problems.append(Problem(name, f"version {here} is installed, the plan was made with {wanted}", hint))
+            problems.append(
+                Problem(name, f"version {here} is installed, the plan was made with {wanted}", hint)
+            )
     if problems:
         raise MachineError(problems)
 

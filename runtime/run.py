@@ -8,23 +8,25 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
+from PIL.Image import Image
 
 from runtime import checkpoint, export, log, plan, preflight, sheet
 from runtime import step as train_step
 from runtime.adapters import method
-from runtime.data.cache import Encoded, encode
+from runtime.data.cache import encode
 from runtime.errors import MachineError, PlanError, Problem
 from runtime.families import family
 from runtime.families.protocol import Family, Modules
 from runtime.preflight import Where
 from runtime.safeio import images
 from runtime.sampling import Studio, save_png
-from runtime.train import Run, train
+from runtime.train import Run, peak_memory, train
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -81,7 +83,9 @@ def run(of: plan.Plan, options: Options) -> Path:
     return where.output
 
 
-def load(of: Family, program: plan.Program, where: Where, device: torch.device) -> tuple[Modules, dict[str, Any]]:
+def load(
+    of: Family, program: plan.Program, where: Where, device: torch.device
+) -> tuple[Modules, dict[str, Any]]:
     """Every component: the denoiser in the plan's dtype, what only encodes and decodes in float32."""
     components = [of.DENOISER, *of.TEXT_ENCODERS, of.VAE]
     trained = {of.DENOISER, *program.adapter.targets}
@@ -128,7 +132,8 @@ def begin(of: plan.Plan, trainee: train_step.Trainee, checkpoints: Path) -> chec
     found = checkpoint.newest(checkpoints, of.plan_hash)
     if found is None:
         micro = of.program.train.micro_batch
-        return checkpoint.State(step=0, micro_batch=micro, seconds=0.0, losses=())
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return checkpoint.State(step=0, micro_batch=micro, seconds=0.0, losses=(), notes=(), started_at=now)
     path, state = found
     checkpoint.restore(path, trainee)
     log.info(f"Resuming from {path.name}")
@@ -169,25 +174,39 @@ def draw_samples(studio: Studio, of: plan.Plan, where: Where, metrics: log.Metri
         metrics.picture(step, f"sample/{place:02}", picture)
 
 
-def finish(job: Run, studio: Studio, where: Where) -> None:
-    """Draw the last samples, write every output, and leave nothing half done."""
-    of, samples = job.plan, job.plan.outputs.samples
-    weight = of.outputs.preferred_weight
-    previews = studio.draw(samples, weight) if samples.prompts else []
-    plain = studio.draw(samples, 0.0) if samples.prompts else []
+def last_samples(studio: Studio, of: plan.Plan, where: Where) -> list[Image]:
+    """The pictures at the LoRA's preferred weight, and a sheet of them beside the base's and the references."""
+    samples, weight = of.outputs.samples, of.outputs.preferred_weight
+    if not samples.prompts:
+        return []
+    try:
+        previews = studio.draw(samples, weight)
+        columns = {"base": studio.draw(samples, 0.0), f"LoRA {weight:g}": previews}
+        if samples.references:
+            columns["reference"] = [images.open_picture(Path(place)) for place in samples.references]
+    except Exception as error:  # a picture is never worth a run: the LoRA is written all the same
+        log.warn(f"no final samples: {type(error).__name__}: {error}")
+        return []
     for place, picture in enumerate(previews):
         save_png(picture, where.output / "samples" / f"final-{place:02}.png")
-    if previews:
-        titles = {"base": plain, f"LoRA {weight:g}": previews}
-        if samples.references:
-            titles["reference"] = [images.open_picture(Path(place)) for place in samples.references]
-        save_png(sheet.sheet(samples.prompts, titles), where.output / "sheet.png")
-        log.info(f"Contact sheet: {of.outputs.places.output}/sheet.png")
+    save_png(sheet.sheet(samples.prompts, columns), where.output / "sheet.png")
+    log.info(f"Contact sheet: {of.outputs.places.output}/sheet.png")
+    return previews
+
+
+def finish(job: Run, studio: Studio, where: Where) -> None:
+    """Draw the last samples, write every output, and leave nothing half done."""
+    of = job.plan
+    previews = last_samples(studio, of, where)
     facts = export.Facts(
         steps=job.state.step,
         seconds=job.state.seconds,
         loss=sum(job.state.losses) / len(job.state.losses),
         micro_batch=job.state.micro_batch,
+        device=device_name(of.program.compute),
+        peak_bytes=peak_memory(),
+        notes=job.state.notes,
+        started_at=job.state.started_at,
     )
     manifest = export.export(where.output, factors(job.trainee), of, facts, previews)
     for file in manifest.files:

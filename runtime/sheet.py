@@ -22,9 +22,13 @@ def sheet(rows: Sequence[str], columns: Mapping[str, Sequence[Image.Image]]) -> 
         left = LABEL + place * (CELL + GAP)
         pen.text((left, 8), title, fill="black", font=font)
         for row, picture in enumerate(pictures):
-            page.paste(picture.resize((CELL, CELL), Image.Resampling.LANCZOS), (left, 32 + row * (CELL + GAP)))
+            page.paste(
+                picture.resize((CELL, CELL), Image.Resampling.LANCZOS), (left, 32 + row * (CELL + GAP))
+            )
     for row, text in enumerate(rows):
-        pen.multiline_text((GAP, 32 + row * (CELL + GAP) + CELL // 3), _wrapped(text, pen, font), "black", font)
+        pen.multiline_text(
+            (GAP, 32 + row * (CELL + GAP) + CELL // 3), _wrapped(text, pen, font), "black", font
+        )
     return page
 
 

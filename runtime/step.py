@@ -101,7 +101,9 @@ def _rate(name: str, family: Family, train: plan.Train) -> float:
     return train.text_encoder_learning_rate if is_text else train.learning_rate
 
 
-def gradients(of: Trainee, batches: Iterable[tuple[Batch, Sequence[int]]], total: int) -> tuple[Tensor, Tensor]:
+def gradients(
+    of: Trainee, batches: Iterable[tuple[Batch, Sequence[int]]], total: int
+) -> tuple[Tensor, Tensor]:
     """Forward and backward over a step's micro-batches of `total` samples, clipped.
 
     Each batch comes with one key a sample, for its dropout. Returns the mean loss and the norm of the gradient

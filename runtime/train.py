@@ -64,8 +64,8 @@ def train(run: Run) -> checkpoint.State:
             bar.step(note=note(run, bar.rate()))
             if stop():
                 interrupted(run)
-            if due(step, run.plan.outputs.save_steps) and step < program.steps:
-                save(run)
+            if due(step, run.plan.outputs.save_steps) or step == program.steps:
+                save(run)  # the last step too: whatever happens after it, nothing is lost
             if due(step, run.plan.outputs.samples.every) and step < program.steps:
                 run.draw_samples(step)
     return run.state
@@ -95,15 +95,22 @@ def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
     planned, real = run.plan.estimate.peak_bytes, peak_memory()
     said = f"out of memory at step {run.state.step + 1}: planned {log.size(planned)}, used {log.size(real)}"
     if not smaller:
-        hint = "free memory on the card, or plan with less: lorac plan SPEC --card " + f"{real * 0.9 / 2**30:.0f}GB"
+        hint = (
+            "free memory on the card, or plan with less: lorac plan SPEC --card "
+            + f"{real * 0.9 / 2**30:.0f}GB"
+        )
         raise MachineError(Problem("memory", f"{said}; no smaller micro-batch is left", hint)) from error
-    run.state = attrs.evolve(run.state, micro_batch=smaller[0].micro_batch)
+    steps_down = (
+        f"{said}; going on with micro-batch {smaller[0].micro_batch} × accumulation {smaller[0].accumulation}"
+    )
+    notes = (*run.state.notes, steps_down)
+    run.state = attrs.evolve(run.state, micro_batch=smaller[0].micro_batch, notes=notes)
     run.trainee.optimizer.zero_grad(set_to_none=True)
     for weight in run.trainee.weights.values():
         weight.grad = None
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    log.warn(f"{said}; going on with micro-batch {smaller[0].micro_batch} × accumulation {smaller[0].accumulation}")
+    log.warn(steps_down)
 
 
 def check_finite(run: Run, samples: Sequence[Sample], loss: float, norm: float) -> None:
@@ -149,7 +156,7 @@ def note(run: Run, rate: float) -> str:
     """The bar's words: loss over the last steps, speed, memory now against planned."""
     loss = sum(run.state.losses) / len(run.state.losses)
     used, planned = log.size(memory_now()), log.size(run.plan.estimate.peak_bytes)
-    return f"loss {loss:.4f} {rate:.2f} it/s memory {used} (planned {planned})"
+    return f"loss {loss:.4f} {rate:.2f} it/s {used} of {planned} planned"
 
 
 def memory_now() -> int:

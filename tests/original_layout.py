@@ -35,11 +35,25 @@ def unet_name(name: str) -> str:
             name = re.sub(ours, theirs, name)
     name = re.sub(r"^mid_block\.resnets\.(\d)", lambda m: f"middle_block.{2 * int(m[1])}", name)
     name = re.sub(r"^mid_block\.attentions\.0", "middle_block.1", name)
-    name = re.sub(r"^down_blocks\.(\d)\.resnets\.(\d)", lambda m: f"input_blocks.{3 * int(m[1]) + int(m[2]) + 1}.0", name)
-    name = re.sub(r"^down_blocks\.(\d)\.attentions\.(\d)", lambda m: f"input_blocks.{3 * int(m[1]) + int(m[2]) + 1}.1", name)
-    name = re.sub(r"^down_blocks\.(\d)\.downsamplers\.0\.conv", lambda m: f"input_blocks.{3 * int(m[1]) + 3}.0.op", name)
-    name = re.sub(r"^up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"output_blocks.{3 * int(m[1]) + int(m[2])}.0", name)
-    name = re.sub(r"^up_blocks\.(\d)\.attentions\.(\d)", lambda m: f"output_blocks.{3 * int(m[1]) + int(m[2])}.1", name)
+    name = re.sub(
+        r"^down_blocks\.(\d)\.resnets\.(\d)",
+        lambda m: f"input_blocks.{3 * int(m[1]) + int(m[2]) + 1}.0",
+        name,
+    )
+    name = re.sub(
+        r"^down_blocks\.(\d)\.attentions\.(\d)",
+        lambda m: f"input_blocks.{3 * int(m[1]) + int(m[2]) + 1}.1",
+        name,
+    )
+    name = re.sub(
+        r"^down_blocks\.(\d)\.downsamplers\.0\.conv", lambda m: f"input_blocks.{3 * int(m[1]) + 3}.0.op", name
+    )
+    name = re.sub(
+        r"^up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"output_blocks.{3 * int(m[1]) + int(m[2])}.0", name
+    )
+    name = re.sub(
+        r"^up_blocks\.(\d)\.attentions\.(\d)", lambda m: f"output_blocks.{3 * int(m[1]) + int(m[2])}.1", name
+    )
     # The first up level has no attention, so its upsampler takes place 1 of the block.
     return re.sub(
         r"^up_blocks\.(\d)\.upsamplers\.0\.conv",
@@ -52,7 +66,13 @@ def vae_name(name: str, levels: int) -> str:
     """diffusers -> CompVis."""
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
     name = name.replace("mid_block.attentions.0.", "mid.attn_1.")
-    for ours, theirs in {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}.items():
+    for ours, theirs in {
+        "group_norm": "norm",
+        "to_q": "q",
+        "to_k": "k",
+        "to_v": "v",
+        "to_out.0": "proj_out",
+    }.items():
         name = name.replace(f"attn_1.{ours}.", f"attn_1.{theirs}.")
     name = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
     name = re.sub(r"encoder\.down_blocks\.(\d)\.resnets\.(\d)", r"encoder.down.\1.block.\2", name)

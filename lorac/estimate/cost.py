@@ -1,7 +1,8 @@
-"""What a program costs on a card: traced exactly, or estimated from two traces while the planner searches.
+"""What a program costs on a card: traced exactly, or estimated from one trace while the planner searches.
 
 - `exact` traces the program's own step and replays it through the card's allocator.
-- `quick` knows memory and time to be affine in the micro-batch, and recomputation by `lorac.recompute`'s model.
+- `quick` scales the trace at micro-batch 1 (activations, temporaries and arithmetic grow with the micro-batch, the
+  rest does not) and knows recomputation by `lorac.recompute`'s model. It ranks; only `exact` is believed.
 - Traces are kept on disk by content: the program's part that matters, the card, the package versions and our own code.
 """
 
@@ -29,8 +30,11 @@ ROOM = Path(__file__).parent
 CODE = [ROOM, ROOM.parent.parent / "runtime"]
 """A kept trace is good as long as these folders' Python files are the same."""
 
-MODEL_BYTES = 16
-"""A checkpoint's bytes for each trained parameter: float32 master, two moments, and a half to spare."""
+STATE_BYTES = 14
+"""A checkpoint's bytes for each trained parameter: float32 master and two moments, and a LoRA in 16 bits."""
+
+GROWS = ("saved activations", "temporaries", "inputs")
+"""Kinds that are proportional to the micro-batch."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +54,7 @@ class Cost:
     by_kind: dict[str, int]
     phases: dict[str, int]
     micro_seconds: float
+    launch_seconds: float
     update_seconds: float
     seconds_per_step: float
     host_bytes: int
@@ -64,6 +69,7 @@ class Costs:
         self.card = card
         self.folder = folder / "traces"
         self._known: dict[str, Cost] = {}
+        self._cached: dict[str, int] = {}
 
     def exact(self, program: plan.Program) -> Cost:
         """By tracing this very program."""
@@ -79,21 +85,23 @@ class Costs:
         return _for_steps(self._known[key], program)
 
     def quick(self, program: plan.Program) -> Cost:
-        """From traces at micro-batch 1 and 2 without recomputation."""
+        """From the trace at micro-batch 1 without recomputation."""
         micro, names = program.train.micro_batch, set(program.compute.checkpointed)
-        one, two = self._pair(program)
+        one = self._single(program)
+        grows = sum(size for kind, size in one.by_kind.items() if kind in GROWS)
         blocks = tuple(
-            attrs.evolve(a, saved=_line(a.saved, b.saved, micro), seconds=_along(a.seconds, b.seconds, micro))
-            for a, b in zip(one.blocks, two.blocks, strict=True)
+            attrs.evolve(block, saved=block.saved * micro, seconds=block.seconds * micro)
+            for block in one.blocks
         )
         saved = [block.saved for block in blocks]
         again = [index for index, block in enumerate(blocks) if block.name in names]
         less = sum(saved) - recompute.peak(saved, again)
+        work = one.micro_seconds - one.launch_seconds
         cost = attrs.evolve(
             one,
-            peak_bytes=_line(one.peak_bytes, two.peak_bytes, micro) - less,
+            peak_bytes=one.peak_bytes + grows * (micro - 1) - less,
             by_kind={},
-            micro_seconds=_along(one.micro_seconds, two.micro_seconds, micro)
+            micro_seconds=max(one.launch_seconds, work * micro)
             + sum(blocks[index].seconds for index in again),
             blocks=blocks,
         )
@@ -101,7 +109,7 @@ class Costs:
 
     def blocks(self, program: plan.Program) -> tuple[str, ...]:
         """Every block that may be recomputed."""
-        return tuple(block.name for block in self._pair(program)[0].blocks)
+        return tuple(block.name for block in self._single(program).blocks)
 
     def block_choices(self, program: plan.Program, usable: int) -> list[tuple[str, ...]]:
         """None, the cheapest set that is predicted to fit `usable` bytes, and all."""
@@ -115,13 +123,10 @@ class Costs:
         part = [] if chosen is None else [tuple(names[index] for index in chosen)]
         return [*part, tuple(names)]
 
-    def _pair(self, program: plan.Program) -> tuple[Cost, Cost]:
-        def at(micro: int) -> Cost:
-            train = attrs.evolve(program.train, micro_batch=micro)
-            compute = attrs.evolve(program.compute, checkpointed=())
-            return self.exact(attrs.evolve(program, train=train, compute=compute))
-
-        return at(1), at(2)
+    def _single(self, program: plan.Program) -> Cost:
+        train = attrs.evolve(program.train, micro_batch=1)
+        compute = attrs.evolve(program.compute, checkpointed=())
+        return self.exact(attrs.evolve(program, train=train, compute=compute))
 
     def _question(self, program: plan.Program) -> dict[str, Any]:
         """All that a trace's answer depends on."""
@@ -144,29 +149,35 @@ class Costs:
 
     def _trace(self, program: plan.Program) -> Cost:
         card = self.card
-        trained = phases.training(program, card.capability)
-        cached = phases.caching(program, card.capability)
-        overhead = cuda.overhead(card)
-        peaks = {
-            name: _reserved(trace, card) + overhead for name, trace in {"train": trained, "cache": cached}.items()
-        }
-        micro_batches = min(program.train.accumulation, 2)
-        update = [call for call in trained.calls if call.during == "optimizer"]
-        passes = [call for call in trained.calls if call.during != "optimizer"]
-        by_kind = trained.peak.by_kind()
-        by_kind["cached but unused"] = _reserved(trained, card) - trained.peak.bytes
+        trace, overhead = phases.training(program, card.capability), cuda.overhead(self.card)
+        update = [call for call in trace.calls if call.during == "optimizer"]
+        passes = [call for call in trace.calls if call.during != "optimizer"]
+        reserved, by_kind = _reserved(trace, card), trace.peak.by_kind()
+        by_kind["cached but unused"] = reserved - trace.peak.bytes
         by_kind["context and workspaces"] = overhead
+        peaks = {"train": reserved + overhead, "cache": self._caching(program) + overhead}
         return Cost(
             peak_bytes=max(peaks.values()),
             by_kind={kind: size for kind, size in by_kind.items() if size},
             phases=peaks,
-            micro_seconds=roofline.seconds(passes, card) / micro_batches,
+            micro_seconds=roofline.seconds(passes, card),
+            launch_seconds=len(passes) * card.launch,
             update_seconds=roofline.seconds(update, card),
             seconds_per_step=0.0,
             host_bytes=0,
-            disk_bytes=MODEL_BYTES * trained_parameters(trained),
-            blocks=_blocks(program, trained, card, micro_batches),
+            disk_bytes=STATE_BYTES * trained_parameters(trace),
+            blocks=_blocks(program, trace, card),
         )
+
+    def _caching(self, program: plan.Program) -> int:
+        """Bytes that encoding pictures and captions takes: it depends on neither adapter nor micro-batch."""
+        question = {
+            name: self._question(program)[name] for name in ("code", "card", "architecture", "bucket")
+        }
+        key = hashlib.sha256(strict_json.canonical(question).encode()).hexdigest()
+        if key not in self._cached:
+            self._cached[key] = _reserved(phases.caching(program, self.card.capability), self.card)
+        return self._cached[key]
 
 
 def trained_parameters(trace: Trace) -> int:
@@ -180,18 +191,26 @@ def _for_steps(cost: Cost, program: plan.Program) -> Cost:
 
 
 def _reserved(trace: Trace, card: Card) -> int:
-    """What the card's allocator holds at most; on a CPU, what is live at most."""
+    """What the card's allocator holds at most, once the step has come by twice; on a CPU, what is live at most."""
     if card.device == "cpu":
         return trace.peak.bytes
-    return allocator.replay(trace.requests()).peak_reserved
+    start = next(at for at, name in trace.marks if name == "step")
+    born = {abs(event) - 1 for event in trace.events[start:] if event > 0}
+    died = {abs(event) - 1 for event in trace.events[start:] if event < 0}
+    requests = list(trace.requests())
+    again = [(is_new, -1 - name, size) for is_new, name, size in requests if name in born and name in died]
+    return allocator.replay([*requests, *again]).peak_reserved
 
 
-def _blocks(program: plan.Program, trace: Trace, card: Card, micro_batches: int) -> tuple[Block, ...]:
+def _blocks(program: plan.Program, trace: Trace, card: Card) -> tuple[Block, ...]:
     """What each block that may be recomputed saves, and its forward's seconds, in the order of the forward pass."""
     of = family(program.base.family)
     components = dict.fromkeys([of.DENOISER, *program.adapter.targets])
     modules = phases.bare(program, list(components), program.compute.dtype)
-    names = {f"{type(modules[name.split('.')[0]]).__name__}.{name.split('.', 1)[1]}": name for name in of.blocks(modules)}
+    names = {
+        f"{type(modules[name.split('.')[0]]).__name__}.{name.split('.', 1)[1]}": name
+        for name in of.blocks(modules)
+    }
     saved: dict[str, int] = defaultdict(int)
     calls: dict[str, list[Any]] = defaultdict(list)
     for block in trace.peak.live:
@@ -203,7 +222,7 @@ def _blocks(program: plan.Program, trace: Trace, card: Card, micro_batches: int)
         if owner and call.during == "forward":
             calls[owner].append(call)
     return tuple(
-        Block(name=name, saved=saved[name], seconds=roofline.seconds(calls[name], card) / micro_batches)
+        Block(name=name, saved=saved[name], seconds=roofline.seconds(calls[name], card))
         for name in names.values()
     )
 
@@ -215,14 +234,6 @@ def _owner(module: str, names: dict[str, str]) -> str | None:
             return names[module]
         module = module.rpartition(".")[0]
     return None
-
-
-def _line(one: int, two: int, micro: int) -> int:
-    return one + (two - one) * (micro - 1)
-
-
-def _along(one: float, two: float, micro: int) -> float:
-    return one + (two - one) * (micro - 1)
 
 
 def _read(path: Path) -> Cost | None:

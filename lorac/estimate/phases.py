@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 
 import torch
 
@@ -16,19 +15,20 @@ from runtime.families import family
 from runtime.families.protocol import Modules
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-STEPS = 2
-"""The optimizer's state comes after the first step, so the second holds the peak."""
 
 
-def training(program: plan.Program, capability: tuple[int, int]) -> Trace:
-    """Two optimizer steps, each of two micro-batches where the plan accumulates."""
+def training(program: plan.Program, capability: tuple[int, int], whole: bool = False) -> Trace:
+    """The step at its fullest: the optimizer has its state, and where the plan accumulates, gradients are held.
+
+    That is one micro-batch as every later one finds things, at a quarter of the tracing. `whole` traces two
+    optimizer steps from the start instead, each of two micro-batches where the plan accumulates: the same peak.
+    """
     of = family(program.base.family)
     trained = list(program.adapter.targets)
-
+    # Outside the tracer: peft moves what it makes to the base's device, meta.
     modules = bare(program, [of.DENOISER, *(c for c in trained if c != of.DENOISER)], program.compute.dtype)
-    train_step.attach(
-        modules, program
-    )  # outside the tracer: peft moves what it makes to the base's device, meta
+    train_step.attach(modules, program)
+    micro, accumulates = program.train.micro_batch, program.train.accumulation > 1
 
     def make() -> Callable[[], None]:
         materialize(*modules.values())
@@ -36,11 +36,12 @@ def training(program: plan.Program, capability: tuple[int, int]) -> Trace:
         if program.compute.dtype != "fp32":
             label("master weights", trainee.masters.values())
         width, height = largest_bucket(program.data)
-        count = min(program.train.accumulation, 2)
-        micro = program.train.micro_batch
         tokens = any(component in of.TEXT_ENCODERS for component in trained)
         batch = of.example(program.base.architecture, micro, width, height, tokens)
         label("inputs", batch.values())
+        if not whole:
+            _prefill(trainee, accumulates)
+        count = 2 if whole and accumulates else 1
 
         def step() -> None:
             train_step.gradients(trainee, [(batch, range(micro))] * count, micro * count)
@@ -48,7 +49,16 @@ def training(program: plan.Program, capability: tuple[int, int]) -> Trace:
 
         return step
 
-    return trace(make, steps=STEPS, device=program.compute.device, capability=capability)
+    return trace(make, steps=2 if whole else 1, device=program.compute.device, capability=capability)
+
+
+def _prefill(trainee: train_step.Trainee, accumulates: bool) -> None:
+    """Give the optimizer its state, and leave gradients behind as a first micro-batch would."""
+    for master in trainee.masters.values():
+        master.grad = torch.zeros_like(master)
+    trainee.optimizer.step()
+    if not accumulates:
+        trainee.optimizer.zero_grad(set_to_none=True)
 
 
 def caching(program: plan.Program, capability: tuple[int, int]) -> Trace:
@@ -61,7 +71,7 @@ def caching(program: plan.Program, capability: tuple[int, int]) -> Trace:
         materialize(*modules.values())
         width, height = largest_bucket(program.data)
         pixels = torch.empty(1, 3, height, width)
-        tokens = {k: v for k, v in of.example(program.base.architecture, 1, width, height, True).items()}
+        tokens = of.example(program.base.architecture, 1, width, height, True)
 
         def step() -> None:
             with torch.no_grad():

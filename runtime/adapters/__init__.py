@@ -30,7 +30,6 @@ class Method(Protocol):
     def dropouts(self, module: nn.Module) -> list[nn.Module]:
         """The modules that draw masks, for `runtime.adapters.dropout.aim`."""
 
-
     def factors(self, module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
         """Each adapted path's (A, B) as they compute."""
 

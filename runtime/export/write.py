@@ -18,9 +18,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from runtime import names
 from runtime import plan as plans
 from runtime.errors import InputError, LoracError, MachineError, Problem, SpecError
-from runtime.export import diffusers, kohya, metadata, names, pictures, sidecars
+from runtime.export import diffusers, kohya, metadata, pictures, sidecars
 from runtime.export.manifest import SUFFIX, Facts, Manifest
 from runtime.export.weights import Weights, check
 from runtime.families import family

@@ -40,6 +40,10 @@ def tokenizer(size: int = SIZE) -> CLIPTokenizer:
 
 def _byte_letters() -> list[str]:
     """A printable letter for each byte, in GPT-2's order: printable Latin-1 first, the others shifted past 255."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(others))]

@@ -50,7 +50,7 @@ def target(latents: Tensor, noise: Tensor, alpha: Tensor, prediction_type: plan.
 
 
 def weight(alpha: Tensor, prediction_type: plan.PredictionType, snr_gamma: float) -> Tensor:
-    """The loss weight of each sample (N,): min-SNR-γ (Hang et al. 2023), or 1 where `snr_gamma` is 0."""
+    """The loss weight of each sample (N,): min-SNR gamma (Hang et al. 2023), or 1 where `snr_gamma` is 0."""
     if snr_gamma == 0:
         return torch.ones_like(alpha)
     snr = alpha / (1 - alpha)

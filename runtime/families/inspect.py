@@ -77,7 +77,9 @@ def _folder(path: Path) -> tuple[list[str], dict[str, Any]]:
     index = _json(path / "model_index.json")
     configs = {name: _config(path, name) for name in _components(index)}
     problems = [
-        Problem(str(path), f"asks to run code of its own ({key} in {name})", "take a base without remote code")
+        Problem(
+            str(path), f"asks to run code of its own ({key} in {name})", "take a base without remote code"
+        )
         for name, config in [("model_index.json", index), *configs.items()]
         for key in RUNS_CODE
         if config.get(key)
@@ -92,7 +94,10 @@ def _components(index: dict[str, Any]) -> list[str]:
     return sorted(
         name
         for name, value in index.items()
-        if isinstance(value, list) and value and value[0] and name not in ("safety_checker", "feature_extractor")
+        if isinstance(value, list)
+        and value
+        and value[0]
+        and name not in ("safety_checker", "feature_extractor")
     )
 
 
@@ -110,7 +115,11 @@ def _json(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise InputError(
-            Problem(str(path), "cannot be read", "a diffusers folder has a model_index.json and a config per component")
+            Problem(
+                str(path),
+                "cannot be read",
+                "a diffusers folder has a model_index.json and a config per component",
+            )
         ) from None
     data = strict_json.loads(text, str(path), error=InputError)
     if not isinstance(data, dict):

@@ -48,7 +48,9 @@ def unet_config(shapes: Shapes, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 def vae_config(shapes: Shapes, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """AutoencoderKL's config; `defaults` holds what names and shapes cannot say."""
-    blocks = [name for name in shapes if re.fullmatch(rf"{VAE}encoder\.down\.\d+\.block\.\d+\.conv2\.weight", name)]
+    blocks = [
+        name for name in shapes if re.fullmatch(rf"{VAE}encoder\.down\.\d+\.block\.\d+\.conv2\.weight", name)
+    ]
     levels = 1 + max(int(name.split(".")[3]) for name in blocks)
     layers = 1 + max(int(name.split(".")[5]) for name in blocks)
     widths = [shapes[f"{VAE}encoder.down.{level}.block.0.conv2.weight"][0] for level in range(levels)]
@@ -82,13 +84,17 @@ def clip_config(shapes: Shapes, head_dim: int) -> dict[str, Any]:
     }
 
 
-def unet_weights(names: list[str], load: Callable[[str], Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+def unet_weights(
+    names: list[str], load: Callable[[str], Tensor], config: Mapping[str, Any]
+) -> dict[str, Tensor]:
     """The UNet's weights under diffusers' names."""
     mine = {name: load(name) for name in names if name.startswith(UNET)}
     return convert_ldm_unet_checkpoint(mine, dict(config))
 
 
-def vae_weights(names: list[str], load: Callable[[str], Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+def vae_weights(
+    names: list[str], load: Callable[[str], Tensor], config: Mapping[str, Any]
+) -> dict[str, Tensor]:
     """The autoencoder's weights under diffusers' names."""
     mine = {name: load(name) for name in names if name.startswith(VAE)}
     return convert_ldm_vae_checkpoint(mine, dict(config))

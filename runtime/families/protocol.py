@@ -89,7 +89,9 @@ class Family(Protocol):
     def loss(self, modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
         """The loss of each sample, shape (N,), float32."""
 
-    def sample(self, modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
+    def sample(
+        self, modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish
+    ) -> list[Image]:
         """Pictures for a prompt, one for each seed."""
 
     def export_name(self, component: str, module: str) -> str:

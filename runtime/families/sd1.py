@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from PIL.Image import Image
 from torch import Generator, Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -183,7 +188,9 @@ def _assign(module: nn.Module, state: dict[str, Tensor], path: Path, component: 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
     if base.layout == "diffusers":
-        return {"text_encoder": CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", local_files_only=True)}
+        return {
+            "text_encoder": CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", local_files_only=True)
+        }
     return {"text_encoder": clip_vocabulary.tokenizer(base.architecture["text_encoder"]["vocab_size"])}
 
 
@@ -340,7 +347,10 @@ def tiny(folder: Path) -> Path:
     config = published()
     config["unet"] |= {"block_out_channels": [32, 32, 32, 32], "cross_attention_dim": 64, "sample_size": 8}
     config["vae"] |= {"block_out_channels": [32, 32, 32], "layers_per_block": 1, "sample_size": 64}
-    config["vae"] |= {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
+    config["vae"] |= {
+        "down_block_types": ["DownEncoderBlock2D"] * 3,
+        "up_block_types": ["UpDecoderBlock2D"] * 3,
+    }
     config["text_encoder"] |= {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
     config["text_encoder"] |= {"num_attention_heads": 1, "vocab_size": 1024}
     config["text_encoder"] |= {"bos_token_id": 1022, "eos_token_id": 1023}

@@ -14,9 +14,9 @@ import attrs
 import numpy as np
 from hypothesis import strategies as st
 
-from lorac.agree import WINDOWS_NAMES
 from lorac.rules import UNSHOWN, Rule
 from lorac.spec import AdamW, Auto, Base, Experiment, Fit, Images, LoRA, Outputs, Samples, Train
+from runtime import names
 
 PARTS = (Base, Images, LoRA, AdamW, Train, Fit, Samples, Outputs, Experiment)
 FIELDS = [(part, field) for part in PARTS for field in attrs.fields(part)]
@@ -156,7 +156,7 @@ def experiments(draw: st.DrawFn, **fixed: st.SearchStrategy[Any]) -> Experiment:
     train = parts(Train, effective_batch=st.just(micro * accumulation * processes))
     name = plain_values(attrs.fields_dict(Experiment)["name"].metadata["rule"])
     made = {
-        "name": name.filter(lambda text: not WINDOWS_NAMES.fullmatch(text)),
+        "name": name.filter(lambda text: not names.wrong(text)),
         "train": train,
         "fit": parts(Fit, **batch),
     }

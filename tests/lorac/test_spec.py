@@ -181,7 +181,7 @@ def test_the_message_names_field_range_and_value() -> None:
         (lambda: Images("x", "y"), "Images takes only path without a name, got 2 unnamed values"),
         (lambda: Images("x", path="y"), "data.path is given twice"),
         (lambda: Outputs(descripton="x"), "Outputs has no field `descripton`; did you mean `description`?"),
-        (lambda: Experiment(name="CON", base="b", data=Images("x")), "name must not be a device's name on Windows, got text 'CON'"),
+        (lambda: Experiment(name="CON", base="b", data=Images("x")), "name is the name of a device on Windows, got 'CON'"),
     ],
 )  # fmt: skip
 def test_each_kind_of_mistake_has_its_words(build: typing.Callable[[], object], told: str) -> None:

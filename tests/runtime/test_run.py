@@ -80,7 +80,10 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
 
     assert carry_out(of, tmp_path).read_bytes() == through.read_bytes()
     said = capfd.readouterr().out
-    assert "checkpoint step-000005 is passed over: step-000005/adapter.safetensors: is missing or damaged" in said
+    assert (
+        "checkpoint step-000005 is passed over: step-000005/adapter.safetensors: is missing or damaged"
+        in said
+    )
     assert "Resuming from step-000004" in said
 
 
@@ -153,9 +156,7 @@ def test_another_plans_run_is_moved_aside_whole(
     assert (tmp_path / f"tiny-{of.plan_hash[:8]}" / "tiny.safetensors").read_bytes() == first
 
 
-def test_a_changed_picture_is_refused_by_name(
-    tiny_base: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_a_changed_picture_is_refused_by_name(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     for file in tiny_data.iterdir():
@@ -218,7 +219,9 @@ def test_the_text_encoder_learns_at_its_own_rate(tiny_base: Path, tiny_data: Pat
 def test_bf16_keeps_float32_masters(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
     of = tiny_plan(tiny_base, tiny_data, dtype="bf16", steps=2)
     compute = plan.Compute(device="cpu", dtype="bf16", checkpointed=())
-    of = plan.make(attrs.evolve(of.program, compute=compute), attrs.evolve(of.outputs, dtype="fp32"), of.estimate)
+    of = plan.make(
+        attrs.evolve(of.program, compute=compute), attrs.evolve(of.outputs, dtype="fp32"), of.estimate
+    )
     tensors = _tensors(carry_out(of, tmp_path))
 
     up = next(tensor for name, tensor in tensors.items() if name.endswith("lora_up.weight"))

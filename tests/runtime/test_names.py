@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.export import names
+from runtime import names
 
 WRONG = {
     "": "must not be empty",
