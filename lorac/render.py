@@ -17,6 +17,8 @@ from runtime.human import clock, size
 INDENT = "  "
 NARROWEST = 80
 """Columns below which nothing is laid out narrower; the terminal wraps instead."""
+LARGEST = 8
+"""Times the peak that a card is drawn at most."""
 REJECTED_SHOWN = 4
 CHANGES_SHOWN = 40
 VALUE_SHOWN = 30
@@ -42,8 +44,9 @@ def plan_text(of: plan.Plan, path: Path, width: int, block: str = "█") -> str:
 
 def summary(of: plan.Plan, path: Path) -> str:
     """A plan in one line."""
-    seconds = clock(of.estimate.seconds)
-    return f"Planned {path}: {of.program.train.steps:,} steps, about {seconds}, peak {fill(of.estimate)}"
+    steps, seconds = of.program.train.steps, clock(of.estimate.seconds)
+    peak, usable = size(of.estimate.peak_bytes), size(of.estimate.usable_bytes)
+    return f"Planned {path}: {steps:,} steps, about {seconds}, {peak} of {usable}"
 
 
 def next_step(of: plan.Plan, path: Path) -> str:
@@ -74,29 +77,31 @@ def cost(of: plan.Plan) -> list[str]:
 
 def memory(estimate: plan.Estimate, width: int, block: str) -> list[str]:
     """Memory by kind at the peak: one bar after the other, over the card's whole length."""
-    total = max(estimate.card_bytes, estimate.peak_bytes, 1)
     kinds = sorted(estimate.by_kind.items(), key=lambda kind: (-kind[1], kind[0]))
-    names = [*(name for name, _ in kinds), "usable", "peak"]
-    label = max(map(len, names)) + len(INDENT)
-    sizes = max(len(size(n)) for n in (total, *estimate.by_kind.values()))
-    room = max(width, NARROWEST) - label - sizes - len(INDENT) * 2
     ends = [0, *itertools.accumulate(count for _, count in kinds)]
-
-    def row(name: str, count: int, start: int, end: int, mark: str) -> str:
-        left, right = round(start / total * room), round(end / total * room)
-        bar = " " * left + mark * max(right - left, 1 if count else 0)
-        return f"{INDENT}{name:<{label}}{size(count):>{sizes}}{INDENT}{bar}".rstrip()
-
-    lines = [f"memory at the peak: {fill(estimate)}"]
-    lines += [
-        row(name, count, start, end, block)
-        for (name, count), (start, end) in zip(kinds, itertools.pairwise(ends), strict=True)
-    ]
-    lines.append(row("peak", estimate.peak_bytes, 0, estimate.peak_bytes, block))
-    lines.append(row("usable", estimate.usable_bytes, 0, estimate.usable_bytes, "-"))
+    rows = [(name, count, end, block) for (name, count), end in zip(kinds, ends[:-1], strict=True)]
+    rows += [("peak", estimate.peak_bytes, 0, block), ("usable", estimate.usable_bytes, 0, "-")]
     if estimate.card_bytes != estimate.usable_bytes:
-        lines.append(row("card", estimate.card_bytes, 0, estimate.card_bytes, "="))
-    return lines
+        rows.append(("card", estimate.card_bytes, 0, "="))
+    label = max(len(name) for name, *_ in rows)
+    sizes = max(len(size(count)) for _, count, *_ in rows)
+    room = max(width, NARROWEST) - label - sizes - 3 * len(INDENT)
+    # A peak that would be a speck on the card is drawn large; the card's bar then ends in an arrow.
+    scale = max(min(estimate.card_bytes, LARGEST * estimate.peak_bytes), estimate.peak_bytes, 1)
+    bars = [_bar(start, start + count, scale, room, mark) for _, count, start, mark in rows]
+    return [f"memory at the peak: {fill(estimate)}"] + [
+        f"{INDENT}{name:<{label}}{INDENT}{size(count):>{sizes}}{INDENT}{bar}".rstrip()
+        for (name, count, *_), bar in zip(rows, bars, strict=True)
+    ]
+
+
+def _bar(start: int, end: int, scale: int, room: int, mark: str) -> str:
+    """A bar from `start` to `end` bytes, `scale` bytes to `room` characters: never nothing, never more."""
+    left, right = round(start / scale * room), round(end / scale * room)
+    if right > room:
+        return " " * left + mark * (room - left - 1) + ">"
+    left = min(left, room - 1)
+    return " " * left + mark * max(right - left, 1 if end > start else 0)
 
 
 def rejected(estimate: plan.Estimate, width: int) -> list[str]:

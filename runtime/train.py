@@ -153,10 +153,10 @@ def due(step: int, every: int) -> bool:
 
 
 def note(run: Run, rate: float) -> str:
-    """The bar's words: loss over the last steps, speed, memory now against planned."""
+    """The bar's words: loss over the last steps, speed, memory now / planned."""
     loss = sum(run.state.losses) / len(run.state.losses)
     used, planned = log.size(memory_now()), log.size(run.plan.estimate.peak_bytes)
-    return f"loss {loss:.4f} {rate:.2f} it/s {used} of {planned} planned"
+    return f"loss {loss:.4f} {rate:.2f} it/s mem {used} / {planned}"
 
 
 def memory_now() -> int:

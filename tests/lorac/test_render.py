@@ -75,6 +75,15 @@ def test_a_plan_without_a_card_still_shows() -> None:
     assert "memory at the peak: 0 B of 0 B usable" in plan_text(a_plan(estimate=empty), PATH, 80)
 
 
+def test_a_peak_that_is_a_speck_on_the_card_is_drawn_large_and_the_card_goes_on() -> None:
+    speck = attrs.evolve(ESTIMATE, card_bytes=2**40, usable_bytes=2**40)
+    lines = plan_text(a_plan(estimate=speck), PATH, 80).splitlines()
+    assert [line.strip() for line in lines if line.startswith(("  peak", "  usable"))] == [
+        "peak                  8.00 GiB  ██████",
+        "usable             1024.00 GiB  --------------------------------------------->",
+    ]
+
+
 def test_control_characters_in_a_plan_do_not_reach_the_terminal() -> None:
     decision = attrs.evolve(ESTIMATE.decisions[0], reason="\x1b[31mred")
     text = plan_text(a_plan(estimate=attrs.evolve(ESTIMATE, decisions=(decision,))), PATH, 100)
@@ -84,8 +93,7 @@ def test_control_characters_in_a_plan_do_not_reach_the_terminal() -> None:
 
 def test_a_summary_is_one_line() -> None:
     assert summary(a_plan(), PATH) == (
-        "Planned generated/cats/plan.json: 1,200 steps, about 15m00s, "
-        "peak 8.00 GiB of 11.00 GiB usable on 12GB (73%)"
+        "Planned generated/cats/plan.json: 1,200 steps, about 15m00s, 8.00 GiB of 11.00 GiB"
     )
 
 
