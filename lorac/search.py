@@ -5,23 +5,26 @@ What may move, in the order in which it is given up:
 2. recomputed blocks, as few as are needed: moves freely, the result stays the same;
 3. rank, only inside a range the user left open, and only when nothing else makes the preferred one fit.
 
-Costs are traced, not fitted: memory and time are affine in the micro-batch, so two traces give every micro-batch;
-the chosen point is traced itself before it is believed.
+Costs are traced, not fitted: one trace ranks the points, and the chosen point is traced itself before it is believed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 
 from lorac import spec
 from lorac.agree import batch_choices
-from lorac.estimate.cost import Cost, Costs
+from lorac.estimate.cost import Cost, Costs, choices_of
 from lorac.resolve import Resolved, preferred
 from runtime import plan
 from runtime.errors import MachineError, Problem
 from runtime.human import clock, size
+
+
+ROUNDS = 12
+"""Traces that one rank may take. Each round moves a micro-batch's room by what its last trace said: few are needed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,8 +71,13 @@ def with_rank(resolved: Resolved, rank: int) -> plan.Program:
     return attrs.evolve(resolved.program, adapter=attrs.evolve(adapter, rank=rank, alpha=alpha))
 
 
-def points(resolved: Resolved, program: plan.Program, costs: Costs) -> Iterator[plan.Program]:
-    """Every point worth a look, no more than one a (micro-batch, number of recomputed blocks)."""
+def points(
+    resolved: Resolved, program: plan.Program, costs: Costs, missed: Mapping[int, int]
+) -> Iterator[plan.Program]:
+    """Every point worth a look: at most three a micro-batch (no block recomputed, as few as fit, all).
+
+    `missed` says for a micro-batch how many bytes the quick estimate was too low, where that is known by now.
+    """
     pinned = resolved.experiment.fit.gradient_checkpointing
     for micro, accumulation in batch_choices(resolved.experiment.fit, program.train.effective_batch):
         train = attrs.evolve(program.train, micro_batch=micro, accumulation=accumulation)
@@ -77,7 +85,7 @@ def points(resolved: Resolved, program: plan.Program, costs: Costs) -> Iterator[
         if not isinstance(pinned, spec.Auto):
             yield recomputing(at, costs.blocks(at) if pinned else ())
             continue
-        for blocks in costs.block_choices(at, resolved.card.usable):
+        for blocks in choices_of(costs.quick(at), resolved.card.usable - missed.get(micro, 0)):
             yield recomputing(at, blocks)
 
 
@@ -89,18 +97,55 @@ def recomputing(program: plan.Program, blocks: tuple[str, ...]) -> plan.Program:
 def fastest(
     resolved: Resolved, program: plan.Program, costs: Costs, rejected: list[plan.Rejected]
 ) -> plan.Program | None:
-    """The fitting point with the least predicted seconds a step; ties go to the smaller peak."""
-    guessed = [(costs.quick(point), point) for point in points(resolved, program, costs)]
-    guessed.sort(key=lambda pair: (pair[0].seconds_per_step, pair[0].peak_bytes, pair[1].train.micro_batch))
-    for guess, point in guessed:
-        if guess.peak_bytes > resolved.card.usable:
-            rejected.append(reject(point, guess, resolved, "is predicted not to fit"))
-            continue
-        exact = costs.exact(point)
-        if exact.peak_bytes <= resolved.card.usable:
-            return point
-        rejected.append(reject(point, exact, resolved, "does not fit when traced itself"))
-    return None
+    """The fitting point with the least predicted seconds a step; ties go to the smaller peak.
+
+    Each round takes the best point by what is known and traces it. What the trace says above or below the quick
+    estimate moves the room in which the blocks of that micro-batch are chosen again; a point that fits is final
+    once a round picks it again.
+    """
+    usable, missed = resolved.card.usable, dict[int, int]()
+    traced: dict[Key, Cost] = {}
+    chosen: plan.Program | None = None
+    for _ in range(ROUNDS):
+        pool = list(points(resolved, program, costs, missed))
+        guessed = [(traced.get(key(point)) or corrected(costs.quick(point), missed, point), point) for point in pool]
+        fitting = [(cost, point) for cost, point in guessed if cost.peak_bytes <= usable]
+        if not fitting:
+            rejected += [reject(point, cost, resolved, "is predicted not to fit") for cost, point in guessed]
+            return chosen
+        _, best = min(fitting, key=lambda pair: (*rank_of(pair[0]), pair[1].train.micro_batch))
+        if key(best) in traced:
+            break
+        traced[key(best)] = exact = costs.exact(best)
+        missed[best.train.micro_batch] = exact.peak_bytes - costs.quick(best).peak_bytes
+        if exact.peak_bytes > usable:
+            rejected.append(reject(best, exact, resolved, "does not fit when traced itself"))
+        elif chosen is None or rank_of(exact) < rank_of(traced[key(chosen)]):
+            chosen = best
+    rejected += [
+        reject(point, cost, resolved, "is predicted not to fit")
+        for cost, point in guessed
+        if cost.peak_bytes > usable
+    ]
+    return chosen
+
+
+Key = tuple[int, tuple[str, ...]]
+
+
+def key(point: plan.Program) -> Key:
+    """What tells points of one rank apart."""
+    return point.train.micro_batch, point.compute.checkpointed
+
+
+def rank_of(cost: Cost) -> tuple[float, int]:
+    """What is better: less time, then less memory."""
+    return cost.seconds_per_step, cost.peak_bytes
+
+
+def corrected(guess: Cost, missed: Mapping[int, int], point: plan.Program) -> Cost:
+    """The quick estimate, moved by what it was off at the same micro-batch."""
+    return attrs.evolve(guess, peak_bytes=guess.peak_bytes + missed.get(point.train.micro_batch, 0))
 
 
 def fallbacks_of(resolved: Resolved, chosen: plan.Program, costs: Costs) -> tuple[plan.Fallback, ...]:

@@ -111,18 +111,6 @@ class Costs:
         """Every block that may be recomputed."""
         return tuple(block.name for block in self._single(program).blocks)
 
-    def block_choices(self, program: plan.Program, usable: int) -> list[tuple[str, ...]]:
-        """None, the cheapest set that is predicted to fit `usable` bytes, and all."""
-        cost = self.quick(program)
-        names = [block.name for block in cost.blocks]
-        if cost.peak_bytes <= usable:
-            return [(), tuple(names)]
-        saved = [block.saved for block in cost.blocks]
-        room = usable - (cost.peak_bytes - sum(saved))
-        chosen = recompute.choose(saved, [block.seconds for block in cost.blocks], room)
-        part = [] if chosen is None else [tuple(names[index] for index in chosen)]
-        return [*part, tuple(names)]
-
     def _single(self, program: plan.Program) -> Cost:
         train = attrs.evolve(program.train, micro_batch=1)
         compute = attrs.evolve(program.compute, checkpointed=())
@@ -178,6 +166,15 @@ class Costs:
         if key not in self._cached:
             self._cached[key] = _reserved(phases.caching(program, self.card.capability), self.card)
         return self._cached[key]
+
+
+def choices_of(cost: Cost, usable: int) -> list[tuple[str, ...]]:
+    """Blocks to recompute, given a cost without recomputation: none, the cheapest set that fits `usable`, all."""
+    names, saved = [block.name for block in cost.blocks], [block.saved for block in cost.blocks]
+    room = usable - (cost.peak_bytes - recompute.peak(saved, ()))
+    chosen = recompute.choose(saved, [block.seconds for block in cost.blocks], room)
+    part = () if chosen is None else tuple(names[index] for index in chosen)
+    return list(dict.fromkeys([(), part, tuple(names)]))
 
 
 def trained_parameters(trace: Trace) -> int:
