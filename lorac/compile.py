@@ -1,15 +1,28 @@
-"""Spec -> plan: resolve, search, assemble, hash."""
+"""Spec -> plan: resolve, search, assemble, hash.
+
+A finished plan is kept by content: the experiment, the files of its base and its data, the card, the package versions
+and our own code. Asked again, it comes back without torch being loaded.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from lorac import spec
 from lorac.estimate import cards
-from lorac.estimate.cost import Costs
-from lorac.resolve import cache_folder, resolve
-from lorac.search import fit
+from lorac.places import cache_folder, code_digest, versions
 from runtime import plan
+from runtime.errors import PlanError
+from runtime.safeio import digest, strict_json
+
+if TYPE_CHECKING:
+    from lorac.estimate.cards import Card
 
 
 def compile_experiment(
@@ -21,13 +34,29 @@ def compile_experiment(
     InputError (base or data) and MachineError (nothing fits).
     """
     found = cards.find(card or experiment.fit.card)
-    resolved = resolve(experiment, root, spec_dir, found, unlocked)
-    fitted = fit(resolved, Costs(found, cache_folder()))
+    path = cache_folder() / "plans" / f"{_question(experiment, root, spec_dir, found, unlocked)}.json"
+    kept = _kept(path)
+    if kept is not None:
+        return kept
+    made = _compile(experiment, root, spec_dir, found, unlocked)
+    plan.write(made, path)
+    return made
+
+
+def _compile(
+    experiment: spec.Experiment, root: Path, spec_dir: Path, card: Card, unlocked: bool
+) -> plan.Plan:
+    from lorac.estimate.cost import Costs
+    from lorac.resolve import resolve
+    from lorac.search import fit
+
+    resolved = resolve(experiment, root, spec_dir, card, unlocked)
+    fitted = fit(resolved, Costs(card, cache_folder()))
     cost, train = fitted.cost, fitted.program.train
     estimate = plan.Estimate(
-        card=found.name,
-        card_bytes=found.memory,
-        usable_bytes=found.usable,
+        card=card.name,
+        card_bytes=card.memory,
+        usable_bytes=card.usable,
         peak_bytes=cost.peak_bytes,
         by_kind=cost.by_kind,
         phases=cost.phases,
@@ -39,3 +68,49 @@ def compile_experiment(
         rejected=fitted.rejected,
     )
     return plan.make(fitted.program, resolved.outputs, estimate)
+
+
+def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card, unlocked: bool) -> str:
+    """sha256 of all that a plan depends on."""
+    places = [folder / experiment.base.path, folder / experiment.data.path]
+    if experiment.data.metadata_path is not None:
+        places.append(folder / experiment.data.metadata_path)
+    hashes = digest.DigestCache(cache_folder()).sha256_files(sorted(_files(places)))
+    question: dict[str, Any] = {
+        "code": code_digest(),
+        "versions": versions(),
+        "numpy": version("numpy"),
+        "experiment": _plain(experiment),
+        "card": _plain(card),
+        "unlocked": unlocked,
+        "root": str(root.resolve()),
+        "folder": str(folder.resolve()),
+        "files": {str(path): sha256 for path, sha256 in hashes.items()},
+    }
+    return hashlib.sha256(strict_json.canonical(question).encode()).hexdigest()
+
+
+def _files(places: Iterable[Path]) -> Iterable[Path]:
+    for place in places:
+        if place.is_file():
+            yield place
+        elif place.is_dir():
+            yield from (path for path in place.rglob("*") if path.is_file())
+
+
+def _plain(value: Any) -> Any:
+    """Attrs objects as JSON data, each with its class's name: Auto(4) is not LoRA(4)."""
+    if attrs.has(type(value)):
+        fields = {a.name: _plain(getattr(value, a.name)) for a in attrs.fields(type(value))}
+        return {"": type(value).__name__, **fields}
+    return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
+
+
+def _kept(path: Path) -> plan.Plan | None:
+    """A plan made before; None if there is none, or it is damaged (it is made anew)."""
+    if not path.is_file():
+        return None
+    try:
+        return plan.read(path)
+    except PlanError:
+        return None

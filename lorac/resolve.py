@@ -17,16 +17,13 @@ from lorac import spec
 from lorac.agree import batch_choices
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
+from lorac.places import cache_folder, versions
 from runtime import plan
 from runtime.errors import InputError, Problem, SpecError
 from runtime.families import FAMILIES, family
 from runtime.families.inspect import inspect
 from runtime.families.protocol import Family
-from runtime.preflight import public_version
 from runtime.safeio import digest
-
-PACKAGES = ("torch", "diffusers", "transformers", "peft")
-"""Whose versions can change the trained bytes."""
 
 ASSUMED_PICTURES = 100
 
@@ -64,7 +61,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         adapter=adapter,
         train=_train(experiment, data),
         compute=plan.Compute(device=card.device, dtype=_dtype(experiment, card), checkpointed=()),
-        versions={name: public_version(name) for name in PACKAGES},
+        versions=versions(),
     )
     places = plan.Places(
         base=_place(base_path, root),
@@ -295,13 +292,6 @@ def spec_place(part: Any, field: str) -> str:
     from lorac.parts import where
 
     return where(part, field) or f"{type(part).PLACE}.{field}"
-
-
-def cache_folder() -> Path:
-    """Where digests, latents and traces are kept between runs: $LORAC_CACHE or ~/.cache/lorac."""
-    import os
-
-    return Path(os.environ.get("LORAC_CACHE") or Path.home() / ".cache" / "lorac")
 
 
 def _place(path: Path, root: Path) -> str:

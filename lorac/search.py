@@ -22,7 +22,6 @@ from runtime import plan
 from runtime.errors import MachineError, Problem
 from runtime.human import clock, size
 
-
 ROUNDS = 12
 """Traces that one rank may take. Each round moves a micro-batch's room by what its last trace said: few are needed."""
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def save(root: Path, of: Trainee, state: State, plan_hash: str, extra: dict[str,
             atomic.write_bytes(made / name, data)
         hashes = {path.name: digest.sha256_file(path) for path in sorted(made.iterdir())}
         receipt = {"plan_hash": plan_hash, "state": attrs.asdict(state), "files": hashes}
-        atomic.write_text(made / DONE, json.dumps(receipt, indent=2) + "\n")
+        atomic.write_text(made / DONE, strict_json.canonical(receipt))
     return final
 
 

@@ -24,6 +24,7 @@ from runtime.safeio import atomic, strict_json
 
 FORMAT = 1
 
+Layout = Literal["diffusers", "single_file"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 PredictionType = Literal["epsilon", "v_prediction"]
 
@@ -33,7 +34,7 @@ class Base:
     """The frozen model. `digest` is over its files' contents; `architecture` maps component -> config."""
 
     family: str
-    layout: Literal["diffusers", "single_file"]
+    layout: Layout
     digest: str
     prediction_type: PredictionType
     architecture: dict[str, Any]
@@ -261,7 +262,7 @@ class Plan:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def _strict(value: Any, want: type) -> Any:
+def _strict(value: Any, want: Any) -> Any:
     if want is float and type(value) is int:
         return float(value)
     if type(value) is not want:

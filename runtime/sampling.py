@@ -13,21 +13,8 @@ from PIL.Image import Image
 
 from runtime import plan
 from runtime.adapters import method
-from runtime.families.protocol import Family, Modules
+from runtime.families.protocol import Family, Modules, Wish
 from runtime.safeio import atomic
-
-
-@attrs.frozen(kw_only=True)
-class Wish:
-    """What to sample."""
-
-    prompt: str
-    negative_prompt: str
-    seeds: Sequence[int]
-    steps: int
-    guidance: float
-    width: int
-    height: int
 
 
 @attrs.frozen(kw_only=True)

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -58,13 +59,13 @@ def recompute(family: Family, modules: Modules, names: Sequence[str]) -> None:
         block = blocks[name]
         forward = block.forward
 
-        def again(*args: object, _forward: object = forward, **kwargs: object) -> object:
+        def again(*args: Any, _forward: Callable[..., Any] = forward, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
-                return _forward(*args, **kwargs)  # type: ignore[operator]
+                return _forward(*args, **kwargs)
             # Nothing in a block draws from a global generator, so there is no state to keep.
             return checkpoint(_forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
-        block.forward = again  # type: ignore[method-assign,assignment]
+        block.forward = again
 
 
 def trainee(family: Family, modules: Modules, program: plan.Program) -> Trainee:

@@ -110,6 +110,8 @@ def find(text: str) -> Card:
 
 def detected() -> Card | None:
     """The GPU that CUDA sees now, with its free memory; None where there is none."""
+    if not _has_driver():
+        return None
     import torch
 
     if not torch.cuda.is_available():
@@ -133,6 +135,17 @@ def detected() -> Card | None:
         multiprocessors=properties.multi_processor_count,
         bf16=card.bf16 if capability >= (8, 0) else None,
     )
+
+
+def _has_driver() -> bool:
+    """Whether CUDA's driver is here at all: asked without loading torch, which takes seconds."""
+    import ctypes
+
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def cpu() -> Card:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,12 @@ from lorac import recompute
 from lorac.estimate import allocator, cuda, phases, roofline
 from lorac.estimate.cards import Card
 from lorac.estimate.record import Trace
+from lorac.places import code_digest
 from runtime import plan
 from runtime.families import family
-from runtime.safeio import atomic, digest, strict_json
+from runtime.safeio import atomic, strict_json
 
 VERSION = 1
-ROOM = Path(__file__).parent
-CODE = [ROOM, ROOM.parent.parent / "runtime"]
-"""A kept trace is good as long as these folders' Python files are the same."""
-
 STATE_BYTES = 14
 """A checkpoint's bytes for each trained parameter: float32 master and two moments, and a LoRA in 16 bits."""
 
@@ -239,10 +235,3 @@ def _read(path: Path) -> Cost | None:
         return cattrs.structure(strict_json.read(path), Cost)
     except Exception:  # whatever is wrong with a cache entry, the cure is the same
         return None
-
-
-@cache
-def code_digest() -> str:
-    """Over our own source files that a trace's answer depends on."""
-    files = sorted(file for folder in CODE for file in folder.rglob("*.py"))
-    return hashlib.sha256("".join(digest.sha256_file(file) for file in files).encode()).hexdigest()

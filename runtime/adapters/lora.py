@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from hashlib import blake2b
+from typing import cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -26,14 +27,14 @@ def attach(module: nn.Module, pattern: str, adapter: plan.Adapter) -> list[str]:
         return []
     config = LoraConfig(
         r=adapter.rank,
-        lora_alpha=adapter.alpha,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # peft takes any number
         lora_dropout=adapter.dropout,
         target_modules=names,
         init_lora_weights=False,
     )
     inject_adapter_in_model(config, module, adapter_name=NAME)
     for name, layer in layers(module).items():
-        dtype = layer.get_base_layer().weight.dtype
+        dtype = cast(Tensor, layer.get_base_layer().weight).dtype
         for part in (layer.lora_A[NAME], layer.lora_B[NAME]):
             part.to(dtype)
         if adapter.dropout:
@@ -53,8 +54,7 @@ def parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """`PATH.A` and `PATH.B` of every adapted module."""
     found: dict[str, nn.Parameter] = {}
     for name, layer in layers(module).items():
-        found[f"{name}.A"] = layer.lora_A[NAME].weight
-        found[f"{name}.B"] = layer.lora_B[NAME].weight
+        found[f"{name}.A"], found[f"{name}.B"] = _pair(layer)
     return found
 
 
@@ -84,7 +84,11 @@ def dropouts(module: nn.Module) -> list[nn.Module]:
 
 def factors(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """Each adapted path's (A, B) as they compute."""
-    return {n: (m.lora_A[NAME].weight, m.lora_B[NAME].weight) for n, m in layers(module).items()}
+    return {name: _pair(layer) for name, layer in layers(module).items()}
+
+
+def _pair(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
+    return cast(tuple[nn.Parameter, nn.Parameter], (layer.lora_A[NAME].weight, layer.lora_B[NAME].weight))
 
 
 def weigh(module: nn.Module, weight: float) -> None:

@@ -27,7 +27,8 @@ def tokenizer(size: int = SIZE) -> CLIPTokenizer:
     letters = list(_byte_letters())
     words = letters + [letter + "</w>" for letter in letters] + ["".join(merge) for merge in merges]
     words += ["<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
+    made: type = CLIPTokenizer  # its annotations lag behind the pairs it takes
+    return made(
         vocab={word: number for number, word in enumerate(words)},
         merges=merges,
         unk_token="<|endoftext|>",

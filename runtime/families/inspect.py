@@ -36,7 +36,8 @@ def inspect(path: Path, sha256: Sha256, wanted: str = "auto") -> Found:
     """Recognise and lock a base. `wanted` is the family the spec names, or "auto". Raises InputError."""
     if path.is_dir():
         names, architecture = _folder(path)
-        layout, digest = "diffusers", _digest(path, sha256)
+        layout: plan.Layout = "diffusers"
+        digest = _digest(path, sha256)
     elif path.is_file():
         names, architecture = _single(path)
         layout, digest = "single_file", sha256(path)

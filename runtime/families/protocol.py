@@ -11,15 +11,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import attrs
 from PIL.Image import Image
 from torch import Generator, Tensor, dtype, nn
 
 from runtime import plan
 
 Shapes = Mapping[str, tuple[int, ...]]
-Modules = dict[str, nn.Module]
+Modules = dict[str, Any]
+"""Component -> nn.Module; Any, since torch types every attribute of a module as `Tensor | Module`."""
 Batch = dict[str, Tensor]
 Architecture = dict[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Wish:
+    """What to sample: one picture of `width` × `height` pixels for each seed."""
+
+    prompt: str
+    negative_prompt: str
+    seeds: Sequence[int]
+    steps: int
+    guidance: float
+    width: int
+    height: int
 
 
 class Family(Protocol):
@@ -102,15 +117,3 @@ class Family(Protocol):
 
     def tiny(self, folder: Path) -> Path:
         """Write a random base of some kB there, that trains end to end on a CPU."""
-
-
-class Wish(Protocol):
-    """What to sample."""
-
-    prompt: str
-    negative_prompt: str
-    seeds: Sequence[int]
-    steps: int
-    guidance: float
-    width: int
-    height: int

@@ -38,7 +38,7 @@ CAPTION_TOKENS = 77
 UNET_FIXED = {"attention_head_dim": 8, "norm_num_groups": 32, "sample_size": 64}
 VAE_FIXED = {"norm_num_groups": 32, "scaling_factor": 0.18215, "sample_size": 512}
 CLIP_HEAD_DIM = 64
-SCHEDULER = {
+SCHEDULER: dict[str, Any] = {
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -130,7 +130,7 @@ def prediction_type(architecture: Architecture) -> plan.PredictionType:
 # ---------------------------------------------------------------------------------------------- building and loading
 
 
-def build(architecture: Architecture, component: str) -> nn.Module:
+def build(architecture: Architecture, component: str) -> Any:
     config = architecture[component]
     if component == "text_encoder":
         return CLIPTextModel(CLIPTextConfig(**config))
@@ -282,7 +282,7 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
     fixed = base.architecture["scheduler"]
-    pipeline = StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline(
         vae=modules["vae"],
         text_encoder=None,
         tokenizer=None,
