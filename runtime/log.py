@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from runtime.errors import visible
 from runtime.human import clock, size
@@ -84,7 +85,7 @@ class Bar:
         if CONSOLE.is_terminal:
             self.progress = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
+                BarColumn(bar_width=None, table_column=Column(ratio=1)),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
                 TextColumn("ETA"),
