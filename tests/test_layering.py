@@ -29,7 +29,7 @@ ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
 ONLY_IN = {
     "runtime.ending": {"lorac/cli.py"},
     "runtime.families": {"lorac/estimate", "lorac/resolve.py"},
-    "runtime.preflight": {"lorac/resolve.py"},
+    "runtime.names": {"lorac/agree.py"},
     "runtime.step": {"lorac/estimate"},
 }
 """What else it imports, and which files or folders do: the families, and the train step that the trace runs."""
@@ -143,7 +143,7 @@ def test_only_the_end_of_a_process_prints() -> None:
 
 
 def test_each_test_folder_mirrors_a_package() -> None:
-    own = {Path("tests/attacks"), Path("tests/consumers")}
+    own = {Path("tests/attacks"), Path("tests/consumers"), Path("tests/emoji")}
     folders = {path.parent for path in FILES if path.name.startswith("test_") and path.parts[0] == "tests"}
     mirrored = {folder for folder in folders if (ROOT.joinpath(*folder.parts[1:])).is_dir()}
     assert folders - mirrored <= own
