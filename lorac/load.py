@@ -30,6 +30,8 @@ from runtime.errors import LoracError, Problem, SpecError
 
 LIMIT_SECONDS = 60.0
 """How long a spec may run."""
+AGAIN_SECONDS = 1.0
+"""How often it is told that its time is up, in case a bare `except:` swallowed it once."""
 NAMED = 5
 """How many things that are no experiment an error names."""
 BIND = "bind one at the top level: experiment = Experiment(…)"
@@ -157,7 +159,7 @@ class _TooLongError(BaseException):
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Raise _TooLongError in here after that time, then each second; in the main thread, not on Windows."""
+    """Raise _TooLongError in here after that time, and again; in the main thread, not on Windows."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -166,7 +168,7 @@ def _limited(seconds: float) -> Iterator[None]:
         raise _TooLongError
 
     handler = signal.signal(signal.SIGALRM, ring)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, min(seconds, AGAIN_SECONDS))
     try:
         yield
     finally:
