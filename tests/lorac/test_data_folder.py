@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lorac.data_lock import lock_images
 from lorac.spec import Images
@@ -16,6 +18,10 @@ from tests.lorac.bad_data import good, picture
 
 def lock_at(folder: Path) -> plan.Images:
     return lock_images(Images(str(folder), resolution=64), folder, 64)
+
+
+def captions_at(folder: Path) -> dict[str, str]:
+    return {item.path: item.caption for item in lock_at(folder).items}
 
 
 def refusal(folder: Path) -> list[str]:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorac import Auto, Experiment, Fit, Images, LoRA, Train
-from lorac import recompute, search
+from lorac import Auto, Experiment, Fit, Images, LoRA, Train, recompute, search
 from lorac.estimate.cards import Card
 from lorac.estimate.cost import Block, Cost
 from lorac.resolve import Resolved
@@ -31,7 +30,8 @@ class Formula:
 
     def quick(self, program: plan.Program) -> Cost:
         micro, rank = program.train.micro_batch, program.adapter.rank
-        blocks = tuple(Block(name=str(i), saved=size * micro, seconds=size * micro / 1000) for i, size in enumerate(BLOCKS))
+        sizes = [size * micro for size in BLOCKS]
+        blocks = tuple(Block(name=str(i), saved=size, seconds=size / 1000) for i, size in enumerate(sizes))
         again = [int(name) for name in program.compute.checkpointed]
         saved = [block.saved for block in blocks]
         micro_seconds = 0.05 + micro * 1.0 + sum(blocks[index].seconds for index in again)
@@ -82,7 +82,9 @@ def experiment(fit: Fit, rank: int | Auto, effective_batch: int) -> Experiment:
 
 
 def resolved(usable: int, fit: Fit = Fit(), rank: int | Auto = 16, effective_batch: int = 8) -> Resolved:  # noqa: B008
-    train = attrs.evolve(PROGRAM.train, effective_batch=effective_batch, micro_batch=1, accumulation=effective_batch)
+    train = attrs.evolve(
+        PROGRAM.train, effective_batch=effective_batch, micro_batch=1, accumulation=effective_batch
+    )
     return Resolved(
         experiment=experiment(fit, rank, effective_batch),
         program=attrs.evolve(PROGRAM, train=train),
