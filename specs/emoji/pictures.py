@@ -128,7 +128,7 @@ def _names(entry: dict) -> tuple[str, ...]:
     A trailing number in a short name (`cat2`) only tells two emoji apart, so such a short name is left out.
     """
     raw = [entry["name"].split(" -- ")[0], *(s for s in entry["short_names"] if not re.search(r"\d$", s))]
-    words = (re.sub(r"[^a-z0-9 ]+", " ", name.lower().replace("’", "")).split() for name in raw)
+    words = (re.sub(r"[^a-z0-9 ]+", " ", name.lower().replace("\u2019", "")).split() for name in raw)
     return tuple(dict.fromkeys(" ".join(w) for w in words))
 
 
