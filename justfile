@@ -29,6 +29,16 @@ generate:
     lorac plan specs/cyberpunk.py --unlocked --card 12GB --out generated/12GB
     lorac plan specs/cyberpunk.py --unlocked --card 24GB --out generated/24GB
 
+# Train the embedded base anew, in WORK: some two hours on two cores; npm fetches the pictures
+base WORK=".cache/base":
+    mkdir -p {{ WORK }}/google {{ WORK }}/twitter
+    cd {{ WORK }} && npm pack --silent emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0
+    tar -xzf {{ WORK }}/emoji-datasource-google-16.0.0.tgz -C {{ WORK }}/google --strip-components=1
+    tar -xzf {{ WORK }}/emoji-datasource-twitter-16.0.0.tgz -C {{ WORK }}/twitter --strip-components=1
+    python specs/emoji/make_data.py --google {{ WORK }}/google --twitter {{ WORK }}/twitter
+    python specs/emoji/make_base.py --google {{ WORK }}/google --twitter {{ WORK }}/twitter \
+        --work {{ WORK }}/state --out specs/emoji/base
+
 # Show what malformed specs and data folders end in
 show-errors:
     python -m tests.lorac.show_errors
