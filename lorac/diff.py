@@ -11,15 +11,16 @@ from runtime import plan
 
 PARTS = ("program", "outputs", "estimate")
 """In the order of their weight: what decides the bytes comes first."""
+MISSING = object()
 
 
 @attrs.frozen
 class Change:
-    """A field by its dotted path, with its value in either plan; None where it has none."""
+    """A field by its dotted path, with its plain value in either plan; MISSING where it has none."""
 
     field: str
-    before: str | None
-    after: str | None
+    before: Any
+    after: Any
 
 
 def differences(before: plan.Plan, after: plan.Plan) -> list[Change]:
@@ -29,11 +30,12 @@ def differences(before: plan.Plan, after: plan.Plan) -> list[Change]:
         left = dict(_leaves(part, plan.unstructure(getattr(before, part))))
         right = dict(_leaves(part, plan.unstructure(getattr(after, part))))
         names = dict.fromkeys([*left, *right])
-        found += [Change(n, left.get(n), right.get(n)) for n in names if left.get(n) != right.get(n)]
+        pairs = [(name, left.get(name, MISSING), right.get(name, MISSING)) for name in names]
+        found += [Change(name, one, other) for name, one, other in pairs if one != other]
     return found
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Dotted paths of the plain values in it; a list's elements go by what names them."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
@@ -42,7 +44,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
         for index, inner in enumerate(value):
             yield from _leaves(f"{path}[{_name(inner, index)}]", inner)
     else:
-        yield path, f"{value}"
+        yield path, value
 
 
 def _name(element: dict[str, Any], index: int) -> str:

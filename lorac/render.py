@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from lorac.diff import Change
+from lorac.diff import MISSING, Change
 from lorac.install import Installed
 from lorac.reference import Row
 from runtime import plan
@@ -121,11 +123,15 @@ def changes_text(changes: Sequence[Change], width: int) -> str:
     """Two plans' differences, a line for each field."""
     if not changes:
         return "the plans are the same"
-    rows = [(c.field, f"{_or_none(c.before)} -> {_or_none(c.after)}") for c in changes[:CHANGES_SHOWN]]
-    more = len(changes) - CHANGES_SHOWN
+    lines = []
+    for change in changes[:CHANGES_SHOWN]:
+        before, after = (_shown(change.field, value) for value in (change.before, change.after))
+        lines += _wrapped(f"{change.field}: {before} -> {after}", width, INDENT, INDENT * 3)
+    if len(changes) > CHANGES_SHOWN:
+        lines.append(f"{INDENT}and {len(changes) - CHANGES_SHOWN} more")
     same = not any(change.field.startswith("program.") for change in changes)
     verdict = "the same bytes are trained" if same else "the trained bytes differ"
-    return "\n".join([*table(rows, width), *([f"{INDENT}and {more} more"] if more > 0 else []), verdict])
+    return "\n".join([*lines, verdict])
 
 
 def reference_text(rows: Iterable[Row], width: int) -> str:
@@ -146,8 +152,17 @@ def _part_lines(part: str, fields: Sequence[Row], width: int) -> list[str]:
     return lines
 
 
-def _or_none(value: str | None) -> str:
-    return "(none)" if value is None else value
+def _shown(field: str, value: Any) -> str:
+    """A plan's value as people read it: bytes and seconds in units."""
+    if value is MISSING:
+        return "(none)"
+    if type(value) is int and re.search(r"_bytes$|\.by_kind\.|\.phases\.", field):
+        return size(value)
+    if field == "estimate.seconds":
+        return clock(value)
+    if type(value) is float:
+        return f"{value:.4g}"
+    return repr(value) if isinstance(value, str) and not value else visible(str(value))
 
 
 def installed_text(done: Installed) -> str:
@@ -171,7 +186,10 @@ def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     widths.append(max(max(width, NARROWEST) - used, 20))
     lines = []
     for row in clean:
-        cells = [textwrap.wrap(cell, w) or [""] for cell, w in zip(row, widths, strict=True)]
+        cells = [
+            textwrap.wrap(cell, w, break_on_hyphens=False) or [""]
+            for cell, w in zip(row, widths, strict=True)
+        ]
         for parts in itertools.zip_longest(*cells, fillvalue=""):
             joined = INDENT.join(f"{part:<{w}}" for part, w in zip(parts, widths, strict=True))
             lines.append(f"{INDENT}{joined}".rstrip())
@@ -179,4 +197,6 @@ def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
 
 
 def _wrapped(text: str, width: int, first: str, rest: str) -> list[str]:
-    return textwrap.wrap(text, max(width, NARROWEST), initial_indent=first, subsequent_indent=rest)
+    return textwrap.wrap(
+        text, max(width, NARROWEST), initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+    )

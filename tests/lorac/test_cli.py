@@ -259,7 +259,7 @@ def test_diff_shows_what_differs(lorac: Cli, tmp_path: Path) -> None:
     plan.write(a_plan(), tmp_path / "a" / "plan.json")
     plan.write(a_plan(outputs=attrs.evolve(OUTPUTS, author="Jane")), tmp_path / "b.json")
     assert lorac("diff", "a", "b.json") == Called(
-        0, "  outputs.author   -> Jane\nthe same bytes are trained\n", ""
+        0, "  outputs.author: '' -> Jane\nthe same bytes are trained\n", ""
     )
     assert lorac("diff", "a", "a/plan.json").out == "the plans are the same\n"
 

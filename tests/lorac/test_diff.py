@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from lorac.diff import Change, differences
+from lorac.diff import MISSING, Change, differences
 from tests.lorac.plans import ESTIMATE, OUTPUTS, PROGRAM, a_plan
 
 
@@ -16,8 +16,8 @@ def test_fields_are_told_by_their_path_what_decides_the_bytes_first() -> None:
     program = attrs.evolve(PROGRAM, train=attrs.evolve(PROGRAM.train, seed=1))
     other = a_plan(program=program, outputs=attrs.evolve(OUTPUTS, tags=("x",)))
     assert differences(a_plan(), other) == [
-        Change("program.train.seed", "0", "1"),
-        Change("outputs.tags", "[]", "['x']"),
+        Change("program.train.seed", 0, 1),
+        Change("outputs.tags", [], ["x"]),
     ]
 
 
@@ -26,6 +26,7 @@ def test_pictures_are_told_by_their_path_and_not_their_place() -> None:
     before = attrs.evolve(item, path="0.png")
     data = attrs.evolve(PROGRAM.data, items=(before, attrs.evolve(item, caption="a dog")))
     changes = differences(a_plan(), a_plan(program=attrs.evolve(PROGRAM, data=data)))
+    assert sum(change.before is MISSING for change in changes) == len(attrs.fields(type(item)))
     assert {change.field for change in changes} == {
         "program.data.items[a.png].caption",
         *(f"program.data.items[0.png].{name}" for name in attrs.fields_dict(type(item))),

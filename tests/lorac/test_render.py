@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from lorac.diff import Change
+from lorac.diff import MISSING, Change
 from lorac.reference import reference
 from lorac.render import changes_text, plan_text, reference_text, summary, table
 from tests.lorac.plans import ESTIMATE, a_plan, unlocked
@@ -97,13 +97,33 @@ def test_a_summary_is_one_line() -> None:
     )
 
 
-def test_changes_name_the_field_and_both_values() -> None:
-    changes = [Change("program.train.seed", "0", "1"), Change("outputs.trigger", None, "cat")]
-    assert changes_text(changes, 80) == (
-        "  program.train.seed  0 -> 1\n  outputs.trigger     (none) -> cat\nthe trained bytes differ"
-    )
+def test_changes_name_the_field_and_both_values_in_units() -> None:
+    changes = [
+        Change("program.train.seed", 0, 1),
+        Change("outputs.trigger", MISSING, "cat"),
+        Change("outputs.author", "", "Jane"),
+        Change("estimate.peak_bytes", 2**30, 2**31),
+        Change("estimate.by_kind.base weights", 2**20, 0),
+        Change("estimate.seconds", 59.0, 125.2),
+        Change("estimate.seconds_per_step", 0.5635163895404869, 0.2),
+    ]
+    assert changes_text(changes, 80).splitlines() == [
+        "  program.train.seed: 0 -> 1",
+        "  outputs.trigger: (none) -> cat",
+        "  outputs.author: '' -> Jane",
+        "  estimate.peak_bytes: 1.00 GiB -> 2.00 GiB",
+        "  estimate.by_kind.base weights: 1.0 MiB -> 0 B",
+        "  estimate.seconds: 59s -> 2m05s",
+        "  estimate.seconds_per_step: 0.5635 -> 0.2",
+        "the trained bytes differ",
+    ]
     assert changes_text(changes[1:], 80).endswith("the same bytes are trained")
     assert changes_text([], 80) == "the plans are the same"
+
+
+def test_of_very_many_changes_the_first_are_shown_and_the_rest_counted() -> None:
+    lines = changes_text([Change(f"outputs.x[{n}]", 0, 1) for n in range(50)], 80).splitlines()
+    assert lines[-2:] == ["  and 10 more", "the same bytes are trained"]
 
 
 def test_the_reference_has_every_field_with_its_range_and_default() -> None:
