@@ -1,0 +1,143 @@
+"""What a trace sees: the same bytes as a real run, each with its kind, its module and its time of life."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lorac.estimate import cards
+from lorac.estimate.trace import label, materialize, measure, phase, trace
+
+Make = Callable[[], Callable[[], None]]
+
+
+def maker(checkpointed: bool = False, batch: int = 8) -> Make:
+    """Two wide layers, the first frozen, AdamW over the second."""
+
+    def make() -> Callable[[], None]:
+        with torch.device("meta"):
+            model = nn.Sequential(nn.Linear(256, 1024), nn.GELU(), nn.Linear(1024, 256))
+        model[0].requires_grad_(False)
+        materialize(model)
+        optimizer = torch.optim.AdamW(model[2].parameters())
+
+        def step() -> None:
+            inputs = torch.randn(batch, 256, requires_grad=True)
+            if checkpointed:
+                out = torch.utils.checkpoint.checkpoint(model, inputs, use_reentrant=False)
+            else:
+                out = model(inputs)
+            out.square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    return make
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("batch", [1, 8, 64])
+def test_a_traced_peak_is_the_measured_one(checkpointed: bool, batch: int) -> None:
+    traced = trace(maker(checkpointed, batch), device="cpu").peak.bytes
+    assert traced == measure(maker(checkpointed, batch)).peak.bytes
+
+
+def test_each_byte_at_the_peak_has_its_kind() -> None:
+    kinds = trace(maker(), device="cpu").peak.by_kind()
+    assert kinds["base weights"] == (256 * 1024 + 1024) * 4
+    learned = (1024 * 256 + 256) * 4
+    assert kinds["adapter"] == learned
+    assert kinds["gradients"] == learned
+    assert kinds["optimizer state"] == 2 * learned + 2 * 512  # and AdamW's two step counts
+
+
+def test_a_saved_activation_names_the_module_that_made_it() -> None:
+    traced = trace(maker(batch=4096), device="cpu", steps=1)
+    saved = [block for block in traced.peak.live if block.kind == "saved activations"]
+    assert {block.module for block in saved} >= {"Sequential.0", "Sequential.1"}
+
+
+def test_recomputing_keeps_less() -> None:
+    assert trace(maker(True, 4096)).peak.bytes < trace(maker(False, 4096)).peak.bytes
+
+
+def test_a_trace_is_the_same_each_time() -> None:
+    first, second = trace(maker()), trace(maker())
+    assert (first.blocks, first.events, first.calls) == (second.blocks, second.events, second.calls)
+
+
+def test_flops_of_a_linear_layer_are_two_a_multiply_add() -> None:
+    calls = [call for call in trace(maker(batch=16)).calls if call.operator == "addmm"]
+    assert [call.flops for call in calls] == [2 * 16 * 256 * 1024] * 2
+    assert {call.during for call in calls} == {"forward"}
+
+
+def test_phases_have_their_own_peaks() -> None:
+    def make() -> Callable[[], None]:
+        def step() -> None:
+            with phase("caching"):
+                big = torch.empty(1024, 1024)
+                del big
+            small = torch.empty(1024)
+            del small
+
+        return step
+
+    phases = trace(make, steps=1).phases
+    assert (phases["caching"].bytes, phases["step"].bytes) == (4 * 1024 * 1024, 4096)
+
+
+def test_a_label_is_believed() -> None:
+    def make() -> Callable[[], None]:
+        masters = torch.empty(1000)
+        label("master weights", masters)
+
+        def step() -> None:
+            assert masters is not None  # held for as long as the step is
+
+        return step
+
+    assert trace(make, steps=1).peak.by_kind() == {"master weights": 4096}
+
+
+def test_a_step_that_asks_for_values_is_answered() -> None:
+    def make() -> Callable[[], None]:
+        values = torch.randn(100, 10)
+
+        def step() -> None:
+            assert values.sum().item() == 1.0
+            assert not torch.isnan(values).any()
+            assert values[values > 0].shape == (1000,)
+            assert bool(torch.rand(1) > 0.1)
+
+        return step
+
+    trace(make, steps=1)
+
+
+def test_cuda_attention_keeps_the_flash_kernels_sums() -> None:
+    def make() -> Callable[[], None]:
+        query = torch.randn(2, 4, 128, 64, dtype=torch.bfloat16, requires_grad=True)
+
+        def step() -> None:
+            nn.functional.scaled_dot_product_attention(query, query, query, is_causal=True).sum().backward()
+
+        return step
+
+    made = [call.operator for call in trace(make, steps=1).calls]
+    assert "_scaled_dot_product_flash_attention" in made
+    assert "_scaled_dot_product_flash_attention_backward" in made
+    old = [call.operator for call in trace(make, steps=1, capability=(7, 5)).calls]
+    assert not any("flash" in operator for operator in old)
+
+
+def test_no_published_run_needs_more_than_the_margin_over_what_was_predicted() -> None:
+    rows = json.loads((Path(__file__).parents[3] / "docs" / "memory.json").read_text())["published"]
+    assert len(rows) >= 20
+    assert max(row["published"] / row["predicted"] - 1 for row in rows) < cards.MARGIN
