@@ -117,7 +117,7 @@ runs were mended with the figures in view, each time by something found in the p
 - LitGPT: logits given back in fp32 (first try -5.0 % on phi); for nf4 the kept inputs, the fp16 copy and the inputs'
   longer life (first tries -17 % to -5 %); only the tables' first sample long (+10 to +17 % without); the tables run at
   0cc02afa instead of the commit they name (Llama rows -3.2 to -4.9 % at the named one);
-- FLUX: the evaluation's encoder on the card (-5.0 % without); the latents' and prompts' caches were there from the start;
+- FLUX: the evaluation's encoder on the card (-5.0 % without); the caches were there from the start;
 - LoRA-FA: the adapter made trainable again (-9.4 % without).
 The 128 tokens of ordinary table samples, the full 512 tokens of the hub's batches and the longest MetaMathQA batch are
 assumptions or read off a figure. Not tried: torchtune's two rows and the four coarse ones of the list.
