@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import attrs
 import cattrs
 from cattrs.preconf.json import make_converter
+from cattrs.v import format_exception
 
 from runtime import names
 from runtime.errors import PlanError, Problem
@@ -294,9 +295,16 @@ def structure(data: Any, cls: type[_T], where: str) -> _T:
     try:
         return CONVERTER.structure(data, cls)
     except Exception as error:  # every failure of cattrs is a wrong plan, told field by field
-        lines = cattrs.transform_error(error, path=cls.__name__.lower())
+        lines = cattrs.transform_error(error, path=cls.__name__.lower(), format_exception=_said)
         hint = "make the plan again: lorac plan SPEC"
         raise PlanError([Problem(where, line, hint) for line in lines]) from None
+
+
+def _said(error: BaseException, wanted: type | None) -> str:
+    """What one wrong field is: our own words where `_strict` spoke, else cattrs'."""
+    if isinstance(error, ValueError) and str(error).startswith("expected "):
+        return str(error)
+    return format_exception(error, wanted)
 
 
 def hash_program(program: Program) -> str:

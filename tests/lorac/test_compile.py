@@ -1,0 +1,207 @@
+"""From spec to plan: the same inputs give the same plan, anywhere; other inputs give another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from lorac import Base, Experiment, Fit, Images, LoRA, Samples, Train
+from lorac.compile import compile_experiment
+from lorac.estimate import cards
+from lorac.resolve import resolve
+from runtime import plan
+from runtime.errors import InputError, PlanError, SpecError
+from tests.lorac import strategies
+
+SPEC = """
+from lorac import *
+experiment = Experiment(
+    name="tiny", base="base", data=Images("data", resolution=64, buckets=False, trigger="tiny style"),
+    adapter=LoRA(rank=2), train=Train(effective_batch=2, steps=2, learning_rate=1e-3),
+    fit=Fit(card="cpu"),
+)
+"""
+
+
+def here(folder: Path, base: Path, data: Path) -> Path:
+    """A project of its own: spec, base and data in a folder."""
+    folder.mkdir(parents=True)
+    shutil.copytree(base, folder / "base")
+    shutil.copytree(data, folder / "data")
+    (folder / "tiny.py").write_text(SPEC)
+    return folder
+
+
+def planned(project: Path, home: Path) -> plan.Plan:
+    """`lorac plan tiny.py` as a process, with a home of its own."""
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "LORAC_CACHE": str(home / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "lorac", "plan", "tiny.py", "--json"]
+    subprocess.run(command, cwd=project, env=environment, check=True, capture_output=True, text=True)
+    return plan.read(project / "generated" / "tiny" / "plan.json")
+
+
+def test_two_folders_and_two_homes_give_the_same_plan_byte_for_byte(
+    tmp_path: Path, tiny_base: Path, tiny_data: Path
+) -> None:
+    first = planned(here(tmp_path / "ann" / "work", tiny_base, tiny_data), tmp_path / "ann")
+    second = planned(here(tmp_path / "ben" / "deep" / "er", tiny_base, tiny_data), tmp_path / "ben")
+
+    assert plan.dumps(first) == plan.dumps(second)
+    assert str(tmp_path) not in plan.dumps(first)
+
+
+def test_one_pixel_of_one_picture_gives_another_hash(
+    tmp_path: Path, tiny_base: Path, tiny_data: Path
+) -> None:
+    from PIL import Image
+
+    project = here(tmp_path / "work", tiny_base, tiny_data)
+    before = planned(project, tmp_path / "home")
+    with Image.open(project / "data" / "2.png") as picture:
+        changed = picture.convert("RGB")
+    red, green, blue = changed.getpixel((5, 5))  # type: ignore[misc]
+    changed.putpixel((5, 5), (red, green, blue ^ 1))
+    changed.save(project / "data" / "2.png")
+    after = planned(project, tmp_path / "home")
+
+    assert after.plan_hash != before.plan_hash
+    assert after.program.base == before.program.base
+
+
+def experiment(base: Path | str, data: Path | str, **parts: object) -> Experiment:
+    given = {
+        "name": "tiny",
+        "base": base if isinstance(base, Base) else Base(str(base)),
+        "data": Images(str(data), resolution=64, buckets=False),
+        "adapter": LoRA(rank=2),
+        "train": Train(effective_batch=2, steps=2),
+        "fit": Fit(card="cpu"),
+    }
+    return Experiment(**{**given, **parts})  # type: ignore[arg-type]
+
+
+def test_a_plan_asked_for_again_is_the_same_and_nothing_is_loaded(
+    tmp_path: Path, tiny_base: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compile_experiment(experiment(tiny_base, tiny_data), tmp_path, tmp_path)
+    monkeypatch.setattr("lorac.compile._compile", None)
+
+    assert compile_experiment(experiment(tiny_base, tiny_data), tmp_path, tmp_path) == first
+
+
+def test_a_damaged_kept_plan_is_made_anew(
+    tmp_path: Path, tiny_base: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAC_CACHE", str(tmp_path / "cache"))
+    first = compile_experiment(experiment(tiny_base, tiny_data), tmp_path, tmp_path)
+    (kept,) = (tmp_path / "cache" / "plans").glob("*.json")
+    kept.write_text(kept.read_text()[:-40])
+
+    assert compile_experiment(experiment(tiny_base, tiny_data), tmp_path, tmp_path) == first
+
+
+def test_the_estimate_is_the_plans(tmp_path: Path, tiny_base: Path, tiny_data: Path) -> None:
+    made = experiment(tiny_base.resolve(), tiny_data.resolve())
+
+    assert made.estimate(card="cpu") == made.plan(card="cpu").estimate
+    assert made.estimate(card="cpu").peak_bytes > 2**20
+
+
+def test_a_base_that_is_not_here_is_planned_only_if_asked_to(tmp_path: Path, tiny_data: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        compile_experiment(experiment("models/none.safetensors", tiny_data), tmp_path, tmp_path)
+
+    assert refused.value.lines() == [
+        "error: models/none.safetensors: the base is not here",
+        "hint: download it there, or plan without it: lorac plan SPEC --unlocked",
+    ]
+
+
+def test_an_unlocked_base_must_say_its_family(tmp_path: Path, tiny_data: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        compile_experiment(
+            experiment("models/none.safetensors", tiny_data), tmp_path, tmp_path, unlocked=True
+        )
+
+    assert refused.value.lines() == [
+        "error: models/none.safetensors: is not here, so its family cannot be recognised",
+        'hint: say which it is: Base("models/none.safetensors", family="sd1")',
+    ]
+
+
+def test_another_family_than_the_spec_says_is_refused_from_the_header(
+    tmp_path: Path, tiny_base: Path, tiny_data: Path
+) -> None:
+    from runtime.families import inspect
+
+    with pytest.raises(InputError, match="header says sd1, the spec says sdxl"):
+        inspect.inspect(tiny_base, lambda path: "0" * 64, "sdxl")
+
+
+def test_references_are_places_in_the_plan(tmp_path: Path, tiny_base: Path, tiny_data: Path) -> None:
+    shutil.copy(tiny_data / "0.png", tmp_path / "real.png")
+    samples = Samples(prompts=("a",), references=("real.png",))
+    made = compile_experiment(experiment(tiny_base, tiny_data, samples=samples), tmp_path, tmp_path)
+
+    assert made.outputs.samples.references == ("real.png",)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(strategies.experiments())
+def test_any_experiment_is_refused_in_words_or_resolves_to_a_program_that_survives_json(
+    tmp_path: Path, any_one: Experiment
+) -> None:
+    made = attrs.evolve(any_one, base=Base("none", family="sd1"), adapter=LoRA(rank=4))  # type: ignore[misc]
+    try:
+        resolved = resolve(made, tmp_path, tmp_path / "specs", cards.find("12GB"), unlocked=True)
+    except SpecError as refused:
+        assert all(problem.what for problem in refused.problems)
+        return
+    again = plan.structure(plan.unstructure(resolved.program), plan.Program, "x")
+
+    assert again == resolved.program
+    assert plan.hash_program(again) == plan.hash_program(resolved.program)
+    train = resolved.program.train
+    assert train.micro_batch * train.accumulation * train.processes == any_one.train.effective_batch
+
+
+def edited(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"rank": 2', '"rank": 3', "plan_hash does not match the program"),
+        ('"rank": 2', '"rank": 2.5', "expected int, got float 2.5"),
+        ('"rank": 2', '"rank": true', "expected int, got bool True"),
+        ('"rank": 2', '"rank": 2, "rank": 2', "rank"),
+        ('"rank": 2', '"rnak": 2', "rnak"),
+        ('"steps": 2', '"steps": 1e999', "1e999"),
+        ('"path": "0.png"', '"path": "../0.png"', "must stay inside the data folder"),
+        ('"format": 1', '"format": 2', "plan format 2, but this lorac reads format 1"),
+        ('"name": "tiny"', '"name": "a/b"', "must not contain '/'"),
+    ],
+)
+def test_an_edited_plan_is_refused_with_what_is_wrong(
+    tmp_path: Path, tiny_base: Path, tiny_data: Path, old: str, new: str, said: str
+) -> None:
+    text = plan.dumps(compile_experiment(experiment(tiny_base, tiny_data), tmp_path, tmp_path))
+
+    with pytest.raises(PlanError) as refused:
+        plan.loads(edited(text, old, new))
+
+    assert said in "\n".join(refused.value.lines())
