@@ -67,8 +67,8 @@ def _vocabulary(concepts: list[Concept], work: Path) -> Vocabulary:
 @click.option(
     "--stage", "stages", type=click.Choice(STAGES), multiple=True, default=STAGES, show_default=True
 )
-@click.option("--vae-minutes", default=20.0, show_default=True)
-@click.option("--unet-minutes", default=92.0, show_default=True)
+@click.option("--vae-minutes", default=31.0, show_default=True)
+@click.option("--unet-minutes", default=56.0, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 def main(
     google: Path,
