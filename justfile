@@ -42,3 +42,7 @@ base WORK=".cache/base":
 # Show what malformed specs and data folders end in
 show-errors:
     python -m tests.lorac.show_errors
+
+# Measure how near the demo's LoRA brings the base to Twemoji, on concepts it never saw
+style: demo
+    python specs/emoji/style.py output/twemoji --out docs/style.json

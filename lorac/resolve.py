@@ -47,6 +47,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
 
     `root` is the folder that lorac runs in, `folder` the one that the spec's paths are relative to.
     """
+    refuse_what_is_not_carried_out(experiment)
     base_path, data_path = folder / experiment.base.path, folder / experiment.data.path
     base, base_name, base_locked = _base(experiment, base_path, unlocked)
     architecture = family(base.family)
@@ -80,6 +81,31 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         card=card,
         decisions=_decisions(experiment, program, card) + notes,
     )
+
+
+def refuse_what_is_not_carried_out(experiment: spec.Experiment) -> None:
+    """A field that the runtime does not act on yet is refused, never passed over. Raises SpecError."""
+    fit = experiment.fit
+    quantization = fit.quantization
+    allowed = quantization.choices or ("none",) if isinstance(quantization, spec.Auto) else (quantization,)
+    wanted = {
+        "quantization": "none" not in allowed,
+        "optimizer_bits": fit.optimizer_bits == 8,
+        "offload": fit.offload == "blocks",
+        "attention_chunks": isinstance(fit.attention_chunks, int) and fit.attention_chunks > 1,
+        "processes": fit.processes > 1,
+    }
+    problems = [
+        Problem(
+            spec_place(fit, field),
+            f"fit.{field} = {getattr(fit, field)!r} is not carried out by this version of lorac",
+            "leave it out",
+        )
+        for field, is_wanted in wanted.items()
+        if is_wanted
+    ]
+    if problems:
+        raise SpecError(problems)
 
 
 def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan.Base, str, bool]:

@@ -41,12 +41,15 @@ Pictures = NDArray[np.float64]
 def main() -> None:
     options = parser().parse_args()
     concepts = held_out(options.concepts)
-    real = {kind: pictures([HERE / kind / "heldout" / name for name, _ in concepts]) for kind in ("twemoji", "noto")}
+    real = {
+        kind: pictures([HERE / kind / "heldout" / name for name, _ in concepts])
+        for kind in ("twemoji", "noto")
+    }
     manifest = json.loads(next(options.run.glob("*.lorac.json")).read_text(encoding="utf-8"))
     weight = float(manifest["usage"]["preferred_weight"])
     lora = next(path for path in options.run.glob("*.safetensors") if path.stem != "pytorch_lora_weights")
     others = [name for name, _ in held_out(None) if name not in {drawn for drawn, _ in concepts}]
-    style = Style(AutoencoderKL.from_pretrained(options.base / "vae"), others)
+    style = Style(AutoencoderKL.from_pretrained(options.base / "vae", torch_dtype=torch.float32), others)
     drawn = {
         "base": draw(options.base, concepts, None, weight, options.seeds),
         "lora": draw(options.base, concepts, load_file(lora), weight, options.seeds),
@@ -63,7 +66,8 @@ def main() -> None:
         "real_noto_style": float(style.probability(real["noto"]).mean()),
         "mean": {name: {k: interval(v) for k, v in values.items()} for name, values in table.items()},
         "change_against_base": {
-            name: {k: interval(table[name][k] - table["base"][k]) for k in table[name]} for name in ("lora", "random")
+            name: {k: interval(table[name][k] - table["base"][k]) for k in table[name]}
+            for name in ("lora", "random")
         },
     }
     text = json.dumps(answer, indent=2)
@@ -106,10 +110,16 @@ def randomised(lora: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def draw(
-    base: Path, concepts: list[tuple[str, str]], lora: dict[str, torch.Tensor] | None, weight: float, seeds: int
+    base: Path,
+    concepts: list[tuple[str, str]],
+    lora: dict[str, torch.Tensor] | None,
+    weight: float,
+    seeds: int,
 ) -> Pictures:
     """A picture for each concept and seed, in that order, by diffusers alone."""
-    pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        base, safety_checker=None, local_files_only=True, torch_dtype=torch.float32
+    )
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     if lora is not None:
@@ -150,7 +160,11 @@ def interval(values: NDArray[np.float64]) -> dict[str, float]:
     chooser = np.random.default_rng(0)
     means = values[chooser.integers(0, len(values), (4000, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": round(float(values.mean()), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+    return {
+        "mean": round(float(values.mean()), 4),
+        "low": round(float(low), 4),
+        "high": round(float(high), 4),
+    }
 
 
 class Style:
@@ -188,7 +202,8 @@ class Style:
         return torch.sigmoid(self._logits(x)).detach().numpy()
 
     def accuracy(self, twemoji: Pictures, noto: Pictures) -> float:
-        right = (self.probability(self.redrawn(twemoji)) > 0.5).sum() + (self.probability(self.redrawn(noto)) < 0.5).sum()
+        right = (self.probability(self.redrawn(twemoji)) > 0.5).sum()
+        right += (self.probability(self.redrawn(noto)) < 0.5).sum()
         return round(float(right) / (len(twemoji) + len(noto)), 4)
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:

@@ -150,6 +150,24 @@ def test_another_family_than_the_spec_says_is_refused_from_the_header(
         inspect.inspect(tiny_base, lambda path: "0" * 64, "sdxl")
 
 
+@pytest.mark.parametrize(
+    "fit",
+    [
+        Fit(card="cpu", quantization="nf4"),
+        Fit(card="cpu", optimizer_bits=8),
+        Fit(card="cpu", offload="blocks"),
+        Fit(card="cpu", attention_chunks=2),
+        Fit(card="cpu", processes=2),
+    ],
+    ids=["quantization", "optimizer_bits", "offload", "attention_chunks", "processes"],
+)
+def test_what_the_runtime_does_not_act_on_yet_is_refused_and_not_passed_over(
+    tmp_path: Path, tiny_base: Path, tiny_data: Path, fit: Fit
+) -> None:
+    with pytest.raises(SpecError, match="is not carried out by this version of lorac"):
+        compile_experiment(experiment(tiny_base, tiny_data, fit=fit), tmp_path, tmp_path)
+
+
 def test_references_are_places_in_the_plan(tmp_path: Path, tiny_base: Path, tiny_data: Path) -> None:
     shutil.copy(tiny_data / "0.png", tmp_path / "real.png")
     samples = Samples(prompts=("a",), references=("real.png",))
@@ -163,7 +181,8 @@ def test_references_are_places_in_the_plan(tmp_path: Path, tiny_base: Path, tiny
 def test_any_experiment_is_refused_in_words_or_resolves_to_a_program_that_survives_json(
     tmp_path: Path, any_one: Experiment
 ) -> None:
-    made = attrs.evolve(any_one, base=Base("none", family="sd1"), adapter=LoRA(rank=4))  # type: ignore[misc]
+    base = Base("none", family="sd1")
+    made = attrs.evolve(any_one, base=base, adapter=LoRA(rank=4), fit=Fit())  # type: ignore[misc]
     try:
         resolved = resolve(made, tmp_path, tmp_path / "specs", cards.find("12GB"), unlocked=True)
     except SpecError as refused:
