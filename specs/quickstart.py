@@ -1,4 +1,4 @@
-"""The demo: a style LoRA on the small Stable Diffusion in this folder, on a CPU, in about three minutes.
+"""The demo: a style LoRA on the small Stable Diffusion in this folder, on a CPU, in about two minutes.
 
 The base was trained on Noto emoji; Twemoji's flat style is what the LoRA learns, from 102 pictures. The
 prompts below are concepts that it never saw: `lorac run` ends with a sheet that shows them without the LoRA,
@@ -22,8 +22,8 @@ experiment = Experiment(
     adapter=LoRA(rank=16, targets="qkvo+ff"),  # alpha is left open: it follows the rank
     train=Train(
         effective_batch=8,  # what you promise yourself; how it is split is the planner's business
-        steps=400,
-        learning_rate=1e-3,
+        steps=300,
+        learning_rate=1e-4,
         scheduler="cosine",
         warmup_steps=20,
         seed=1,
