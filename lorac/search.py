@@ -107,7 +107,9 @@ def fastest(
     chosen: plan.Program | None = None
     for _ in range(ROUNDS):
         pool = list(points(resolved, program, costs, missed))
-        guessed = [(traced.get(key(point)) or corrected(costs.quick(point), missed, point), point) for point in pool]
+        guessed = [
+            (traced.get(key(point)) or corrected(costs.quick(point), missed, point), point) for point in pool
+        ]
         fitting = [(cost, point) for cost, point in guessed if cost.peak_bytes <= usable]
         if not fitting:
             rejected += [reject(point, cost, resolved, "is predicted not to fit") for cost, point in guessed]
