@@ -92,7 +92,7 @@ def test_every_key_of_a_run_is_matched(of: plan.Plan, folder: Path, consumer: ty
 def test_a_checkpoint_s_file_is_loaded_too(of: plan.Plan, folder: Path) -> None:
     checkpoints = sorted(folder.glob("checkpoints/*/tiny-*.safetensors"))
 
-    assert [path.name for path in checkpoints] == ["tiny-000004.safetensors"]
+    assert [path.name for path in checkpoints] == ["tiny-000004.safetensors", "tiny-000006.safetensors"]
     for path in checkpoints:
         loaded = a1111.load(path, of.program.base.architecture)
         assert (len(loaded.changes), loaded.left, a1111.card(path).alias) == (172, [], path.stem)
