@@ -3,29 +3,25 @@
 - `exact` traces the program's own step and replays it through the card's allocator.
 - `quick` scales the trace at micro-batch 1 (activations, temporaries and arithmetic grow with the micro-batch, the
   rest does not) and knows recomputation by `lorac.recompute`'s model. It ranks; only `exact` is believed.
-- Traces are kept on disk by content: the program's part that matters, the card, the package versions and our own code.
+- Traces are kept on disk by content and shared by cards (`kept`): what a card makes of one takes hundredths of a second.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import attrs
-import cattrs
 
 from lorac import recompute
 from lorac.estimate import allocator, cuda, phases, roofline
 from lorac.estimate.cards import Card
-from lorac.estimate.record import Trace
-from lorac.places import code_digest
+from lorac.estimate.kept import Traces
+from lorac.estimate.record import Call, Trace
 from runtime import plan
 from runtime.families import family
-from runtime.safeio import atomic, strict_json
 
-VERSION = 1
 STATE_BYTES = 14
 """A checkpoint's bytes for each trained parameter: float32 master and two moments, and a LoRA in 16 bits."""
 
@@ -50,7 +46,6 @@ class Cost:
     by_kind: dict[str, int]
     phases: dict[str, int]
     micro_seconds: float
-    launch_seconds: float
     update_seconds: float
     seconds_per_step: float
     host_bytes: int
@@ -59,45 +54,68 @@ class Cost:
 
 
 class Costs:
-    """The costs of programs on one card. Remembers what it traced, in memory and in `folder`."""
+    """The costs of programs on one card. Traces are kept in `folder`, for every card of the same capability."""
 
     def __init__(self, card: Card, folder: Path) -> None:
         self.card = card
-        self.folder = folder / "traces"
+        self.folder = folder
+        self._traces = Traces(folder / "traces")
         self._known: dict[str, Cost] = {}
-        self._cached: dict[str, int] = {}
+
+    def on(self, card: Card) -> Costs:
+        """The same on another card."""
+        return Costs(card, self.folder)
+
+    def trace(self, program: plan.Program) -> Trace:
+        """One step of this very program, as this card's kernels run it."""
+        return self._traces.training(program, self.card.capability)
 
     def exact(self, program: plan.Program) -> Cost:
         """By tracing this very program."""
-        key = hashlib.sha256(strict_json.canonical(self._question(program)).encode()).hexdigest()
+        key = plan.hash_program(program)
         if key not in self._known:
-            path = self.folder / f"{key}.json"
-            found = _read(path)
-            if found is None:
-                found = self._trace(program)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                atomic.write_text(path, strict_json.canonical(cattrs.unstructure(found)))
-            self._known[key] = found
-        return _for_steps(self._known[key], program)
+            self._known[key] = self._cost(program)
+        return self._known[key]
+
+    def _cost(self, program: plan.Program) -> Cost:
+        trace, card, overhead = self.trace(program), self.card, cuda.overhead(self.card)
+        reserved, by_kind = _reserved(trace, card), trace.peak.by_kind()
+        by_kind["cached but unused"] = reserved - trace.peak.bytes
+        by_kind["context and workspaces"] = overhead
+        caching = self._traces.caching(program, card.capability)
+        peaks = {"train": reserved + overhead, "cache": _reserved(caching, card) + overhead}
+        cost = Cost(
+            peak_bytes=max(peaks.values()),
+            by_kind={kind: size for kind, size in by_kind.items() if size},
+            phases=peaks,
+            micro_seconds=roofline.seconds(_passes(trace), card),
+            update_seconds=roofline.seconds(_updates(trace), card),
+            seconds_per_step=0.0,
+            host_bytes=0,
+            disk_bytes=STATE_BYTES * trained_parameters(trace),
+            blocks=_blocks(program, trace, card),
+        )
+        return _for_steps(cost, program)
 
     def quick(self, program: plan.Program) -> Cost:
         """From the trace at micro-batch 1 without recomputation."""
         micro, names = program.train.micro_batch, set(program.compute.checkpointed)
-        one = self._single(program)
+        alone = single(program)
+        one = self.exact(alone)
         grows = sum(size for kind, size in one.by_kind.items() if kind in GROWS)
-        blocks = tuple(
-            attrs.evolve(block, saved=block.saved * micro, seconds=block.seconds * micro)
-            for block in one.blocks
-        )
-        saved = [block.saved for block in blocks]
-        again = [index for index, block in enumerate(blocks) if block.name in names]
+        saved = [block.saved * micro for block in one.blocks]
+        again = [index for index, block in enumerate(one.blocks) if block.name in names]
         less = sum(saved) - recompute.peak(saved, again)
-        work = one.micro_seconds - one.launch_seconds
+        blocks = tuple(
+            attrs.evolve(block, saved=size, seconds=block.seconds * micro)
+            for block, size in zip(one.blocks, saved, strict=True)
+        )
+        train = one.phases["train"] + grows * (micro - 1) - less
         cost = attrs.evolve(
             one,
-            peak_bytes=one.peak_bytes + grows * (micro - 1) - less,
+            peak_bytes=max(train, one.phases["cache"]),
             by_kind={},
-            micro_seconds=max(one.launch_seconds, work * micro)
+            micro_seconds=roofline.seconds(_passes(self.trace(alone)), self.card, micro)
             + sum(blocks[index].seconds for index in again),
             blocks=blocks,
         )
@@ -105,63 +123,14 @@ class Costs:
 
     def blocks(self, program: plan.Program) -> tuple[str, ...]:
         """Every block that may be recomputed."""
-        return tuple(block.name for block in self._single(program).blocks)
+        return tuple(block.name for block in self.exact(single(program)).blocks)
 
-    def _single(self, program: plan.Program) -> Cost:
-        train = attrs.evolve(program.train, micro_batch=1)
-        compute = attrs.evolve(program.compute, checkpointed=())
-        return self.exact(attrs.evolve(program, train=train, compute=compute))
 
-    def _question(self, program: plan.Program) -> dict[str, Any]:
-        """All that a trace's answer depends on."""
-        train = program.train
-        return {
-            "version": VERSION,
-            "code": code_digest(),
-            "versions": program.versions,
-            "card": cattrs.unstructure(self.card),
-            "architecture": [program.base.family, program.base.architecture, program.base.prediction_type],
-            "adapter": plan.unstructure(program.adapter),
-            "bucket": phases.largest_bucket(program.data),
-            "samples": len(program.data.items) or program.data.expected,
-            "micro_batch": train.micro_batch,
-            "accumulates": train.accumulation > 1,
-            "optimizer": plan.unstructure(train.optimizer),
-            "objective": plan.unstructure(train.objective),
-            "compute": plan.unstructure(program.compute),
-        }
-
-    def _trace(self, program: plan.Program) -> Cost:
-        card = self.card
-        trace, overhead = phases.training(program, card.capability), cuda.overhead(self.card)
-        update = [call for call in trace.calls if call.during == "optimizer"]
-        passes = [call for call in trace.calls if call.during != "optimizer"]
-        reserved, by_kind = _reserved(trace, card), trace.peak.by_kind()
-        by_kind["cached but unused"] = reserved - trace.peak.bytes
-        by_kind["context and workspaces"] = overhead
-        peaks = {"train": reserved + overhead, "cache": self._caching(program) + overhead}
-        return Cost(
-            peak_bytes=max(peaks.values()),
-            by_kind={kind: size for kind, size in by_kind.items() if size},
-            phases=peaks,
-            micro_seconds=roofline.seconds(passes, card),
-            launch_seconds=len(passes) * card.launch,
-            update_seconds=roofline.seconds(update, card),
-            seconds_per_step=0.0,
-            host_bytes=0,
-            disk_bytes=STATE_BYTES * trained_parameters(trace),
-            blocks=_blocks(program, trace, card),
-        )
-
-    def _caching(self, program: plan.Program) -> int:
-        """Bytes that encoding pictures and captions takes: it depends on neither adapter nor micro-batch."""
-        question = {
-            name: self._question(program)[name] for name in ("code", "card", "architecture", "bucket")
-        }
-        key = hashlib.sha256(strict_json.canonical(question).encode()).hexdigest()
-        if key not in self._cached:
-            self._cached[key] = _reserved(phases.caching(program, self.card.capability), self.card)
-        return self._cached[key]
+def single(program: plan.Program) -> plan.Program:
+    """The program at micro-batch 1, with nothing recomputed and the same effective batch."""
+    accumulation = program.train.micro_batch * program.train.accumulation
+    train = attrs.evolve(program.train, micro_batch=1, accumulation=accumulation)
+    return attrs.evolve(program, train=train, compute=attrs.evolve(program.compute, checkpointed=()))
 
 
 def choices_of(cost: Cost, usable: int) -> list[tuple[str, ...]]:
@@ -176,6 +145,16 @@ def choices_of(cost: Cost, usable: int) -> list[tuple[str, ...]]:
 def trained_parameters(trace: Trace) -> int:
     """How many numbers the optimizer moves, from the size of its two float32 moments."""
     return sum(block.bytes for block in trace.peak.live if block.kind == "optimizer state") // 8
+
+
+def _passes(trace: Trace) -> Iterable[Call]:
+    """The calls of one micro-batch's forward and backward."""
+    return (call for call in trace.calls if call.during != "optimizer")
+
+
+def _updates(trace: Trace) -> Iterable[Call]:
+    """The calls that come once a step."""
+    return (call for call in trace.calls if call.during == "optimizer")
 
 
 def _for_steps(cost: Cost, program: plan.Program) -> Cost:
@@ -205,7 +184,7 @@ def _blocks(program: plan.Program, trace: Trace, card: Card) -> tuple[Block, ...
         for name in of.blocks(modules)
     }
     saved: dict[str, int] = defaultdict(int)
-    calls: dict[str, list[Any]] = defaultdict(list)
+    calls: dict[str, list[Call]] = defaultdict(list)
     for block in trace.peak.live:
         owner = _owner(block.module, names)
         if owner and block.kind == "saved activations":
@@ -227,11 +206,3 @@ def _owner(module: str, names: dict[str, str]) -> str | None:
             return names[module]
         module = module.rpartition(".")[0]
     return None
-
-
-def _read(path: Path) -> Cost | None:
-    """A kept cost; None if there is none, or it is damaged (it is made anew)."""
-    try:
-        return cattrs.structure(strict_json.read(path), Cost)
-    except Exception:  # whatever is wrong with a cache entry, the cure is the same
-        return None

@@ -18,13 +18,13 @@ REACHED = {"flops": 0.6, "bytes": 0.8}
 User's Guide")."""
 
 
-def seconds(calls: Iterable[Call], card: Card) -> float:
-    """How long these calls take one after the other."""
-    return sum(of_call(call, card) for call in calls)
+def seconds(calls: Iterable[Call], card: Card, times: int = 1) -> float:
+    """How long these calls take one after the other, with `times` the arithmetic and traffic in each."""
+    return sum(of_call(call, card, times) for call in calls)
 
 
-def of_call(call: Call, card: Card) -> float:
+def of_call(call: Call, card: Card, times: int = 1) -> float:
     share = REACHED if card.device == "cuda" else {"flops": 1.0, "bytes": 1.0}
-    arithmetic = call.flops / (card.rate(call.dtype) * share["flops"])
-    traffic = call.bytes / (card.bandwidth * share["bytes"])
+    arithmetic = call.flops * times / (card.rate(call.dtype) * share["flops"])
+    traffic = call.bytes * times / (card.bandwidth * share["bytes"])
     return max(arithmetic, traffic, card.launch)

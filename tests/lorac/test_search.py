@@ -40,7 +40,6 @@ class Formula:
             by_kind={},
             phases={},
             micro_seconds=micro_seconds,
-            launch_seconds=0.05,
             update_seconds=0.1,
             seconds_per_step=micro_seconds * program.train.accumulation + 0.1,
             host_bytes=0,
