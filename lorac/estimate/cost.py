@@ -3,7 +3,7 @@
 - `exact` traces the program's own step and replays it through the card's allocator.
 - `quick` scales the trace at micro-batch 1 (activations, temporaries and arithmetic grow with the micro-batch, the
   rest does not) and knows recomputation by `lorac.recompute`'s model. It ranks; only `exact` is believed.
-- Traces are kept on disk by content and shared by cards (`kept`): what a card makes of one takes hundredths of a second.
+- Traces are kept on disk by content and shared by cards (`kept`): what a card makes of it takes centiseconds.
 """
 
 from __future__ import annotations
