@@ -83,29 +83,42 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     )
 
 
+CARRIED_OUT: dict[str, Any] = {
+    "quantization": "none",
+    "optimizer_bits": 32,
+    "offload": "text_encoder",
+    "attention_chunks": 1,
+    "processes": 1,
+}
+"""The one value of these fields of Fit that the runtime acts on today (it moves what only encodes to the host)."""
+
+
 def refuse_what_is_not_carried_out(experiment: spec.Experiment) -> None:
     """A field that the runtime does not act on yet is refused, never passed over. Raises SpecError."""
     fit = experiment.fit
-    quantization = fit.quantization
-    allowed = quantization.choices or ("none",) if isinstance(quantization, spec.Auto) else (quantization,)
-    wanted = {
-        "quantization": "none" not in allowed,
-        "optimizer_bits": fit.optimizer_bits == 8,
-        "offload": fit.offload == "blocks",
-        "attention_chunks": isinstance(fit.attention_chunks, int) and fit.attention_chunks > 1,
-        "processes": fit.processes > 1,
-    }
-    problems = [
-        Problem(
-            spec_place(fit, field),
-            f"fit.{field} = {getattr(fit, field)!r} is not carried out by this version of lorac",
-            "leave it out",
+    refused = [field for field, can in CARRIED_OUT.items() if not admits(getattr(fit, field), can)]
+    if fit.offload == "text_encoder" and experiment.adapter.text_encoder:
+        refused.append("offload")  # it is trained, so it stays
+    if refused:
+        raise SpecError(
+            Problem(
+                spec_place(fit, field),
+                f"fit.{field} = {getattr(fit, field)!r} is not carried out by this version of lorac",
+                "leave it out",
+            )
+            for field in refused
         )
-        for field, is_wanted in wanted.items()
-        if is_wanted
-    ]
-    if problems:
-        raise SpecError(problems)
+
+
+def admits(wanted: Any, value: Any) -> bool:
+    """Whether a field of the spec may be this value: it is pinned to it, or left open to it and prefers no other."""
+    if not isinstance(wanted, spec.Auto):
+        return bool(wanted == value)
+    if wanted.prefer is not None and wanted.prefer != value:
+        return False
+    if wanted.choices:
+        return value in wanted.choices
+    return wanted.low is None or wanted.low <= value
 
 
 def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan.Base, str, bool]:

@@ -12,7 +12,7 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from lorac import Base, Experiment, Fit, Images, LoRA, Samples, Train
+from lorac import Auto, Base, Experiment, Fit, Images, LoRA, Samples, Train
 from lorac.compile import compile_experiment
 from lorac.estimate import cards
 from lorac.resolve import resolve
@@ -158,14 +158,52 @@ def test_another_family_than_the_spec_says_is_refused_from_the_header(
         Fit(card="cpu", offload="blocks"),
         Fit(card="cpu", attention_chunks=2),
         Fit(card="cpu", processes=2),
+        Fit(card="cpu", offload="none"),
+        Fit(card="cpu", quantization=Auto(choices=("nf4", "int8"))),
+        Fit(card="cpu", optimizer_bits=Auto(choices=(8,))),
+        Fit(card="cpu", offload=Auto(choices=("blocks",))),
+        Fit(card="cpu", attention_chunks=Auto(2, 8)),
+        Fit(card="cpu", attention_chunks=Auto(1, 8, prefer=4)),
     ],
-    ids=["quantization", "optimizer_bits", "offload", "attention_chunks", "processes"],
+    ids=lambda fit: repr(fit),
 )
 def test_what_the_runtime_does_not_act_on_yet_is_refused_and_not_passed_over(
     tmp_path: Path, tiny_base: Path, tiny_data: Path, fit: Fit
 ) -> None:
     with pytest.raises(SpecError, match="is not carried out by this version of lorac"):
         compile_experiment(experiment(tiny_base, tiny_data, fit=fit), tmp_path, tmp_path)
+
+
+def test_a_text_encoder_that_is_trained_cannot_wait_on_the_host(
+    tmp_path: Path, tiny_base: Path, tiny_data: Path
+) -> None:
+    made = attrs.evolve(
+        experiment(tiny_base, tiny_data, fit=Fit(card="cpu", offload="text_encoder")),
+        adapter=LoRA(rank=4, text_encoder=True),
+    )
+    with pytest.raises(
+        SpecError, match=r"fit\.offload = 'text_encoder' is not carried out by this version of lorac"
+    ):
+        compile_experiment(made, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        Fit(card="cpu", offload="text_encoder", attention_chunks=1),
+        Fit(card="cpu", quantization=Auto(choices=("none", "nf4")), optimizer_bits=Auto()),
+    ],
+    ids=lambda fit: repr(fit),
+)
+def test_what_the_runtime_does_act_on_is_not_refused(
+    tmp_path: Path, tiny_base: Path, tiny_data: Path, fit: Fit
+) -> None:
+    made = resolve(
+        experiment(tiny_base, tiny_data, fit=fit), tmp_path, tmp_path, cards.find("cpu"), unlocked=False
+    )
+
+    assert made.program.compute.quantization == "none"
+    assert made.program.train.optimizer.state_bits == 32
 
 
 def test_references_are_places_in_the_plan(tmp_path: Path, tiny_base: Path, tiny_data: Path) -> None:
