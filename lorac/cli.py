@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -180,6 +181,64 @@ def install(what: Path, webui: Path | None, comfyui: Path | None, force: bool) -
         click.echo(f"warning: {warning}", err=True)
 
 
+@_command(
+    "fit",
+    click.argument("spec", type=A_PATH),
+    click.option("--cards", metavar="A,B,…", required=True, help='Cards to compare: "8GB,12GB,rtx4090".'),
+    click.option("--unlocked", is_flag=True, help="Plan though the base or the data is not here."),
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON list."),
+)
+def fit_(spec: Path, cards: str, unlocked: bool, as_json: bool) -> None:
+    """Compare cards: the best plan of a spec for each.
+
+    Writes nothing. A card where nothing fits says by how much, and what would help.
+    """
+    from lorac.load import load
+
+    loaded = load(spec)
+    from lorac.fit import fit
+    from lorac.render import fit_text
+
+    names = [name.strip() for name in cards.split(",") if name.strip()]
+    with _telling() as tell:
+        rows = fit(loaded, names, Path.cwd(), unlocked=unlocked, tell=tell)
+    if as_json:
+        _print_json([attrs.asdict(row) for row in rows])
+        return
+    click.echo(fit_text(rows, _width()))
+
+
+@_command(
+    "explain",
+    click.argument("what", metavar="PLAN", type=A_PATH),
+    click.option("--svg", type=A_PATH, metavar="FILE", help="Draw one step's memory over time there."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+)
+def explain_(what: Path, svg: Path | None, as_json: bool) -> None:
+    """Show where a plan's memory goes, and what each change would buy.
+
+    PLAN is a plan.json or its folder; neither base nor data is needed.
+    """
+    from lorac.launch import plan_in
+    from runtime import plan
+
+    of = plan.read(plan_in(what))
+    from lorac.explain import draw, explain
+    from lorac.places import cache_folder
+    from lorac.render import explain_text
+
+    with _telling() as tell:
+        found = explain(of, cache_folder(), tell)
+        if svg is not None:
+            draw(of, cache_folder(), svg)
+    if as_json:
+        _print_json(attrs.asdict(found))
+        return
+    click.echo(explain_text(found, _width(), _block()))
+    if svg is not None:
+        click.echo(f"\nwrote {svg}")
+
+
 @_command("diff", click.argument("before", type=A_PATH), click.argument("after", type=A_PATH))
 def diff(before: Path, after: Path) -> None:
     """Show what differs between two plans.
@@ -228,6 +287,23 @@ def _planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[An
     from lorac.generate import generate
 
     return generate(loaded, out, card=card, unlocked=unlocked)
+
+
+@contextmanager
+def _telling() -> Iterator[Callable[[str], None]]:
+    """One line on a terminal that says what is being done now, gone at the end; silent elsewhere."""
+    clear = "\r\x1b[K"
+
+    def tell(words: str) -> None:
+        click.echo(f"{clear}{words[: _width() - 3]} …", nl=False, err=True)
+
+    if not sys.stderr.isatty():
+        yield lambda words: None
+        return
+    try:
+        yield tell
+    finally:
+        click.echo(clear, nl=False, err=True)
 
 
 def _print_json(value: Any) -> None:

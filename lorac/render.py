@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorac.diff import MISSING, Change
 from lorac.install import Installed
@@ -15,6 +15,11 @@ from lorac.reference import Row
 from runtime import plan
 from runtime.errors import visible
 from runtime.human import clock, size
+
+if TYPE_CHECKING:
+    from lorac.explain import Change as MemoryChange
+    from lorac.explain import Explained, Node
+    from lorac.fit import Row as FitRow
 
 INDENT = "  "
 NARROWEST = 80
@@ -114,6 +119,92 @@ def rejected(estimate: plan.Estimate, width: int) -> list[str]:
     rows = [(one.point, size(one.peak_bytes), one.reason) for one in shown]
     more = len(estimate.rejected) - len(shown)
     return ["not taken", *table(rows, width), *([f"{INDENT}and {more} more, in the plan"] if more else [])]
+
+
+# ----------------------------------------------------------------------------------------------- fit, explain
+
+
+def fit_text(rows: Sequence[FitRow], width: int) -> str:
+    """A line for each card, experiment by experiment; below, what would help where nothing fits."""
+    parts: dict[str, list[FitRow]] = {}
+    for row in rows:
+        parts.setdefault(row.name, []).append(row)
+    head = ("card", "rank", "pixels", "micro × accum.", "recomputed", "peak / usable", "time")
+    blocks = []
+    for name, of in parts.items():
+        lines = [name, *table([head, *map(_fit_cells, of)], width)]
+        for row in of:
+            if not row.fits:
+                lines += _wrapped(f"{row.card}: {row.why}", width, INDENT, INDENT * 2)
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _fit_cells(row: FitRow) -> tuple[str, ...]:
+    memory_ = f"{size(row.peak_bytes)} / {size(row.usable_bytes)}"
+    if row.seconds is None:
+        return (row.card, "-", str(row.resolution), "does not fit", "-", memory_, "-")
+    batch = f"{row.micro_batch} × {row.accumulation} = {row.effective_batch}"
+    return (
+        row.card,
+        str(row.rank),
+        str(row.resolution),
+        batch,
+        f"{row.checkpointed} blocks" if row.checkpointed else "none",
+        memory_,
+        clock(row.seconds),
+    )
+
+
+def explain_text(of: Explained, width: int, block: str = "█") -> str:
+    """Memory at the peak by kind and by module, then each change with what it buys."""
+    room = f"{size(of.peak_bytes)} of {size(of.usable_bytes)} usable on {of.card}"
+    phase = max(of.phases, key=lambda name: of.phases[name])
+    parts = [
+        [f"{of.name}  plan {of.plan_hash[:12]}"],
+        [f"at the peak ({phase}): {room}", *_shares(of.by_kind.items(), of.peak_bytes, width, block)],
+        ["by module, of what is live then", *_shares(_leaves(of.modules), of.modules.bytes, width, block)],
+        [
+            f"what a change would buy, against {size(of.peak_bytes)} and {of.seconds_per_step:.3g} s a step",
+            *table([CHANGE_HEAD, *(_change_cells(one, of) for one in of.changes)], width),
+            f"{INDENT}each was traced itself; what keeps the result: micro-batch and recomputation",
+        ],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+CHANGE_HEAD = ("change", "peak", "", "s a step", "", "fits")
+
+
+def _change_cells(one: MemoryChange, of: Explained) -> tuple[str, ...]:
+    more, slower = one.peak_bytes - of.peak_bytes, one.seconds_per_step / of.seconds_per_step - 1
+    return (
+        one.what,
+        size(one.peak_bytes),
+        f"{'+' if more >= 0 else '-'}{size(abs(more))}",
+        f"{one.seconds_per_step:.3g}",
+        f"{slower:+.0%}",
+        "yes" if one.fits else f"no, {size(one.peak_bytes - of.usable_bytes)} over",
+    )
+
+
+def _leaves(node: Node, depth: int = 0) -> Iterator[tuple[str, int]]:
+    """The tree's lines below its root, each part indented under its whole."""
+    for part in node.parts:
+        yield f"{INDENT * depth}{part.name}", part.bytes
+        yield from _leaves(part, depth + 1)
+
+
+def _shares(rows: Iterable[tuple[str, int]], whole: int, width: int, block: str) -> list[str]:
+    """Bytes with their share of the whole as a bar."""
+    rows = list(rows)
+    label = max(len(name) for name, _ in rows)
+    room = max(width, NARROWEST) - label - 11 - 4 - 4 * len(INDENT)
+    return [
+        f"{INDENT}{name:<{label}}{INDENT}{size(count):>11}{INDENT}{count / max(1, whole):>4.0%}{INDENT}"
+        f"{_bar(0, count, max(1, whole), room, block)}".rstrip()
+        for name, count in rows
+    ]
 
 
 # ----------------------------------------------------------------------------------------- changes, reference

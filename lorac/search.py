@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from lorac import spec
+from lorac import relief, spec
 from lorac.agree import batch_choices
 from lorac.estimate.cost import Cost, Costs, choices_of
 from lorac.resolve import Resolved, preferred
 from runtime import plan
-from runtime.errors import MachineError, Problem
+from runtime.errors import DoesNotFit, Problem
 from runtime.human import clock, size
 
 ROUNDS = 12
@@ -37,7 +37,7 @@ class Fitted:
 
 
 def fit(resolved: Resolved, costs: Costs) -> Fitted:
-    """Choose micro-batch, accumulation, recomputed blocks and, if need be, rank. Raises MachineError."""
+    """Choose micro-batch, accumulation, recomputed blocks and, if need be, rank. Raises DoesNotFit."""
     rejected: list[plan.Rejected] = []
     for rank in ranks(resolved.experiment.adapter.rank):
         program = with_rank(resolved, rank)
@@ -47,7 +47,7 @@ def fit(resolved: Resolved, costs: Costs) -> Fitted:
             final = attrs.evolve(found, train=attrs.evolve(found.train, fallbacks=fallbacks))
             why = decisions(resolved, final, cost)
             return Fitted(program=final, cost=cost, decisions=why, rejected=tuple(rejected))
-    raise nothing_fits(resolved, rejected)
+    raise nothing_fits(resolved, rejected, costs)
 
 
 def ranks(wanted: int | spec.Auto) -> list[int]:
@@ -220,11 +220,15 @@ def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[pl
     )
 
 
-def nothing_fits(resolved: Resolved, rejected: list[plan.Rejected]) -> MachineError:
-    """By how much the smallest point misses, and what would help."""
+def nothing_fits(resolved: Resolved, rejected: list[plan.Rejected], costs: Costs) -> DoesNotFit:
+    """By how much the smallest point misses, the smallest change that would make it fit, and the smallest card."""
     least = min(rejected, key=lambda one: one.peak_bytes)
     card = resolved.card
-    over = least.peak_bytes - card.usable
     what = f"nothing fits {card.name}: the smallest point ({least.point}) needs {size(least.peak_bytes)}"
-    hint = f"{size(over)} too much: lower data.resolution, leave fit and rank open, or take a larger card"
-    return MachineError(Problem("fit.card", f"{what} of {size(card.usable)} usable", hint))
+    help_ = [
+        words for words in (relief.change(resolved, costs), relief.larger_card(resolved, costs)) if words
+    ]
+    over = f"{size(least.peak_bytes - card.usable)} too much"
+    hint = f"{over}; {', or '.join(help_)} would fit" if help_ else f"{over}, and no change or card would do"
+    problem = Problem("fit.card", f"{what} of {size(card.usable)} usable", hint)
+    return DoesNotFit(problem, peak_bytes=least.peak_bytes, usable_bytes=card.usable)

@@ -74,6 +74,14 @@ class MachineError(LoracError):
     exit_code = 5
 
 
+class DoesNotFit(MachineError):
+    """No point of the experiment fits: the least peak found, of what may be used, in bytes."""
+
+    def __init__(self, problem: Problem, peak_bytes: int, usable_bytes: int) -> None:
+        self.peak_bytes, self.usable_bytes = peak_bytes, usable_bytes
+        super().__init__(problem)
+
+
 class DivergedError(LoracError):
     """Training went to nowhere: loss not finite, or nothing learns."""
 

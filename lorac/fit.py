@@ -1,0 +1,109 @@
+"""One experiment, many cards: the best plan of each, and by how much it misses where nothing fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import attrs
+
+from lorac.compile import compile_experiment
+from lorac.estimate import cards
+from lorac.load import Loaded
+from runtime import plan
+from runtime.errors import DoesNotFit, Problem, SpecError
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    """The best plan for a card. Where nothing fits, `peak_bytes` is the least found, and what was not decided is
+    None; `why` then says what would help."""
+
+    name: str
+    card: str
+    fits: bool
+    resolution: int
+    rank: int | None
+    micro_batch: int | None
+    accumulation: int | None
+    effective_batch: int
+    checkpointed: int | None
+    peak_bytes: int
+    usable_bytes: int
+    seconds: float | None
+    why: str = ""
+
+
+def fit(
+    loaded: Sequence[Loaded],
+    names: Sequence[str],
+    root: Path,
+    unlocked: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
+    """A row for each experiment and card, in the order given; `tell` hears what is planned next.
+
+    Raises SpecError (with all unknown cards at once) and InputError.
+    """
+    check(names)
+    rows = []
+    for one in loaded:
+        for name in names:
+            tell(f"planning {one.experiment.name} for {name}")
+            rows.append(row(one, name, root, unlocked))
+    return rows
+
+
+def check(names: Sequence[str]) -> None:
+    """Raises SpecError with every card that is not known."""
+    problems: list[Problem] = [] if names else [Problem("cards", "no card is named", "--cards 8GB,12GB,24GB")]
+    for name in names:
+        try:
+            cards.find(name)
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(problems)
+
+
+def row(one: Loaded, card: str, root: Path, unlocked: bool) -> Row:
+    """The best plan of one experiment for one card."""
+    experiment = one.experiment
+    try:
+        made = compile_experiment(experiment, root, one.path.parent, card=card, unlocked=unlocked)
+    except DoesNotFit as error:
+        return Row(
+            name=experiment.name,
+            card=card,
+            fits=False,
+            resolution=experiment.data.resolution,
+            rank=None,
+            micro_batch=None,
+            accumulation=None,
+            effective_batch=experiment.train.effective_batch,
+            checkpointed=None,
+            peak_bytes=error.peak_bytes,
+            usable_bytes=error.usable_bytes,
+            seconds=None,
+            why=error.problems[0].hint,
+        )
+    return of_plan(made, card)
+
+
+def of_plan(made: plan.Plan, card: str) -> Row:
+    """What a plan decided."""
+    program, estimate = made.program, made.estimate
+    return Row(
+        name=made.outputs.name,
+        card=card,
+        fits=True,
+        resolution=program.data.resolution,
+        rank=program.adapter.rank,
+        micro_batch=program.train.micro_batch,
+        accumulation=program.train.accumulation,
+        effective_batch=program.train.effective_batch,
+        checkpointed=len(program.compute.checkpointed),
+        peak_bytes=estimate.peak_bytes,
+        usable_bytes=estimate.usable_bytes,
+        seconds=estimate.seconds,
+    )

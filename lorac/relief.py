@@ -1,0 +1,121 @@
+"""When nothing fits a card: the smallest change to the experiment that would fit, and the smallest card that would.
+
+Changes are tried in the order of what they cost the result: a pinned micro-batch or a pinned "recompute nothing" let
+go (the result stays), then a lower rank, then a lower resolution, each together with the first where there are pins.
+Each answer was traced at its smallest point before it is given.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+import attrs
+
+from lorac import spec
+from lorac.agree import batch_choices
+from lorac.estimate import cards, cuda, phases
+from lorac.estimate.cards import Card
+from lorac.estimate.cost import Costs
+from lorac.resolve import Resolved
+from runtime import plan
+from runtime.human import size
+
+SIDE_STEP = 64
+"""Pixels between two resolutions that are tried."""
+LEAST_SIDE = 256
+"""Pixels below which no resolution is proposed: pictures of every family here fall apart."""
+
+
+def change(resolved: Resolved, costs: Costs) -> str:
+    """The smallest change that would fit, in words; empty if none would."""
+    freed = unpinned(resolved)
+    pins = pinned(resolved.experiment.fit)
+    if pins and fits(freed, freed.program, costs):
+        return f"{' and '.join(f'fit.{pin}' for pin in pins)} left open"
+    too = f" with {' and '.join(f'fit.{pin}' for pin in pins)} left open" if pins else ""
+    for candidates in (lower_ranks(freed.program), lower_resolutions(freed.program)):
+        at = bisect_left(candidates, True, key=lambda one: fits(freed, one[1], costs))
+        if at < len(candidates):
+            return candidates[at][0] + too
+    return ""
+
+
+def larger_card(resolved: Resolved, costs: Costs) -> str:
+    """The card of `cards.json` with the least usable memory that the experiment would fit, in words."""
+    if resolved.card.device == "cpu":
+        return ""
+    here = costs.exact(smallest(resolved, resolved.program, costs)).peak_bytes
+    without_context = here - cuda.overhead(resolved.card)
+    for card in sorted(larger_cards(resolved.card), key=lambda card: (card.usable, card.name)):
+        there, costs_there = attrs.evolve(resolved, card=card), costs.on(card)
+        roomy = without_context + cuda.overhead(card) <= card.usable
+        if roomy and fits(there, there.program, costs_there):
+            return f"{card.name} ({size(card.usable)} usable)"
+    return ""
+
+
+def larger_cards(card: Card) -> Iterator[Card]:
+    """Known cards with more memory that compute in the same dtype."""
+    for entry in cards.table():
+        other = cards.find(entry["name"])
+        if other.usable > card.usable and (other.bf16 is None) == (card.bf16 is None):
+            yield other
+
+
+def pinned(fit: spec.Fit) -> list[str]:
+    """The fields that cost memory because they were pinned, though the result would be the same without."""
+    held = [
+        field for field in ("micro_batch", "accumulation") if not isinstance(getattr(fit, field), spec.Auto)
+    ]
+    return held + (["gradient_checkpointing"] if fit.gradient_checkpointing is False else [])
+
+
+def unpinned(resolved: Resolved) -> Resolved:
+    """The same with those fields left open."""
+    free = {field: spec.Auto() for field in pinned(resolved.experiment.fit)}
+    fit = attrs.evolve(resolved.experiment.fit, **free)  # type: ignore[misc]  # made by `lorac.parts.part`
+    experiment = attrs.evolve(resolved.experiment, fit=fit)  # type: ignore[misc]
+    return attrs.evolve(resolved, experiment=experiment)
+
+
+def lower_ranks(program: plan.Program) -> list[tuple[str, plan.Program]]:
+    """Halves of the rank down to 1, highest first."""
+    rank, found = program.adapter.rank // 2, []
+    while rank:
+        adapter = attrs.evolve(program.adapter, rank=rank)
+        found.append((f"adapter.rank {rank}", attrs.evolve(program, adapter=adapter)))
+        rank //= 2
+    return found
+
+
+def lower_resolutions(program: plan.Program) -> list[tuple[str, plan.Program]]:
+    """The resolution in steps of 64 pixels down to 256, highest first."""
+    sides = range(program.data.resolution - SIDE_STEP, LEAST_SIDE - 1, -SIDE_STEP)
+    return [(f"data.resolution {side}", at_resolution(program, side)) for side in sides]
+
+
+def at_resolution(program: plan.Program, side: int) -> plan.Program:
+    """The program with its largest bucket scaled to another resolution (pixels): for its cost, not for training."""
+    share = side / program.data.resolution
+    width, height = (
+        max(SIDE_STEP, round(length * share / SIDE_STEP) * SIDE_STEP)
+        for length in phases.largest_bucket(program.data)
+    )
+    items = tuple(attrs.evolve(item, bucket=(width, height)) for item in program.data.items)
+    return attrs.evolve(program, data=attrs.evolve(program.data, items=items, resolution=side))
+
+
+def fits(resolved: Resolved, program: plan.Program, costs: Costs) -> bool:
+    """Whether the program fits the card at its smallest point, traced."""
+    return costs.exact(smallest(resolved, program, costs)).peak_bytes <= resolved.card.usable
+
+
+def smallest(resolved: Resolved, program: plan.Program, costs: Costs) -> plan.Program:
+    """The point with the least memory: the smallest micro-batch, all or (as pinned) no blocks recomputed."""
+    fit = resolved.experiment.fit
+    micro, accumulation = batch_choices(fit, program.train.effective_batch)[0]
+    train = attrs.evolve(program.train, micro_batch=micro, accumulation=accumulation)
+    again = () if fit.gradient_checkpointing is False else costs.blocks(attrs.evolve(program, train=train))
+    compute = attrs.evolve(program.compute, checkpointed=again)
+    return attrs.evolve(program, train=train, compute=compute)
