@@ -97,11 +97,9 @@ def lower_resolutions(program: plan.Program) -> list[tuple[str, plan.Program]]:
 
 def at_resolution(program: plan.Program, side: int) -> plan.Program:
     """The program with its largest bucket scaled to another resolution (pixels): for its cost, not for training."""
-    share = side / program.data.resolution
-    width, height = (
-        max(SIDE_STEP, round(length * share / SIDE_STEP) * SIDE_STEP)
-        for length in phases.largest_bucket(program.data)
-    )
+    part = program.data.resolution * SIDE_STEP
+    # Rounded up: a peak said too low would be worse than one said too high.
+    width, height = (-(-length * side // part) * SIDE_STEP for length in phases.largest_bucket(program.data))
     items = tuple(attrs.evolve(item, bucket=(width, height)) for item in program.data.items)
     return attrs.evolve(program, data=attrs.evolve(program.data, items=items, resolution=side))
 

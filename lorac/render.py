@@ -167,7 +167,7 @@ def explain_text(of: Explained, width: int, block: str = "█") -> str:
         [
             f"what a change would buy, against {size(of.peak_bytes)} and {of.seconds_per_step:.3g} s a step",
             *table([CHANGE_HEAD, *(_change_cells(one, of) for one in of.changes)], width),
-            f"{INDENT}each was traced itself; what keeps the result: micro-batch and recomputation",
+            f"{INDENT}each was traced itself; micro-batch and recomputed blocks leave the result as it is",
         ],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts)

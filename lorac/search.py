@@ -229,6 +229,8 @@ def nothing_fits(resolved: Resolved, rejected: list[plan.Rejected], costs: Costs
         words for words in (relief.change(resolved, costs), relief.larger_card(resolved, costs)) if words
     ]
     over = f"{size(least.peak_bytes - card.usable)} too much"
-    hint = f"{over}; {', or '.join(help_)} would fit" if help_ else f"{over}, and no change or card would do"
+    hint = (
+        f"{over}; what would fit: {', or '.join(help_)}" if help_ else f"{over}, and no known card has more"
+    )
     problem = Problem("fit.card", f"{what} of {size(card.usable)} usable", hint)
     return DoesNotFit(problem, peak_bytes=least.peak_bytes, usable_bytes=card.usable)

@@ -214,7 +214,7 @@ def peak_mark(canvas: Canvas, peak: Moment) -> Iterator[str]:
     x, y = canvas.x(peak.event), canvas.y(peak.bytes)
     yield f'<circle class="dot" cx="{x}" cy="{y}" r="3.5"/>'
     is_left = x > WIDTH * 0.7
-    yield text(x - 8 if is_left else x + 8, y - 6, f"peak {size(peak.bytes)}", "end" if is_left else "")
+    yield text(x - 8 if is_left else x + 8, y - 6, f"peak {size(peak.bytes)} live", "end" if is_left else "")
 
 
 def usable_line(canvas: Canvas, usable: int) -> Iterator[str]:

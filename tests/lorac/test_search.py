@@ -14,7 +14,7 @@ from lorac.estimate.cards import Card
 from lorac.estimate.cost import Block, Cost
 from lorac.resolve import Resolved
 from runtime import plan
-from runtime.errors import MachineError
+from runtime.errors import DoesNotFit, MachineError
 from tests.lorac.plans import OUTPUTS, PROGRAM
 
 BLOCKS = (100, 80, 60, 120, 90)
@@ -27,10 +27,12 @@ class Formula:
     weights: int = 1000
     slack: int = 0
     """By how much the exact cost is above the quick one."""
+    fills_any_card: bool = False
 
     def quick(self, program: plan.Program) -> Cost:
         micro, rank = program.train.micro_batch, program.adapter.rank
-        sizes = [size * micro for size in BLOCKS]
+        width, height = program.data.items[0].bucket
+        sizes = [size * micro * width * height // 512**2 for size in BLOCKS]
         blocks = tuple(Block(name=str(i), saved=size, seconds=size / 1000) for i, size in enumerate(sizes))
         again = [int(name) for name in program.compute.checkpointed]
         saved = [block.saved for block in blocks]
@@ -53,6 +55,9 @@ class Formula:
 
     def blocks(self, program: plan.Program) -> tuple[str, ...]:
         return tuple(block.name for block in self.quick(program).blocks)
+
+    def on(self, card: Card) -> Formula:
+        return attrs.evolve(self, weights=card.memory - 1) if self.fills_any_card else self
 
 
 def card(usable: int) -> Card:
@@ -162,10 +167,54 @@ def test_a_point_that_does_not_fit_when_traced_is_replaced_by_one_that_does() ->
     assert any("does not fit when traced itself" in one.reason for one in found.rejected)
 
 
-def test_nothing_fits_says_by_how_much_and_what_would_help() -> None:
-    with pytest.raises(MachineError) as refused:
-        search.fit(resolved(900), Formula())  # type: ignore[arg-type]
+@settings(max_examples=40, deadline=None)
+@given(st.integers(900, 4000), st.integers(0, 120), st.sampled_from([1, 4, 6, 8]))
+def test_the_same_plan_comes_out_on_each_run_however_wrong_the_quick_estimate_is(
+    usable: int, slack: int, batch: int
+) -> None:
+    def ends() -> object:
+        try:
+            found = search.fit(resolved(usable, effective_batch=batch), Formula(slack=slack))  # type: ignore[arg-type]
+        except DoesNotFit as error:
+            assert error.peak_bytes > error.usable_bytes == usable
+            return error.lines()
+        assert found.cost.peak_bytes <= usable
+        return found
 
-    assert refused.value.lines()[0].startswith(
-        "error: fit.card: nothing fits test: the smallest point (rank 16, micro-batch 1 × 8, 5 blocks recomputed) needs"
-    )
+    assert ends() == ends()
+
+
+# ------------------------------------------------------------------------------------------------- nothing fits
+
+
+def refused(usable: int, formula: Formula = Formula(), **wishes: object) -> DoesNotFit:
+    with pytest.raises(DoesNotFit) as found:
+        search.fit(resolved(usable, **wishes), formula)  # type: ignore[arg-type]
+    return found.value
+
+
+def test_nothing_fits_says_by_how_much_and_which_resolution_and_card_would() -> None:
+    error = refused(1100)
+
+    assert error.lines() == [
+        "error: fit.card: nothing fits test: the smallest point"
+        " (rank 16, micro-batch 1 × 8, 5 blocks recomputed) needs 1.2 KiB of 1.1 KiB usable",
+        "hint: 84 B too much; what would fit: data.resolution 256, or GeForce GTX 1060 6GB (5.13 GiB usable)",
+    ]
+    assert (error.peak_bytes, error.usable_bytes) == (1184, 1100)
+
+
+def test_a_lower_rank_is_preferred_to_a_lower_resolution_and_is_the_highest_that_fits() -> None:
+    assert "what would fit: adapter.rank 8, or" in refused(1160).lines()[1]
+
+
+def test_pins_that_do_not_change_the_result_are_let_go_first() -> None:
+    error = refused(1200, fit=Fit(micro_batch=8, gradient_checkpointing=False))
+
+    assert "what would fit: fit.micro_batch and fit.gradient_checkpointing left open, or" in error.lines()[1]
+
+
+def test_where_neither_a_change_nor_a_card_would_do_it_says_so() -> None:
+    error = refused(100, Formula(fills_any_card=True))
+
+    assert error.lines()[1].startswith("hint: 1.1 KiB too much, and no known card has more")
