@@ -159,21 +159,23 @@ def _fit_cells(row: FitRow) -> tuple[str, ...]:
 def explain_text(of: Explained, width: int, block: str = "█") -> str:
     """Memory at the peak by kind and by module, then each change with what it buys."""
     room = f"{size(of.peak_bytes)} of {size(of.usable_bytes)} usable on {of.card}"
+    kinds = sorted(of.by_kind.items(), key=lambda kind: (-kind[1], kind[0]))
     phase = max(of.phases, key=lambda name: of.phases[name])
     parts = [
         [f"{of.name}  plan {of.plan_hash[:12]}"],
-        [f"at the peak ({phase}): {room}", *_shares(of.by_kind.items(), of.peak_bytes, width, block)],
+        [f"at the peak ({phase}): {room}", *_shares(kinds, of.peak_bytes, width, block)],
         ["by module, of what is live then", *_shares(_leaves(of.modules), of.modules.bytes, width, block)],
         [
             f"what a change would buy, against {size(of.peak_bytes)} and {of.seconds_per_step:.3g} s a step",
             *table([CHANGE_HEAD, *(_change_cells(one, of) for one in of.changes)], width),
-            f"{INDENT}each was traced itself; micro-batch and recomputed blocks leave the result as it is",
+            *_wrapped(CHANGE_NOTE, width, INDENT, INDENT),
         ],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts)
 
 
-CHANGE_HEAD = ("change", "peak", "", "s a step", "", "fits")
+CHANGE_HEAD = ("change", "peak", "", "s a step", "", "room left")
+CHANGE_NOTE = "each was traced itself; micro-batch and recomputed blocks leave the result as it is"
 
 
 def _change_cells(one: MemoryChange, of: Explained) -> tuple[str, ...]:
@@ -184,7 +186,7 @@ def _change_cells(one: MemoryChange, of: Explained) -> tuple[str, ...]:
         f"{'+' if more >= 0 else '-'}{size(abs(more))}",
         f"{one.seconds_per_step:.3g}",
         f"{slower:+.0%}",
-        "yes" if one.fits else f"no, {size(one.peak_bytes - of.usable_bytes)} over",
+        f"{'' if one.fits else '-'}{size(abs(of.usable_bytes - one.peak_bytes))}",
     )
 
 
