@@ -60,6 +60,7 @@ def _compile(
         peak_bytes=cost.peak_bytes,
         by_kind=cost.by_kind,
         phases=cost.phases,
+        fallback_bytes=fitted.fallback_bytes,
         host_bytes=cost.host_bytes,
         disk_bytes=cost.disk_bytes,
         seconds_per_step=cost.seconds_per_step,

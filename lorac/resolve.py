@@ -61,7 +61,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data=data,
         adapter=adapter,
         train=_train(experiment, data),
-        compute=plan.Compute(device=card.device, dtype=_dtype(experiment, card), checkpointed=()),
+        compute=_compute(experiment, card),
         versions=versions(),
     )
     places = plan.Places(
@@ -275,6 +275,15 @@ def _outputs(
         negative_text=wanted.negative_text,
         tags=wanted.tags,
     )
+
+
+def _compute(experiment: spec.Experiment, card: Card) -> plan.Compute:
+    threads = experiment.fit.threads
+    if card.device != "cpu":
+        threads = 0
+    elif isinstance(threads, spec.Auto):
+        threads = card.multiprocessors
+    return plan.Compute(device=card.device, threads=threads, dtype=_dtype(experiment, card), checkpointed=())
 
 
 def _dtype(experiment: spec.Experiment, card: Card) -> plan.Dtype:

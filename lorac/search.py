@@ -32,6 +32,7 @@ class Fitted:
 
     program: plan.Program
     cost: Cost
+    fallback_bytes: tuple[int, ...]
     decisions: tuple[plan.Decision, ...]
     rejected: tuple[plan.Rejected, ...]
 
@@ -43,10 +44,15 @@ def fit(resolved: Resolved, costs: Costs) -> Fitted:
         program = with_rank(resolved, rank)
         found = fastest(resolved, program, costs, rejected)
         if found is not None:
-            cost, fallbacks = costs.exact(found), fallbacks_of(resolved, found, costs)
+            cost, fallbacks = costs.exact(found), fallbacks_of(found)
             final = attrs.evolve(found, train=attrs.evolve(found.train, fallbacks=fallbacks))
-            why = decisions(resolved, final, cost)
-            return Fitted(program=final, cost=cost, decisions=why, rejected=tuple(rejected))
+            return Fitted(
+                program=final,
+                cost=cost,
+                fallback_bytes=tuple(costs.quick(with_fallback(found, one)).peak_bytes for one in fallbacks),
+                decisions=decisions(resolved, final, cost),
+                rejected=tuple(rejected),
+            )
     raise nothing_fits(resolved, rejected, costs)
 
 
@@ -149,23 +155,17 @@ def corrected(guess: Cost, missed: Mapping[int, int], point: plan.Program) -> Co
     return attrs.evolve(guess, peak_bytes=guess.peak_bytes + missed.get(point.train.micro_batch, 0))
 
 
-def fallbacks_of(resolved: Resolved, chosen: plan.Program, costs: Costs) -> tuple[plan.Fallback, ...]:
+def fallbacks_of(chosen: plan.Program) -> tuple[plan.Fallback, ...]:
     """Smaller micro-batches with the same blocks recomputed, largest first, for when memory runs out after all."""
     choices = batch_choices(spec.Fit(processes=chosen.train.processes), chosen.train.effective_batch)
-    smaller = [pair for pair in choices if pair[0] < chosen.train.micro_batch]
-    return tuple(
-        plan.Fallback(
-            micro_batch=micro,
-            accumulation=accumulation,
-            peak_bytes=costs.quick(
-                attrs.evolve(
-                    chosen,
-                    train=attrs.evolve(chosen.train, micro_batch=micro, accumulation=accumulation),
-                )
-            ).peak_bytes,
-        )
-        for micro, accumulation in sorted(smaller, reverse=True)
-    )
+    smaller = sorted((pair for pair in choices if pair[0] < chosen.train.micro_batch), reverse=True)
+    return tuple(plan.Fallback(micro_batch=micro, accumulation=times) for micro, times in smaller)
+
+
+def with_fallback(chosen: plan.Program, fallback: plan.Fallback) -> plan.Program:
+    """The program as it is after stepping down."""
+    train = attrs.evolve(chosen.train, micro_batch=fallback.micro_batch, accumulation=fallback.accumulation)
+    return attrs.evolve(chosen, train=train)
 
 
 def reject(point: plan.Program, cost: Cost, resolved: Resolved, why: str) -> plan.Rejected:

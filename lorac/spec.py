@@ -247,6 +247,11 @@ class Fit:
     processes: int = setting(
         whole(ge=1, le=1024), "Processes that share an optimizer step, one per card.", default=1
     )
+    threads: int | Auto = setting(
+        whole(ge=1, le=1024, auto="open"),
+        "Threads that a CPU computes with; another count gives other last bits. Auto(): one a core.",
+        default=Auto(),
+    )
     gradient_checkpointing: bool | Auto = setting(
         flag(auto="open"),
         "Recompute activations in the backward pass: less memory, more time.",

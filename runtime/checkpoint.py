@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from runtime import log
+from runtime import log, plan
 from runtime.errors import LoracError, PlanError, Problem
 from runtime.safeio import atomic, digest, safetensors, strict_json, weights
 from runtime.step import Trainee
@@ -38,6 +37,15 @@ class State:
     started_at: str
 
 
+@attrs.frozen(kw_only=True)
+class Receipt:
+    """What DONE.json says: whose checkpoint it is, where it was, and each file's sha256."""
+
+    plan_hash: str
+    state: State
+    files: dict[str, str]
+
+
 def folder(root: Path, step: int) -> Path:
     """Where the checkpoint after `step` steps lies."""
     return root / f"step-{step:06}"
@@ -55,8 +63,8 @@ def save(root: Path, of: Trainee, state: State, plan_hash: str, extra: dict[str,
         for name, data in extra.items():
             atomic.write_bytes(made / name, data)
         hashes = {path.name: digest.sha256_file(path) for path in sorted(made.iterdir())}
-        receipt = {"plan_hash": plan_hash, "state": attrs.asdict(state), "files": hashes}
-        atomic.write_text(made / DONE, strict_json.canonical(receipt))
+        receipt = Receipt(plan_hash=plan_hash, state=state, files=hashes)
+        atomic.write_text(made / DONE, strict_json.canonical(plan.unstructure(receipt)))
     return final
 
 
@@ -84,14 +92,14 @@ def newest(root: Path, plan_hash: str) -> tuple[Path, State] | None:
 
 
 def _verified(path: Path, plan_hash: str) -> State:
-    receipt: dict[str, Any] = strict_json.read(path / DONE)
-    if receipt.get("plan_hash") != plan_hash:
+    where = f"{path.name}/{DONE}"
+    receipt = plan.structure(strict_json.read(path / DONE), Receipt, where)
+    if receipt.plan_hash != plan_hash:
         raise PlanError(Problem(path.name, "is of another plan"))
-    for name, sha256 in receipt["files"].items():
+    for name, sha256 in receipt.files.items():
         if not (path / name).is_file() or digest.sha256_file(path / name) != sha256:
             raise PlanError(Problem(f"{path.name}/{name}", "is missing or damaged"))
-    state = receipt["state"]
-    return State(**{**state, "losses": tuple(state["losses"]), "notes": tuple(state["notes"])})
+    return receipt.state
 
 
 def restore(path: Path, of: Trainee) -> None:

@@ -115,7 +115,6 @@ class Fallback:
 
     micro_batch: int
     accumulation: int
-    peak_bytes: int
 
 
 @attrs.frozen(kw_only=True)
@@ -139,9 +138,13 @@ class Train:
 
 @attrs.frozen(kw_only=True)
 class Compute:
-    """How the step is computed. `checkpointed` names the blocks whose activations are recomputed."""
+    """How the step is computed. `checkpointed` names the blocks whose activations are recomputed.
+
+    `threads` is how many a CPU computes with: sums over other counts have other last bits. 0 on a card.
+    """
 
     device: Literal["cuda", "cpu"]
+    threads: int
     dtype: Dtype
     checkpointed: tuple[str, ...]
     quantization: Literal["none", "nf4", "int8"] = "none"
@@ -233,7 +236,10 @@ class Rejected:
 
 @attrs.frozen(kw_only=True)
 class Estimate:
-    """Predicted cost: bytes at the peak by kind, bytes by phase, seconds."""
+    """Predicted cost: bytes at the peak by kind, bytes by phase, seconds.
+
+    `fallback_bytes` are the peaks of `train.fallbacks`, in their order.
+    """
 
     card: str
     card_bytes: int
@@ -241,6 +247,7 @@ class Estimate:
     peak_bytes: int
     by_kind: dict[str, int]
     phases: dict[str, int]
+    fallback_bytes: tuple[int, ...]
     host_bytes: int
     disk_bytes: int
     seconds_per_step: float
@@ -367,11 +374,12 @@ def write(plan: Plan, path: Path) -> None:
 
 def wrongs(plan: Plan) -> list[str]:
     """What a plan of the right shape still may not say."""
-    train, data, adapter, outputs = plan.program.train, plan.program.data, plan.program.adapter, plan.outputs
+    program, outputs = plan.program, plan.outputs
+    train, data, adapter, compute = program.train, program.data, program.adapter, program.compute
     found = []
     if name_fault := names.wrong(outputs.name):
         found.append(f"outputs.name {name_fault}, got {outputs.name!r}")
-    if hash_program(plan.program) != plan.plan_hash:
+    if hash_program(program) != plan.plan_hash:
         found.append("plan_hash does not match the program: the plan was edited or damaged")
     points = [
         (train.micro_batch, train.accumulation),
@@ -390,6 +398,7 @@ def wrongs(plan: Plan) -> list[str]:
         ("train.accumulation", train.accumulation, 1),
         ("train.processes", train.processes, 1),
         ("train.schedule.warmup_steps", train.schedule.warmup_steps, 0),
+        ("compute.threads", compute.threads, 1 if compute.device == "cpu" else 0),
         ("adapter.rank", adapter.rank, 1),
         ("outputs.save_steps", outputs.save_steps, 0),
         ("outputs.keep_checkpoints", outputs.keep_checkpoints, 1),
@@ -399,7 +408,7 @@ def wrongs(plan: Plan) -> list[str]:
             found.append(f"{name} must be at least {low}, got {value}")
     if not 0 <= adapter.dropout < 1:
         found.append(f"adapter.dropout must be at least 0 and below 1, got {adapter.dropout}")
-    if plan.program.locked and not data.items:
+    if program.locked and not data.items:
         found.append("a locked plan has no data items")
     for index, item in enumerate(data.items):
         if not is_inner(item.path):

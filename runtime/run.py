@@ -44,15 +44,15 @@ def run(of: plan.Plan, options: Options) -> Path:
     """Carry out a plan. The run's folder. Raises LoracError, Interrupted among them."""
     where, program, outputs = options.where, of.program, of.outputs
     device = torch.device(program.compute.device)
-    log.info(f"Using device: {device_name(program.compute)}")
     preflight.check(of, where, options.accept_versions)
+    deterministic(program.compute)
+    log.info(f"Using device: {device_name(program.compute)}")
     make_room(of, where.output)
     with locked(where.output):
         done = export.finished(where.output, of)
         if done is not None:
             log.info(f"Already complete: {done}")
             return where.output
-        deterministic(program.compute)
         architecture = family(program.base.family)
         modules, tokenizers = load(architecture, program, where, device)
         log.info(f"Loaded base model from {outputs.places.base} ({architecture.TITLE})")
@@ -251,6 +251,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def deterministic(compute: plan.Compute) -> None:
     """Ask torch for the same bytes each time (cuBLAS needs its workspace named before CUDA starts)."""
+    if compute.device == "cpu":
+        torch.set_num_threads(compute.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

@@ -28,7 +28,7 @@ experiment = Experiment(
         warmup_steps=20,
         seed=1,
     ),
-    fit=Fit(card="auto"),  # whatever this machine has
+    fit=Fit(card="auto", threads=2),  # whatever this machine has; two threads where that is a CPU
     samples=Samples(
         prompts=(
             "cat face, animal, twemoji style",

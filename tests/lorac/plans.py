@@ -56,7 +56,7 @@ PROGRAM = plan.Program(
         max_grad_norm=1.0,
         seed=0,
     ),
-    compute=plan.Compute(device="cuda", dtype="bf16", checkpointed=()),
+    compute=plan.Compute(device="cuda", threads=0, dtype="bf16", checkpointed=()),
     versions={"torch": "2.14.1"},
 )
 
@@ -102,6 +102,7 @@ ESTIMATE = plan.Estimate(
         "temporaries": 1021 * MIB,
     },
     phases={"caching": 3072 * MIB, "training": 8192 * MIB},
+    fallback_bytes=(),
     host_bytes=3 * 1024 * MIB,
     disk_bytes=64 * MIB,
     seconds_per_step=0.75,

@@ -53,7 +53,7 @@ def tiny_plan(base: Path, data: Path, **changes: Any) -> plan.Plan:
             max_grad_norm=1.0,
             seed=1,
         ),
-        compute=plan.Compute(device="cpu", dtype="fp32", checkpointed=()),
+        compute=plan.Compute(device="cpu", threads=2, dtype="fp32", checkpointed=()),
         versions={name: public_version(name) for name in ("torch", "diffusers", "transformers", "peft")},
     )
     outputs = plan.Outputs(
@@ -108,6 +108,7 @@ def estimate() -> plan.Estimate:
         peak_bytes=2**30,
         by_kind={},
         phases={},
+        fallback_bytes=(),
         host_bytes=0,
         disk_bytes=0,
         seconds_per_step=1.0,

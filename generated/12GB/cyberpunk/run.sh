@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains cyberpunk, plan 393c2b778dea5f04ac41510bb16d010c41c8beb7085e7352852a2f308d8f4eb4.
+# Trains cyberpunk, plan 21cf9f73c48acf5d88cf13d57ceeae396400389bfbeeeb7423f2b3ec7df27033.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains cyberpunk, plan 398f6f84dad1cdc5b9fb249490f7a779f8b6f3caa6a29aac66472346c21be67c.
+# Trains cyberpunk, plan 21cf9f73c48acf5d88cf13d57ceeae396400389bfbeeeb7423f2b3ec7df27033.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains twemoji, plan bb103502e416aab22628660d0ed32089d3cb9759776da15a88b971306ec296e8.
+# Trains twemoji, plan a4bdfd4c3550b5d4b92b92ec3623f204eaa3fd7c06413f7036ae09ecf5785554.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

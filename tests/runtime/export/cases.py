@@ -144,7 +144,7 @@ def a_plan(trained: Trained, **changed: Any) -> plan.Plan:
             max_grad_norm=1.0,
             seed=3,
         ),
-        compute=plan.Compute(device="cpu", dtype="fp32", checkpointed=()),
+        compute=plan.Compute(device="cpu", threads=2, dtype="fp32", checkpointed=()),
         versions=changed.pop("versions", {"lorac": "0.1.0"}),
     )
     outputs = plan.Outputs(
@@ -177,7 +177,7 @@ def a_plan(trained: Trained, **changed: Any) -> plan.Plan:
         tags=("cat", "neon"),
     )
     estimate = plan.Estimate(
-        card="", card_bytes=0, usable_bytes=0, peak_bytes=0, by_kind={}, phases={}, host_bytes=0,
+        card="", card_bytes=0, usable_bytes=0, peak_bytes=0, by_kind={}, phases={}, fallback_bytes=(), host_bytes=0,
         disk_bytes=0, seconds_per_step=0.0, seconds=0.0, decisions=(), rejected=(),
     )  # fmt: skip
     return plan.make(program, attrs.evolve(outputs, **changed), estimate)
