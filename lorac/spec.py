@@ -147,11 +147,11 @@ class LoRA:
     )
     targets: str = setting(
         text(
-            choices=("qkv", "qkvo", "qkvo+ff"),
+            choices=("qkv", "qkvo", "qkvo+ff", "qkvo+ff+conv"),
             regex=r"re:.+",
             regex_means="re:<regular expression over module names>",
         ),
-        "Adapted layers: attention's q, k, v; with its output; with the feed-forward layers.",
+        "Adapted layers: attention's q, k, v; with its output; feed-forward layers; convolutions.",
         default="qkv",
     )
     text_encoder: bool = setting(flag(), "Adapt the text encoder too.", default=False)

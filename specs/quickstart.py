@@ -18,8 +18,10 @@ experiment = Experiment(
         resolution=64,
         buckets=False,  # all of them are square
         trigger="twemoji style",  # the captions already end with it
+        flip=True,
+        caption_dropout=0.2,  # guidance compares with an empty prompt: that picture takes the style too
     ),
-    adapter=LoRA(rank=16, targets="qkvo+ff"),  # alpha is left open: it follows the rank
+    adapter=LoRA(rank=16, targets="qkvo+ff+conv"),  # alpha is left open: it follows the rank
     train=Train(
         effective_batch=8,  # what you promise yourself; how it is split is the planner's business
         steps=300,

@@ -55,6 +55,10 @@ TARGETS = {
         r".*\.(attn[12]\.to_([qkv]|out\.0)|ff\.net\.(0\.proj|2))",
         r".*\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
     ),
+    "qkvo+ff+conv": (
+        r".*\.(attn[12]\.to_([qkv]|out\.0)|ff\.net\.(0\.proj|2)|resnets\.\d+\.conv[12])",
+        r".*\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
+    ),
 }
 
 
