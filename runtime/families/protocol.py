@@ -78,7 +78,7 @@ class Family(Protocol):
         """The tokenizers by text encoder."""
 
     def targets(self, preset: str, text_encoder: bool) -> dict[str, str]:
-        """Component -> regex for a preset ("qkv", "qkvo", "qkvo+ff") or "re:…"."""
+        """Component -> regex for a preset ("qkv", "qkvo", "qkvo+ff", "qkvo+ff+conv") or "re:…"."""
 
     def blocks(self, modules: Modules) -> dict[str, nn.Module]:
         """The blocks whose activations can be recomputed, by name, in the order of the forward pass."""

@@ -202,7 +202,7 @@ def test_all_problems_of_a_part_are_told_in_the_order_of_its_lines() -> None:
         (f"{FILE}:4", "adapter.alpha must be more than 0 and at most 65536, got 0"),
         (
             f"{FILE}:5",
-            'adapter.targets must be "qkv", "qkvo", "qkvo+ff"'
+            'adapter.targets must be "qkv", "qkvo", "qkvo+ff", "qkvo+ff+conv"'
             " or re:<regular expression over module names>, got text 'qk'",
         ),
         (f"{FILE}:6", "adapter.rank must be between 1 and 1024, got 0"),
