@@ -45,4 +45,4 @@ show-errors:
 
 # Measure how near the demo's LoRA brings the base to Twemoji, on concepts it never saw
 style: demo
-    python specs/emoji/style.py output/twemoji --out docs/style.json
+    python specs/emoji/style.py output/twemoji --concepts 24 --seeds 2 --out docs/style.json

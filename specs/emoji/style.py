@@ -64,7 +64,7 @@ def main() -> None:
     }
     table = {name: measures(made, real, style, options.seeds) for name, made in drawn.items()}
     answer = {
-        "command": f"python specs/emoji/style.py {options.run}",
+        "command": f"python specs/emoji/style.py {options.run} --concepts {len(concepts)} --seeds {options.seeds}",
         "concepts": len(concepts),
         "seeds": options.seeds,
         "weight": weight,
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     made.add_argument("run", type=Path, help="a finished run's folder")
     made.add_argument("--base", type=Path, default=HERE / "base")
-    made.add_argument("--concepts", type=int, default=40, help="held-out concepts to draw")
+    made.add_argument("--concepts", type=int, default=24, help="held-out concepts to draw")
     made.add_argument("--seeds", type=int, default=SEEDS)
     made.add_argument("--out", type=Path)
     return made

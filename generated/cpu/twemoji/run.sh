@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains twemoji, plan 4938499d8d03e7352298db0ba7f4bcb2da15cf3ef4459068a864a159ec8d5b28.
+# Trains twemoji, plan ea577e912ecda144401302bea2ddcf0df7811a53f518b0bc5c3909afec1dd840.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..
