@@ -46,3 +46,11 @@ show-errors:
 # Measure how near the demo's LoRA brings the base to Twemoji, on concepts it never saw
 style: demo
     python specs/emoji/style.py output/twemoji --concepts 24 --seeds 2 --out docs/style.json
+
+# Time lorac's commands against a Python that does nothing; figures in docs/bench.json
+bench:
+    python -m tests.validate.bench --out docs/bench.json
+
+# Compare predicted memory with measured and published figures; LITGPT is a checkout of litgpt, for its rows
+validate-memory *LITGPT:
+    python -m tests.validate.memory {{ if LITGPT == "" { "" } else { "--litgpt " + LITGPT } }}
