@@ -47,12 +47,15 @@ def _compile(
     experiment: spec.Experiment, root: Path, spec_dir: Path, card: Card, unlocked: bool
 ) -> plan.Plan:
     from lorac.estimate.cost import Costs
+    from lorac.estimate.phases import encoded_bytes
     from lorac.resolve import resolve
     from lorac.search import fit
 
     resolved = resolve(experiment, root, spec_dir, card, unlocked)
     fitted = fit(resolved, Costs(card, cache_folder()))
     cost, train = fitted.cost, fitted.program.train
+    # One more than is kept is there while it is written.
+    checkpoints = resolved.outputs.keep_checkpoints + 1
     estimate = plan.Estimate(
         card=card.name,
         card_bytes=card.memory,
@@ -62,7 +65,7 @@ def _compile(
         phases=cost.phases,
         fallback_bytes=fitted.fallback_bytes,
         host_bytes=cost.host_bytes,
-        disk_bytes=cost.disk_bytes,
+        disk_bytes=cost.disk_bytes * checkpoints + encoded_bytes(fitted.program),
         seconds_per_step=cost.seconds_per_step,
         seconds=cost.seconds_per_step * train.steps,
         decisions=resolved.decisions + fitted.decisions,

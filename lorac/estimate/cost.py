@@ -40,7 +40,10 @@ class Block:
 
 @attrs.frozen(kw_only=True)
 class Cost:
-    """Bytes at the peak (allocator, context and workspaces included), by kind and by phase, and seconds."""
+    """Bytes at the peak (allocator, context and workspaces included), by kind and by phase, and seconds.
+
+    `disk_bytes` is one checkpoint's.
+    """
 
     peak_bytes: int
     by_kind: dict[str, int]

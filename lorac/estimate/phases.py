@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,10 @@ from lorac.estimate.trace import label, materialize, trace
 from runtime import plan
 from runtime import step as train_step
 from runtime.families import family
-from runtime.families.protocol import Modules
+from runtime.families.protocol import Batch, Modules
+
+GRID = 64
+"""Side in pixels of a picture that stands for any where only its caption counts."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -81,6 +85,32 @@ def caching(program: plan.Program, capability: tuple[int, int]) -> Trace:
         return step
 
     return trace(make, steps=1, device=program.compute.device, capability=capability)
+
+
+def encoded_bytes(program: plan.Program) -> int:
+    """What the cache of latents and text embeddings takes on disk, from the shapes alone; no file headers."""
+    of = family(program.base.family)
+    modules = bare(program, [of.VAE, *of.TEXT_ENCODERS], "fp32")
+    flips = 2 if program.data.flip else 1
+    pictures = {(item.sha256, item.bucket) for item in program.data.items}
+    counts = Counter(bucket for _, bucket in pictures)
+    if not counts:  # planned without the data at hand
+        counts[largest_bucket(program.data)] = program.data.expected
+    total = 0
+    with torch.device("meta"), torch.no_grad():
+        for (width, height), count in counts.items():
+            latents = of.encode_picture(modules, torch.empty(1, 3, height, width))
+            total += count * flips * _bytes(latents)
+        if not set(of.TEXT_ENCODERS) & set(program.adapter.targets):
+            example = of.example(program.base.architecture, 1, GRID, GRID, True)
+            captions = len({item.caption for item in program.data.items}) or program.data.expected
+            dropped = 1 if program.data.caption_dropout else 0
+            total += (captions + dropped) * _bytes(of.encode_text(modules, example))
+    return total
+
+
+def _bytes(tensors: Batch) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def bare(program: plan.Program, components: list[str], dtype: plan.Dtype) -> Modules:

@@ -89,7 +89,7 @@ def test_diffusers_draws_the_picture_that_the_run_drew(trained: dict[str, Path],
     file = trained["folder"] / "emoji.safetensors"
 
     assert np.abs(drawn(embedded_base, file) - ours).max() <= 1
-    assert np.abs(drawn(embedded_base, None) - ours).max() > 20, (
+    assert np.abs(drawn(embedded_base, None) - ours).max() > 5, (
         "the LoRA changes nothing, so nothing is shown"
     )
 
