@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,9 +98,20 @@ def test_what_fits_under_a_limit_fits_under_its_own_peak(actions: list[int], con
     free = replay(requests(actions), settings=config)
     assert free.failed_at is None
     assert free.peak_requested <= free.peak_allocated <= free.peak_reserved
-    tight = replay(requests(actions), settings=config, limit=free.peak_reserved)
+    # Collecting garbage below the limit may give back a free block that a later request would have fitted in.
+    keeping = attrs.evolve(config, gc_threshold=0.0)
+    tight = replay(requests(actions), settings=keeping, limit=free.peak_reserved)
     assert tight.failed_at is None
     assert tight.peak_reserved <= free.peak_reserved
+
+
+def test_collecting_garbage_may_cost_the_block_that_a_later_request_needs() -> None:
+    """Found by hypothesis: the freed 10 MiB block is given back, then 1 MiB + 1 B asks for a segment of 20."""
+    actions = [10 * MIB - 1, -1, 1, MIB + 1]
+    room = replay(requests(actions)).peak_reserved
+
+    assert replay(requests(actions), limit=room).failed_at is None
+    assert replay(requests(actions), settings=Settings(gc_threshold=0.6), limit=room).failed_at == 3
 
 
 @settings(deadline=None)
