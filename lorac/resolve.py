@@ -61,7 +61,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data=data,
         adapter=adapter,
         train=_train(experiment, data),
-        compute=_compute(experiment, card),
+        compute=_compute(experiment, card, architecture),
         versions=versions(),
     )
     places = plan.Places(
@@ -86,19 +86,15 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
 CARRIED_OUT: dict[str, Any] = {
     "quantization": "none",
     "optimizer_bits": 32,
-    "offload": "text_encoder",
-    "attention_chunks": 1,
     "processes": 1,
 }
-"""The one value of these fields of Fit that the runtime acts on today (it moves what only encodes to the host)."""
+"""The one value of these fields of Fit that the runtime acts on today."""
 
 
 def refuse_what_is_not_carried_out(experiment: spec.Experiment) -> None:
     """A field that the runtime does not act on yet is refused, never passed over. Raises SpecError."""
     fit = experiment.fit
     refused = [field for field, can in CARRIED_OUT.items() if not admits(getattr(fit, field), can)]
-    if fit.offload == "text_encoder" and experiment.adapter.text_encoder:
-        refused.append("offload")  # it is trained, so it stays
     if refused:
         raise SpecError(
             Problem(
@@ -277,13 +273,25 @@ def _outputs(
     )
 
 
-def _compute(experiment: spec.Experiment, card: Card) -> plan.Compute:
+def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Compute:
     threads = experiment.fit.threads
     if card.device != "cpu":
         threads = 0
     elif isinstance(threads, spec.Auto):
         threads = card.multiprocessors
-    return plan.Compute(device=card.device, threads=threads, dtype=_dtype(experiment, card), checkpointed=())
+    chunks = experiment.fit.attention_chunks
+    if isinstance(chunks, spec.Auto):
+        chunks = chunks.prefer or chunks.low or 1
+    trained = of.TEXT_ENCODERS if experiment.adapter.text_encoder else ()
+    waiting = tuple(name for name in (*of.TEXT_ENCODERS, of.VAE) if name not in trained)
+    return plan.Compute(
+        device=card.device,
+        threads=threads,
+        dtype=_dtype(experiment, card),
+        checkpointed=(),
+        offloaded=() if experiment.fit.offload == "none" else waiting,
+        attention_chunks=chunks,
+    )
 
 
 def _dtype(experiment: spec.Experiment, card: Card) -> plan.Dtype:

@@ -270,7 +270,7 @@ class Fit:
     )
     offload: Literal["none", "text_encoder", "blocks"] | Auto = setting(
         choice("none", "text_encoder", "blocks", auto="choice"),
-        "What waits in the computer's memory while it is not used.",
+        "What waits in the computer's memory while it is not used: encoders, or blocks of the base as well.",
         default=Auto(),
     )
     attention_chunks: int | Auto = setting(

@@ -140,6 +140,8 @@ class Train:
 class Compute:
     """How the step is computed. `checkpointed` names the blocks whose activations are recomputed.
 
+    `offloaded` names what waits in the computer's memory while it is not used: encoders between pictures, blocks of
+    frozen weights between their forward and their backward. Attention runs in `attention_chunks` slices of queries.
     `threads` is how many a CPU computes with: sums over other counts have other last bits. 0 on a card.
     """
 
@@ -398,6 +400,7 @@ def wrongs(plan: Plan) -> list[str]:
         ("train.accumulation", train.accumulation, 1),
         ("train.processes", train.processes, 1),
         ("train.schedule.warmup_steps", train.schedule.warmup_steps, 0),
+        ("compute.attention_chunks", compute.attention_chunks, 1),
         ("compute.threads", compute.threads, 1 if compute.device == "cpu" else 0),
         ("adapter.rank", adapter.rank, 1),
         ("outputs.save_steps", outputs.save_steps, 0),

@@ -44,8 +44,6 @@ def _not_carried_out(program: plan.Program) -> list[Problem]:
     compute, bits = program.compute, program.train.optimizer.state_bits
     said = {
         "compute.quantization": (compute.quantization, "none"),
-        "compute.offloaded": (compute.offloaded, ()),
-        "compute.attention_chunks": (compute.attention_chunks, 1),
         "train.optimizer.state_bits": (bits, 32),
     }
     return [

@@ -57,6 +57,7 @@ def run(of: plan.Plan, options: Options) -> Path:
         modules, tokenizers = load(architecture, program, where, device)
         log.info(f"Loaded base model from {outputs.places.base} ({architecture.TITLE})")
         encoded = encode(architecture, modules, tokenizers, program, where.data, where.cache, encoding())
+        put_away(modules, of)
         trainee = adapt(architecture, modules, program)
         state = begin(of, trainee, where.output / "checkpoints")
         studio = Studio(family=architecture, modules=modules, tokenizers=tokenizers, program=program)
@@ -86,14 +87,23 @@ def run(of: plan.Plan, options: Options) -> Path:
 def load(
     of: Family, program: plan.Program, where: Where, device: torch.device
 ) -> tuple[Modules, dict[str, Any]]:
-    """Every component: the denoiser in the plan's dtype, what only encodes and decodes in float32."""
+    """Every component: what is trained in the plan's dtype, what only encodes and decodes in float32.
+
+    A component whose blocks are offloaded stays in the computer's memory until the adapter is on it.
+    """
     components = [of.DENOISER, *of.TEXT_ENCODERS, of.VAE]
     trained = {of.DENOISER, *program.adapter.targets}
     modules = {}
     for name in components:
         dtype = DTYPES[program.compute.dtype] if name in trained else torch.float32
-        modules[name] = of.load(where.base, program.base, name, dtype).to(device)
+        module = of.load(where.base, program.base, name, dtype)
+        modules[name] = module if streamed(name, program.compute) else module.to(device)
     return modules, of.load_tokenizers(where.base, program.base)
+
+
+def streamed(component: str, compute: plan.Compute) -> bool:
+    """Whether some of the component's blocks are offloaded."""
+    return any(block.startswith(f"{component}.") for block in compute.offloaded)
 
 
 def encoding() -> Callable[[str, int, int], None]:
@@ -111,7 +121,7 @@ def encoding() -> Callable[[str, int, int], None]:
 
 
 def adapt(of: Family, modules: Modules, program: plan.Program) -> train_step.Trainee:
-    """Put the adapter on with its first values. Only what is trained stays on the device."""
+    """Put the adapter on with its first values, and lay the step on the device."""
     counts = train_step.attach(modules, program)
     if counts != program.adapter.modules:
         hint = "plan again with this version: lorac plan SPEC"
@@ -120,11 +130,17 @@ def adapt(of: Family, modules: Modules, program: plan.Program) -> train_step.Tra
     adapter = method(program.adapter.method)
     for component in program.adapter.targets:
         adapter.initialise(modules[component], component, program.adapter, program.train.seed)
-    for name, module in modules.items():
-        if name != of.DENOISER and name not in program.adapter.targets:
-            module.to("cpu")
     log.info(f"Injected LoRA adapters with rank={program.adapter.rank} in {sum(counts.values())} modules")
     return train_step.trainee(of, modules, program)
+
+
+def put_away(modules: Modules, of: plan.Plan) -> None:
+    """Encoders that wait while training: to the computer's memory, or out of it where nothing is drawn."""
+    for name in of.program.compute.offloaded:
+        if name in modules and of.outputs.samples.prompts:
+            modules[name].to("cpu")
+        elif name in modules:
+            del modules[name]
 
 
 def begin(of: plan.Plan, trainee: train_step.Trainee, checkpoints: Path) -> checkpoint.State:

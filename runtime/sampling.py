@@ -19,7 +19,7 @@ from runtime.safeio import atomic
 
 @attrs.frozen(kw_only=True)
 class Studio:
-    """All that sampling needs. Modules that are not on the denoiser's device wait on the CPU."""
+    """All that sampling needs. Modules that are offloaded wait on the CPU."""
 
     family: Family
     modules: Modules
@@ -47,17 +47,23 @@ class Studio:
     def _ready(self, weight: float) -> Iterator[None]:
         """Bring every module to the device in evaluation mode, at the adapter's weight; then put all back."""
         adapter, adapted = method(self.program.adapter.method), self.program.adapter.targets
-        device = next(self.modules[self.family.DENOISER].parameters()).device
-        before = {name: (m.training, next(m.parameters()).device) for name, m in self.modules.items()}
+        device = torch.device(self.program.compute.device)
+        # What is trained is there, or fetches its own blocks; only what encodes and decodes is moved.
+        waiting = [m for name, m in self.modules.items() if name in self.program.compute.offloaded]
+        before = {name: m.training for name, m in self.modules.items()}
+        for module in waiting:
+            module.to(device)
         for name, module in self.modules.items():
-            module.eval().to(device)
+            module.eval()
             if name in adapted:
                 adapter.weigh(module, weight)
         try:
             yield
         finally:
+            for module in waiting:
+                module.to("cpu")
             for name, module in self.modules.items():
-                module.train(before[name][0]).to(before[name][1])
+                module.train(before[name])
                 if name in adapted:
                     adapter.weigh(module, 1.0)
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runtime import plan
+from runtime import offload, plan
 from runtime.adapters import dropout, method
+from runtime.attention import slice_blocks
 from runtime.errors import PlanError, Problem
 from runtime.families.protocol import Batch, Family, Modules
 from runtime.optimizers import build_optimizer
@@ -36,6 +37,7 @@ class Trainee:
     masters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     dropouts: list[nn.Module]
+    stream: offload.Stream | None
 
 
 def attach(modules: Modules, program: plan.Program) -> dict[str, int]:
@@ -49,14 +51,34 @@ def attach(modules: Modules, program: plan.Program) -> dict[str, int]:
     }
 
 
-def recompute(family: Family, modules: Modules, names: Sequence[str]) -> None:
-    """Have these blocks recompute their activations in the backward pass (Chen et al. 2016)."""
+def lay(
+    family: Family, modules: Modules, compute: plan.Compute, device: torch.device
+) -> offload.Stream | None:
+    """Lay the forward pass on the device: slice attention, fetch weights, recompute blocks, as the plan says."""
     blocks = family.blocks(modules)
-    unknown = [name for name in names if name not in blocks]
-    if unknown:
-        raise PlanError([Problem("compute.checkpointed", f"no block is called {name}") for name in unknown])
-    for name in names:
-        block = blocks[name]
+    away = [name for name in compute.offloaded if name not in {*family.TEXT_ENCODERS, family.VAE}]
+    problems = [
+        Problem(f"compute.{field}", f"no block is called {name}")
+        for field, names in (("checkpointed", compute.checkpointed), ("offloaded", away))
+        for name in names
+        if name not in blocks
+    ]
+    if problems:
+        raise PlanError(problems)
+    if compute.attention_chunks > 1:
+        slice_blocks(blocks.values(), compute.attention_chunks)
+    # In the order of the forward pass, whatever the plan's: the next one is fetched ahead.
+    streamed = {name: block for name, block in blocks.items() if name in away}
+    for component in dict.fromkeys(name.partition(".")[0] for name in streamed):
+        offload.move_the_rest(modules[component], streamed.values(), device)
+    stream = offload.stream_blocks(streamed, compute.checkpointed, device)
+    recompute(blocks[name] for name in compute.checkpointed)
+    return stream
+
+
+def recompute(blocks: Iterable[nn.Module]) -> None:
+    """Have these blocks recompute their activations in the backward pass (Chen et al. 2016)."""
+    for block in blocks:
         forward = block.forward
 
         def again(*args: Any, _forward: Callable[..., Any] = forward, **kwargs: Any) -> Any:
@@ -68,10 +90,14 @@ def recompute(family: Family, modules: Modules, names: Sequence[str]) -> None:
         block.forward = again
 
 
-def trainee(family: Family, modules: Modules, program: plan.Program) -> Trainee:
-    """Collect what is trained, with its masters and its optimizer. The adapter is on and has its first values."""
+def trainee(
+    family: Family, modules: Modules, program: plan.Program, device: torch.device | None = None
+) -> Trainee:
+    """Lay the step on the device (None: the plan's), and collect what is trained, its masters, its optimizer.
+
+    The adapter is on and has its first values.
+    """
     adapter = method(program.adapter.method)
-    recompute(family, modules, program.compute.checkpointed)
     weights = {
         f"{component}.{name}": parameter
         for component in program.adapter.targets
@@ -79,6 +105,7 @@ def trainee(family: Family, modules: Modules, program: plan.Program) -> Trainee:
     }
     for parameter in weights.values():
         parameter.requires_grad_(True)
+    stream = lay(family, modules, program.compute, device or torch.device(program.compute.device))
     masters = {
         name: weight if weight.dtype is torch.float32 else nn.Parameter(weight.detach().float())
         for name, weight in weights.items()
@@ -94,6 +121,7 @@ def trainee(family: Family, modules: Modules, program: plan.Program) -> Trainee:
         masters=masters,
         optimizer=build_optimizer(program.train.optimizer, masters, rates),
         dropouts=[d for component in program.adapter.targets for d in adapter.dropouts(modules[component])],
+        stream=stream,
     )
 
 
@@ -124,6 +152,8 @@ def gradients(
                 grad = weight.grad.float().div_(scale)
                 master.grad = grad if master.grad is None else master.grad.add_(grad)
                 weight.grad = None
+    if of.stream is not None:
+        of.stream.rest()
     norm = nn.utils.clip_grad_norm_(of.masters.values(), program.train.max_grad_norm or float("inf"))
     return torch.stack(losses).sum(), norm
 

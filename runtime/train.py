@@ -105,6 +105,8 @@ def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
     )
     notes = (*run.state.notes, steps_down)
     run.state = attrs.evolve(run.state, micro_batch=smaller[0].micro_batch, notes=notes)
+    if run.trainee.stream is not None:
+        run.trainee.stream.rest()
     run.trainee.optimizer.zero_grad(set_to_none=True)
     for weight in run.trainee.weights.values():
         weight.grad = None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from lorac.estimate.record import Trace
-from lorac.estimate.trace import label, materialize, trace
+from lorac.estimate.trace import label, materialize, on_host, trace
 from runtime import plan
 from runtime import step as train_step
 from runtime.families import family
@@ -17,6 +17,9 @@ from runtime.families.protocol import Batch, Modules
 
 GRID = 64
 """Side in pixels of a picture that stands for any where only its caption counts."""
+
+HERE = torch.device("cpu")
+"""Where fake tensors are, whatever the plan's device."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,11 +35,16 @@ def training(program: plan.Program, capability: tuple[int, int], whole: bool = F
     # Outside the tracer: peft moves what it makes to the base's device, meta.
     modules = bare(program, [of.DENOISER, *(c for c in trained if c != of.DENOISER)], program.compute.dtype)
     train_step.attach(modules, program)
+    encoders = [name for name in (*of.TEXT_ENCODERS, of.VAE) if name not in trained]
+    stay = bare(program, [name for name in encoders if name not in program.compute.offloaded], "fp32")
     micro, accumulates = program.train.micro_batch, program.train.accumulation > 1
 
     def make() -> Callable[[], None]:
-        materialize(*modules.values())
-        trainee = train_step.trainee(of, modules, program)
+        materialize(*modules.values(), *stay.values())
+        trainee = train_step.trainee(of, modules, program, HERE)
+        if trainee.stream is not None:
+            on_host(trainee.stream.host_tensors())
+            trainee.stream.fetched = lambda tensors: label("base weights", tensors)
         if program.compute.dtype != "fp32":
             label("master weights", trainee.masters.values())
         width, height = largest_bucket(program.data)

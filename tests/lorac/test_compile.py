@@ -155,15 +155,9 @@ def test_another_family_than_the_spec_says_is_refused_from_the_header(
     [
         Fit(card="cpu", quantization="nf4"),
         Fit(card="cpu", optimizer_bits=8),
-        Fit(card="cpu", offload="blocks"),
-        Fit(card="cpu", attention_chunks=2),
         Fit(card="cpu", processes=2),
-        Fit(card="cpu", offload="none"),
         Fit(card="cpu", quantization=Auto(choices=("nf4", "int8"))),
         Fit(card="cpu", optimizer_bits=Auto(choices=(8,))),
-        Fit(card="cpu", offload=Auto(choices=("blocks",))),
-        Fit(card="cpu", attention_chunks=Auto(2, 8)),
-        Fit(card="cpu", attention_chunks=Auto(1, 8, prefer=4)),
     ],
     ids=lambda fit: repr(fit),
 )

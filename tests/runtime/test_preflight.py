@@ -17,9 +17,7 @@ HINT = "hint: make the plan again and review it: lorac plan SPEC"
 def test_what_the_runtime_does_not_act_on_is_refused_all_at_once(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    of = tiny_plan(
-        tiny_base, tiny_data, quantization="nf4", offloaded=("unet.mid_block",), attention_chunks=2
-    )
+    of = tiny_plan(tiny_base, tiny_data, quantization="nf4")
     optimizer = attrs.evolve(of.program.train.optimizer, state_bits=8)
     train = attrs.evolve(of.program.train, optimizer=optimizer)
     made = plan.make(attrs.evolve(of.program, train=train), of.outputs, of.estimate)
@@ -29,8 +27,6 @@ def test_what_the_runtime_does_not_act_on_is_refused_all_at_once(
 
     assert refused.value.lines() == [
         "error: compute.quantization: 'nf4' is not carried out by this version of lorac",
-        "error: compute.offloaded: ('unet.mid_block',) is not carried out by this version of lorac",
-        "error: compute.attention_chunks: 2 is not carried out by this version of lorac",
         "error: train.optimizer.state_bits: 8 is not carried out by this version of lorac",
         HINT,
     ]
