@@ -133,17 +133,18 @@ def card_of(of: plan.Plan) -> tuple[Card, tuple[str, ...]]:
             return known, ()
     except SpecError:
         pass
-    bytes_ = {"memory": estimate.card_bytes, "usable": estimate.usable_bytes}
+    memory, usable = estimate.card_bytes, estimate.usable_bytes
     here = cards.detected()
     if here is not None and here.name == estimate.card:
-        return attrs.evolve(here, **bytes_), ()
+        return attrs.evolve(here, memory=memory, usable=usable), ()
     near = cards.find(cards.nearest(estimate.card, estimate.card_bytes)["name"])
     context = estimate.by_kind.get("context and workspaces", cuda.overhead(near))
     multiprocessors = context // cuda.CONTEXT_PER_MULTIPROCESSOR
-    card = attrs.evolve(near, name=estimate.card, multiprocessors=multiprocessors, **bytes_)
-    return card, (
-        f"{estimate.card} is not a card that lorac knows: {near.name} stands for its kernels and speed",
+    card = attrs.evolve(
+        near, name=estimate.card, memory=memory, usable=usable, multiprocessors=multiprocessors
     )
+    note = f"{estimate.card} is not a card that lorac knows: {near.name} stands for its kernels and speed"
+    return card, (note,)
 
 
 # -------------------------------------------------------------------------------------------------------- modules
