@@ -93,6 +93,8 @@ Made by `{command}` with
 the rows as data are in `memory.json`. Nothing is fitted to these rows: every
 constant in `lorac/estimate` has its source beside it.
 
+![Predicted against measured peaks: each run's dot lies on or beside the diagonal](memory.svg)
+
 ## Against published runs on GPUs
 
 Each publisher's own step, written out in `tests/validate`, traced on a machine without a GPU and replayed through the

@@ -1,7 +1,8 @@
 """Predicted against measured peaks as a picture: `python -m tests.validate.plot` makes docs/memory.svg of memory.json.
 
 Both axes are logarithmic, since the rows go from megabytes to tens of gigabytes; a row on the diagonal is predicted
-to the byte. The pointer on a dot shows its run, both figures and the error. Without scripts, for light and dark pages.
+to the byte. Below, the same rows with their errors, which the diagonal is too coarse to show. The pointer on a dot
+shows its run, both figures and the error. Without scripts, for light and dark pages.
 """
 
 from __future__ import annotations
@@ -21,10 +22,15 @@ GB = 1e9
 
 SIDE = 480
 """Pixels of the square that the dots lie in."""
+STRIP = 150
+"""Pixels of the height of the errors' strip below the square."""
+GAP = 30
 LEFT, RIGHT, TOP, BOTTOM = 76, 24, 64, 92
-WIDTH, HEIGHT = LEFT + SIDE + RIGHT, TOP + SIDE + BOTTOM
+WIDTH, HEIGHT = LEFT + SIDE + RIGHT, TOP + SIDE + GAP + STRIP + BOTTOM
+LEAST_ERROR = 0.01
+"""The strip shows at least this much above and below zero."""
 RADIUS = 4.5
-LEGEND_STEP = 190
+LEGEND_STEP = 230
 """Pixels from one word of the legend to the next."""
 
 STYLE = """
@@ -46,6 +52,10 @@ class Dot:
     measured: int
     predicted: int
 
+    @property
+    def error(self) -> float:
+        return self.predicted / self.measured - 1
+
 
 @attrs.frozen
 class Series:
@@ -57,16 +67,20 @@ class Series:
 
 @attrs.frozen
 class Scale:
-    """Whole decades of bytes, from 10^low to 10^high, over the square's side."""
+    """Whole decades of bytes, from 10^low to 10^high, over the square's side; errors up to ±`worst` in the strip."""
 
     low: int
     high: int
+    worst: float
 
     def x(self, count: float) -> float:
         return round(LEFT + self._share(count) * SIDE, 1)
 
     def y(self, count: float) -> float:
         return round(TOP + (1 - self._share(count)) * SIDE, 1)
+
+    def strip(self, error: float) -> float:
+        return round(TOP + SIDE + GAP + STRIP / 2 * (1 - error / self.worst), 1)
 
     def _share(self, count: float) -> float:
         return (math.log10(count) - self.low) / (self.high - self.low)
@@ -94,6 +108,7 @@ def svg(series: Sequence[Series]) -> str:
         text(LEFT, 26, "Peak memory, predicted against measured", "title"),
         text(LEFT, 46, "on the dashed line a prediction is exact", "quiet"),
         *axes(scale),
+        *strip_axes(scale),
         f'<path class="exact" d="M{scale.x(start)} {scale.y(start)}L{scale.x(end)} {scale.y(end)}"/>',
         *(mark for number, one in enumerate(series) for mark in dots(scale, one, f"s{number}")),
         *legend(series),
@@ -106,30 +121,40 @@ def scale_of(every: Sequence[Dot]) -> Scale:
     """The decades that hold every figure."""
     figures = [count for dot in every for count in (dot.measured, dot.predicted)]
     low, high = math.floor(math.log10(min(figures))), math.ceil(math.log10(max(figures)))
-    return Scale(low, max(high, low + 1))
+    worst = max(LEAST_ERROR, *(abs(dot.error) for dot in every))
+    return Scale(low, max(high, low + 1), math.ceil(worst * 100) / 100)
 
 
 def axes(scale: Scale) -> Iterator[str]:
-    """A line and its gigabytes for each decade on both sides, and what the sides are."""
+    """A line for each decade, its gigabytes at the left and, below the strip, at the bottom."""
     right, bottom = LEFT + SIDE, TOP + SIDE
+    below = bottom + GAP + STRIP
     for power in range(scale.low, scale.high + 1):
         x, y, words = scale.x(10.0**power), scale.y(10.0**power), f"{10.0**power / GB:g}"
-        yield f'<path class="grid" d="M{x} {TOP}V{bottom}M{LEFT} {y}H{right}"/>'
-        yield text(x, bottom + 18, words, "middle quiet")
+        yield f'<path class="grid" d="M{x} {TOP}V{bottom}M{x} {bottom + GAP}V{below}M{LEFT} {y}H{right}"/>'
+        yield text(x, below + 18, words, "middle quiet")
         yield text(LEFT - 8, y + 4, words, "end quiet")
-    yield text(LEFT + SIDE / 2, bottom + 40, "measured peak, GB", "middle")
-    turned = f"rotate(-90 20 {TOP + SIDE / 2})"
-    yield f'<text x="20" y="{TOP + SIDE / 2}" class="middle" transform="{turned}">predicted peak, GB</text>'
+    yield text(LEFT + SIDE / 2, below + 40, "measured peak, GB", "middle")
+    yield upright(TOP + SIDE / 2, "predicted peak, GB")
+
+
+def strip_axes(scale: Scale) -> Iterator[str]:
+    """Lines of the errors' strip: the largest whole percent on either side, and none at all."""
+    for error in (scale.worst, 0.0, -scale.worst):
+        y = scale.strip(error)
+        yield f'<path class="{"grid" if error else "exact"}" d="M{LEFT} {y}H{LEFT + SIDE}"/>'
+        yield text(LEFT - 8, y + 4, f"{error:+.0%}" if error else "0", "end quiet")
+    yield upright(scale.strip(0.0), "error")
 
 
 def dots(scale: Scale, of: Series, colour: str) -> Iterator[str]:
-    """Each run as a dot that says what it is under the pointer."""
+    """Each run as a dot in the square and one in the strip, that say what they are under the pointer."""
     for dot in of.dots:
-        error = dot.predicted / dot.measured - 1
         figures = f"measured {dot.measured / GB:.4g} GB, predicted {dot.predicted / GB:.4g} GB"
-        words = escape(f"{dot.name}: {figures}, error {error:+.2%}")
-        place = f'cx="{scale.x(dot.measured)}" cy="{scale.y(dot.predicted)}"'
-        yield f'<circle class="{colour}" {place} r="{RADIUS}"><title>{words}</title></circle>'
+        words = escape(f"{dot.name}: {figures}, error {dot.error:+.2%}")
+        x = scale.x(dot.measured)
+        for y in (scale.y(dot.predicted), scale.strip(dot.error)):
+            yield f'<circle class="{colour}" cx="{x}" cy="{y}" r="{RADIUS}"><title>{words}</title></circle>'
 
 
 def legend(series: Sequence[Series]) -> Iterator[str]:
@@ -138,6 +163,11 @@ def legend(series: Sequence[Series]) -> Iterator[str]:
         x = LEFT + 6 + number * LEGEND_STEP
         yield f'<circle class="s{number}" cx="{x}" cy="{HEIGHT - 22}" r="{RADIUS}"/>'
         yield text(x + 12, HEIGHT - 18, f"{one.name} ({len(one.dots)})")
+
+
+def upright(y: float, words: str) -> str:
+    """Words that go up the left side, their middle at `y`."""
+    return f'<text x="20" y="{y}" class="middle" transform="rotate(-90 20 {y})">{escape(words)}</text>'
 
 
 def text(x: float, y: float, words: str, names: str = "") -> str:
