@@ -17,9 +17,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import cattrs
@@ -113,6 +112,7 @@ def again(docs: Path) -> None:
 
 def write(report: Report, docs: Path) -> None:
     """docs/gpu.json and docs/gpu.md."""
+    docs.mkdir(parents=True, exist_ok=True)
     atomic.write_text(docs / "gpu.json", json.dumps(cattrs.unstructure(report), indent=1) + "\n")
     atomic.write_text(docs / "gpu.md", page(report))
     say(f"wrote {docs / 'gpu.md'}: {len(report.rows)} cases, {len(broken(report))} said to fit that did not")
@@ -132,8 +132,8 @@ def card_here() -> Card:
 def machine_here() -> dict[str, str]:
     """The device's name, its driver's version, and those of the packages."""
     driver = DRIVER.read_text(encoding="utf-8").splitlines()[0] if DRIVER.exists() else "unknown"
-    words_ = [word for word in driver.split() if word[:1].isdigit() and "." in word]
-    return {"device": torch.cuda.get_device_name(0), "driver": (words_ or [driver])[0], **versions()}
+    numbers = [word for word in driver.split() if word[:1].isdigit() and "." in word]
+    return {"device": torch.cuda.get_device_name(0), "driver": (numbers or [driver])[0], **versions()}
 
 
 def used_bytes() -> int:
@@ -142,20 +142,23 @@ def used_bytes() -> int:
     return total - free
 
 
-def taken(case: Case, machine: dict[str, str], used: int, module: str = "tests.validate.gpu_measure") -> Kept:
-    """Measure a case in a process of its own."""
-    command = [sys.executable, "-m", module, json.dumps(attrs.asdict(case)), str(used)]
-    ending: Callable[..., Kept] = lambda outcome, said="", measured=None: Kept(  # noqa: E731
-        case=case, machine=machine, outcome=outcome, said=said, measured=measured
-    )
+def taken(case: Case, machine: dict[str, str], used: int) -> Kept:
+    """Measure a case in a process of its own; `used` as `used_bytes` says it now."""
+    arguments = [json.dumps(attrs.asdict(case)), str(used)]
+    outcome, said, measured = ended_as([sys.executable, "-m", "tests.validate.gpu_measure", *arguments])
+    return Kept(case=case, machine=machine, outcome=outcome, said=said, measured=measured)
+
+
+def ended_as(command: Sequence[str]) -> tuple[Outcome, str, Measured | None]:
+    """How a measuring process ends: its outcome, a failure's last words, its figures."""
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST)
     except subprocess.TimeoutExpired:
-        return ending("failed", f"took longer than {LONGEST} s")
+        return "failed", f"took longer than {LONGEST} s", None
     if done.returncode:
-        return ending("failed", (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+        return "failed", (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1], None
     found = json.loads(done.stdout.splitlines()[-1])
-    return ending("out of memory") if found is None else ending("done", measured=Measured(**found))
+    return ("done", "", Measured(**found)) if found else ("out of memory", "", None)
 
 
 @attrs.define
@@ -213,7 +216,7 @@ def words(row: Row) -> str:
     return f"{row.case}: {gigabytes}, {row.predicted.seconds:.3f} s predicted, {row.measured.seconds:.3f}"
 
 
-def say(line: Any) -> None:
+def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -6,6 +6,7 @@ taken before this process began: what is taken more at its end is its allocator'
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -49,7 +50,8 @@ def measure(case: Case, used: int, shapes: Shapes = FULL) -> Measured:
     """Take the case's steps on the GPU. Raises torch.OutOfMemoryError."""
     if case.model == "sd1":  # as the runtime runs it; a stranger's step runs as torch does by default
         deterministic(program(case, shapes["sd1"]).compute)
-    torch.cuda.memory._record_memory_history(context=None)
+    torch.cuda.init()
+    torch.cuda.memory._record_memory_history(context=None)  # without stacks: some µs an action
     step = real_step(case, "cuda", shapes)
     for _ in range(WARM_UP):
         step()
@@ -94,7 +96,7 @@ def timed(step: Step) -> list[float]:
         step()
         mark.record()
     torch.cuda.synchronize()
-    return [before.elapsed_time(after) / 1000 for before, after in zip(marks, marks[1:], strict=False)]
+    return [before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(marks)]
 
 
 def main() -> None:
