@@ -100,23 +100,24 @@ def page(report: Report) -> str:
 DEVICE = ("device", "driver")
 
 
-def pairs(rows: Iterable[Row]) -> list[tuple[Predicted, Measured]]:
-    """The figures of the rows that were done."""
-    return [(row.predicted, row.measured) for row in rows if row.measured]
+def pairs(rows: Iterable[Row], figure: str = "") -> list[tuple[Predicted, Measured]]:
+    """The figures of the rows that were done; for the allocator alone, of those whose recording it can be held to."""
+    done = [(row.predicted, row.measured) for row in rows if row.measured]
+    return [(p, m) for p, m in done if m.is_comparable or not figure.startswith("allocator alone")]
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
     """For each figure: how many rows, the median and the worst error by size, the largest underestimate."""
-    found = pairs(rows)
-    if not found:
-        return ["| nothing was measured | 0 | | | |"]
     lines = []
     for figure in FIGURES:
-        errors = [error(figure, *pair) for pair in found]
+        errors = [error(figure, *pair) for pair in pairs(rows, figure)]
+        if not errors:
+            lines.append(f"| {figure} | 0 | | | |")
+            continue
         sizes = [abs(one) for one in errors]
         under = -min(0.0, *errors)
         lines.append(
-            f"| {figure} | {len(found)} | {statistics.median(sizes):.2%} | {max(sizes):.2%} | {under:.2%} |"
+            f"| {figure} | {len(errors)} | {statistics.median(sizes):.2%} | {max(sizes):.2%} | {under:.2%} |"
         )
     return lines
 
@@ -148,8 +149,8 @@ def line(row: Row) -> str:
         cells.append(
             f"{said / unit:.3f} / {was / unit:.3f} ({error(figure, row.predicted, row.measured):+.1%})"
         )
-    alone = error("allocator alone, reserved", row.predicted, row.measured)
-    return f"| {row.case} | {' | '.join(cells)} | {alone:+.2%} |"
+    alone = f"{error('allocator alone, reserved', row.predicted, row.measured):+.2%}"
+    return f"| {row.case} | {' | '.join(cells)} | {alone if row.measured.is_comparable else ''} |"
 
 
 def ended_otherwise(rows: Sequence[Row]) -> list[str]:
@@ -173,7 +174,8 @@ model of Llama-3.2-1B's size through the public tracer. "allocated" is `max_memo
 `max_memory_reserved`, "total" what the whole card lost to the process, its context included (so nothing else may run on
 the card meanwhile); seconds are the median of ten steps after three. "allocator alone" replays the requests that
 PyTorch's allocator recorded in that very run through `lorac/estimate/allocator.py`: what is off there is the
-allocator's model, whatever is off more is the trace's. GB are 10^9 bytes; an error is predicted / measured - 1.
+allocator's model, whatever is off more is the trace's (a row is left out there if its recording is not whole or of
+several streams). GB are 10^9 bytes; an error is predicted / measured - 1.
 
 ## Errors
 

@@ -28,7 +28,7 @@ from tests.validate.gpu_case import (
     real_step,
     recomputed,
 )
-from tests.validate.gpu_measure import Measured
+from tests.validate.gpu_measure import Measured, of_recording
 from tests.validate.gpu_report import Report, Row, broken, page
 
 CARD = cards.find("rtx4090")
@@ -160,7 +160,7 @@ def figures(total: int, seconds: float = 0.25) -> Measured:
         replayed_allocated=total - 700_000_000,
         replayed_reserved=total - 510_000_000,
         requests=12345,
-        streams=1,
+        is_comparable=True,
     )
 
 
@@ -212,7 +212,28 @@ def test_taking_more_than_was_said_counts_only_beyond_the_planners_margin() -> N
 def test_a_report_without_a_figure_still_says_how_each_case_ended() -> None:
     text = page(report(row(SD1, 10**9, None, outcome="failed", said="took longer than 300 s")))
     assert f"- {SD1}: predicted 1.000 GB; failed (took longer than 300 s)" in text
-    assert "nothing was measured" in text
+    assert "| total | 0 | | | |" in text
+
+
+def test_a_recording_that_the_allocators_model_cannot_be_held_to_gives_it_no_figure() -> None:
+    apart = attrs.evolve(figures(4 * 10**9), is_comparable=False)
+    text = page(report(GOOD, row(LLAMA, 4 * 10**9, apart)))
+
+    assert "| total | 2 |" in text
+    assert "| allocator alone, reserved | 1 | 0.22% | 0.22% | 0.22% |" in text
+    assert text.count("| -0.22% |") == 1
+
+
+def test_a_recording_is_comparable_if_its_segments_add_up_and_it_is_of_one_stream() -> None:
+    first = {"action": "segment_alloc", "addr": 0, "size": 2**21, "stream": 0}
+    second = {"action": "alloc", "addr": 0, "size": 700, "stream": 0}
+    elsewhere = {"action": "alloc", "addr": 1024, "size": 512, "stream": 3}
+
+    found = of_recording([first, second], 1024, 2**21)
+    assert attrs.evolve(figures(10**9), **found).is_comparable
+    assert (found["replayed_allocated"], found["replayed_reserved"], found["requests"]) == (1024, 2**21, 1)
+    assert not of_recording([second], 1024, 2**21)["is_comparable"]
+    assert not of_recording([first, second, elsewhere], 1536, 2**21)["is_comparable"]
 
 
 def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
