@@ -3,9 +3,10 @@
 Each case of `gpu_case.grid` is predicted from fake tensors and then really trained for some steps, in a process of its
 own so that peaks and contexts do not mix. Writes docs/gpu.json and docs/gpu.md.
 
-- Finished cases are kept, one line of JSON each, in .cache/gpu.jsonl: the same command goes on where it was stopped.
-  They are of this device, driver and these package versions only; `--fresh` measures anew after a change to the code.
-- `--again` needs no GPU: it takes the figures in docs/gpu.json and predicts them anew, after a change to the model.
+- Finished cases are kept, one line of JSON each, in .cache/gpu.jsonl: the same command goes on where it was stopped,
+  and `--minutes 0` only writes the report. They are of this device, driver and these package versions only;
+  `--fresh` measures anew after a change to the code.
+- `--again` needs no GPU: it takes docs/gpu.json and predicts its cases anew, after a change to the model of memory.
 - Without a GPU it ends with exit code 5.
 """
 
@@ -43,13 +44,10 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 @attrs.frozen(kw_only=True)
 class Kept:
-    """A case as it ended on a machine: a line of .cache/gpu.jsonl."""
+    """A finished case and the machine it was measured on: a line of .cache/gpu.jsonl."""
 
-    case: Case
     machine: dict[str, str]
-    outcome: Outcome
-    said: str
-    measured: Measured | None
+    row: Row
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,25 +76,20 @@ def validate(options: argparse.Namespace) -> None:
     card, machine = card_here(), machine_here()
     if options.fresh:
         options.rows.unlink(missing_ok=True)
+    kept = [one.row for one in read(options.rows) if one.machine == machine]
+    rows = {row.case: row for row in kept if row.outcome != "failed"}
+    say(f"{machine['device']}: {len(rows)} of {len(grid())} cases are measured already")
     clock = Clock(options.minutes * 60)
-    kept = {one.case: one for one in read(options.rows) if one.machine == machine and one.outcome != "failed"}
-    say(f"{machine['device']}: {len(kept)} of {len(grid())} cases are measured already")
-    rows = []
     for case in grid():
-        if case not in kept and not clock.has_room():
+        if case in rows or not clock.has_room():
             continue
         clock.begin()
-        predicted = predict(case, card, cache_folder())
-        if case not in kept:
-            kept[case] = taken(case, machine, used_bytes())
-            append(options.rows, kept[case])
-            clock.end()
-        row = row_of(kept[case], predicted)
-        say(words(row))
-        rows.append(row)
-    write(
-        Report(command=COMMAND, machine=machine, card=card, grid=len(grid()), rows=tuple(rows)), options.docs
-    )
+        rows[case] = taken(case, predict(case, card, cache_folder()), used_bytes())
+        append(options.rows, Kept(machine=machine, row=rows[case]))
+        clock.end()
+        say(words(rows[case]))
+    report = Report(command=COMMAND, machine=machine, card=card, grid=len(grid()), rows=tuple(rows.values()))
+    write(report, options.docs)
 
 
 def again(docs: Path) -> None:
@@ -142,11 +135,11 @@ def used_bytes() -> int:
     return total - free
 
 
-def taken(case: Case, machine: dict[str, str], used: int) -> Kept:
+def taken(case: Case, predicted: Predicted, used: int) -> Row:
     """Measure a case in a process of its own; `used` as `used_bytes` says it now."""
     arguments = [json.dumps(attrs.asdict(case)), str(used)]
     outcome, said, measured = ended_as([sys.executable, "-m", "tests.validate.gpu_measure", *arguments])
-    return Kept(case=case, machine=machine, outcome=outcome, said=said, measured=measured)
+    return Row(case=case, predicted=predicted, outcome=outcome, said=said, measured=measured)
 
 
 def ended_as(command: Sequence[str]) -> tuple[Outcome, str, Measured | None]:
@@ -184,7 +177,7 @@ class Clock:
 
 
 def read(path: Path) -> list[Kept]:
-    """The finished cases; a line that a killed run left half written, or of another form, is passed over."""
+    """The finished cases, oldest first; a line that a killed run left half written, or of another form, is passed over."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
@@ -199,13 +192,6 @@ def append(path: Path, one: Kept) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(cattrs.unstructure(one)) + "\n")
-
-
-def row_of(kept: Kept, predicted: Predicted) -> Row:
-    """What was measured, beside its prediction."""
-    return Row(
-        case=kept.case, predicted=predicted, outcome=kept.outcome, said=kept.said, measured=kept.measured
-    )
 
 
 def words(row: Row) -> str:

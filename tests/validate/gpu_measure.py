@@ -72,7 +72,7 @@ def measure(case: Case, used: int, shapes: Shapes = FULL) -> Measured:
     )
 
 
-def of_recording(entries: list[dict[str, Any]], allocated: int, reserved: int) -> dict[str, int]:
+def of_recording(entries: list[dict[str, Any]], allocated: int, reserved: int) -> dict[str, Any]:
     """The part of `Measured` that is over a recording, at whose end CUDA says these peaks of bytes."""
     replayed = snapshot.replayed(entries)
     return {

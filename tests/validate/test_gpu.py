@@ -247,10 +247,7 @@ def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_finished_cases_are_kept_line_by_line_and_a_half_written_one_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.jsonl"
-    kept = [
-        gpu.Kept(case=SD1, machine=MACHINE, outcome="done", said="", measured=figures(10**10)),
-        gpu.Kept(case=LLAMA, machine=MACHINE, outcome="out of memory", said="", measured=None),
-    ]
+    kept = [gpu.Kept(machine=MACHINE, row=one) for one in (GOOD, row(LLAMA, 10**9, None))]
     assert gpu.read(path) == []
     for one in kept:
         gpu.append(path, one)
@@ -295,9 +292,9 @@ def test_predicting_anew_without_measurements_is_a_data_error(
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU here")
 def test_a_process_that_fails_leaves_its_last_words_in_the_row() -> None:
-    kept = gpu.taken(LLAMA, MACHINE, 0)
-    assert (kept.outcome, kept.measured) == ("failed", None)
-    assert "CUDA" in kept.said or "NVIDIA" in kept.said
+    failed = gpu.taken(LLAMA, GOOD.predicted, 0)
+    assert (failed.outcome, failed.measured) == ("failed", None)
+    assert "CUDA" in failed.said or "NVIDIA" in failed.said
 
 
 def test_no_case_is_begun_that_would_end_after_the_time_is_up() -> None:
