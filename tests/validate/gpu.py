@@ -177,7 +177,7 @@ class Clock:
 
 
 def read(path: Path) -> list[Kept]:
-    """The finished cases, oldest first; a line that a killed run left half written, or of another form, is passed over."""
+    """The finished cases, oldest first. A line that a killed run left half written, or of another form, is left out."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
@@ -191,7 +191,8 @@ def append(path: Path, one: Kept) -> None:
     """Keep a finished case."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(cattrs.unstructure(one)) + "\n")
+        # A line of its own, even after one that was left half written.
+        file.write("\n" + json.dumps(cattrs.unstructure(one)) + "\n")
 
 
 def words(row: Row) -> str:

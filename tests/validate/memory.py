@@ -130,7 +130,8 @@ command before that.
 
 The largest underestimate above is {under}; the planner keeps {margin} of the card free
 (`lorac.estimate.cards.MARGIN`), and a test holds the one below the other. It rests on these same rows, and on no GPU of
-our own: where there is one, `just validate-gpu` holds a grid of real steps against their predictions. It was not run yet.
+our own: where there is one, `just validate-gpu` holds a grid of real steps against their predictions. It has not been
+run yet.
 
 ## Against real runs on the CPU
 

@@ -249,11 +249,12 @@ def test_finished_cases_are_kept_line_by_line_and_a_half_written_one_is_passed_o
     path = tmp_path / "new" / "rows.jsonl"
     kept = [gpu.Kept(machine=MACHINE, row=one) for one in (GOOD, row(LLAMA, 10**9, None))]
     assert gpu.read(path) == []
-    for one in kept:
-        gpu.append(path, one)
+    gpu.append(path, kept[0])
     with path.open("a") as file:
-        file.write('{"case": {"model": "sd')
+        file.write('{"machine": {"device": "NV')
+    assert gpu.read(path) == kept[:1]
 
+    gpu.append(path, kept[1])
     assert gpu.read(path) == kept
 
 
