@@ -54,3 +54,8 @@ bench:
 # Compare predicted memory with measured and published figures; LITGPT is a checkout of litgpt, for its rows
 validate-memory *LITGPT:
     python -m tests.validate.memory {{ if LITGPT == "" { "" } else { "--litgpt " + LITGPT } }}
+    python -m tests.validate.plot
+
+# Compare predicted memory and seconds with real train steps on this machine's GPU; ARGS such as `--minutes 30`
+validate-gpu *ARGS:
+    python -m tests.validate.gpu {{ ARGS }}

@@ -14,9 +14,12 @@ import attrs
 
 from lorac import recompute, relief, timeline
 from lorac.estimate import cards, cuda
+from lorac.estimate.cards import Card
 from lorac.estimate.cost import Cost, Costs, single
 from lorac.estimate.record import Peak, rounded
 from runtime import plan
+from runtime.errors import SpecError
+from runtime.human import size
 from runtime.safeio import atomic
 
 DEPTH = 3
@@ -50,7 +53,10 @@ class Change:
 
 @attrs.frozen(kw_only=True)
 class Explained:
-    """A plan's peak. `peak_bytes` is what the card holds (`by_kind` sums to it); the tree, the step's live tensors."""
+    """A plan's peak. `peak_bytes` is what the card holds (`by_kind` sums to it); the tree, the step's live tensors.
+
+    `notes` say what was taken for a card that is not known here, and where the trace is not the plan's.
+    """
 
     name: str
     plan_hash: str
@@ -62,41 +68,83 @@ class Explained:
     phases: dict[str, int]
     modules: Node
     changes: tuple[Change, ...]
+    notes: tuple[str, ...]
 
 
 def explain(of: plan.Plan, folder: Path, tell: Callable[[str], None] = lambda line: None) -> Explained:
     """Trace the plan's step and each change to it; `tell` hears which. Traces are kept in `folder`.
 
-    Raises SpecError if the plan's card is not known here.
+    Seconds are in the plan's measure: what this machine reckons for a change, as a share of what it reckons for the
+    plan, times the plan's own seconds.
     """
-    costs = Costs(cards.find(of.estimate.card), folder)
+    card, notes = card_of(of)
+    costs = Costs(card, folder)
     tell("tracing the plan")
     cost, trace = costs.exact(of.program), costs.trace(of.program)
-    usable = of.estimate.usable_bytes
+    usable, seconds = of.estimate.usable_bytes, of.estimate.seconds_per_step
+    pace = seconds / cost.seconds_per_step
     changes = []
     for what, program, same in variants(of.program, costs):
         tell(f"tracing it with {what}")
-        changes.append(changed(what, costs.exact(program), usable, same))
+        changes.append(changed(what, costs.exact(program), usable, same, pace))
+    if cost.peak_bytes != of.estimate.peak_bytes:
+        notes += (
+            f"traced here the peak is {size(cost.peak_bytes)}, the plan says {size(of.estimate.peak_bytes)}: "
+            "it was made for another kind of card or by another version",
+        )
     return Explained(
         name=of.outputs.name,
         plan_hash=of.plan_hash,
         card=of.estimate.card,
         usable_bytes=usable,
         peak_bytes=cost.peak_bytes,
-        seconds_per_step=cost.seconds_per_step,
+        seconds_per_step=seconds,
         by_kind=cost.by_kind,
         phases=cost.phases,
         modules=tree(trace.peak),
         changes=tuple(changes),
+        notes=notes,
     )
 
 
 def draw(of: plan.Plan, folder: Path, path: Path) -> None:
     """Write the memory of one step of the plan as a picture (SVG)."""
-    card = cards.find(of.estimate.card)
+    card, _ = card_of(of)
     trace = Costs(card, folder).trace(of.program)
     context = cuda.overhead(card)
     atomic.write_text(path, timeline.svg(trace, of.estimate.usable_bytes, context, of.outputs.name))
+
+
+# ----------------------------------------------------------------------------------------------------------- card
+
+
+def card_of(of: plan.Plan) -> tuple[Card, tuple[str, ...]]:
+    """The plan's card, and in words what had to be taken for it, if it is in no table.
+
+    A plan made with `--card auto` names the GPU that was there. Where that GPU is not here, its name, memory and
+    context are the plan's own, its kernels and speeds those of the nearest card of the table.
+    """
+    estimate = of.estimate
+    if of.program.compute.device == "cpu":
+        return cards.cpu(), ()
+    try:
+        known = cards.find(estimate.card)
+        if known.device == "cuda":
+            return known, ()
+    except SpecError:
+        pass
+    memory, usable = estimate.card_bytes, estimate.usable_bytes
+    here = cards.detected()
+    if here is not None and here.name == estimate.card:
+        return attrs.evolve(here, memory=memory, usable=usable), ()
+    near = cards.find(cards.nearest(estimate.card, estimate.card_bytes)["name"])
+    context = estimate.by_kind.get("context and workspaces", cuda.overhead(near))
+    multiprocessors = context // cuda.CONTEXT_PER_MULTIPROCESSOR
+    card = attrs.evolve(
+        near, name=estimate.card, memory=memory, usable=usable, multiprocessors=multiprocessors
+    )
+    note = f"{estimate.card} is not a card that lorac knows: {near.name} stands for its kernels and speed"
+    return card, (note,)
 
 
 # -------------------------------------------------------------------------------------------------------- modules
@@ -197,11 +245,12 @@ def resolutions(program: plan.Program) -> Iterator[tuple[str, plan.Program]]:
             yield f"resolution {rounded_}", relief.at_resolution(program, rounded_)
 
 
-def changed(what: str, cost: Cost, usable: int, same: bool) -> Change:
+def changed(what: str, cost: Cost, usable: int, same: bool, pace: float) -> Change:
+    """A change's figures; `pace` is the plan's seconds for each of ours."""
     return Change(
         what=what,
         peak_bytes=cost.peak_bytes,
-        seconds_per_step=cost.seconds_per_step,
+        seconds_per_step=cost.seconds_per_step * pace,
         fits=cost.peak_bytes <= usable,
         same_result=same,
     )

@@ -162,7 +162,10 @@ def explain_text(of: Explained, width: int, block: str = "█") -> str:
     kinds = sorted(of.by_kind.items(), key=lambda kind: (-kind[1], kind[0]))
     phase = max(of.phases, key=lambda name: of.phases[name])
     parts = [
-        [f"{of.name}  plan {of.plan_hash[:12]}"],
+        [
+            f"{of.name}  plan {of.plan_hash[:12]}",
+            *(line for note in of.notes for line in _wrapped(note, width, INDENT, INDENT)),
+        ],
         [f"at the peak ({phase}): {room}", *_shares(kinds, of.peak_bytes, width, block)],
         ["by module, of what is live then", *_shares(_leaves(of.modules), of.modules.bytes, width, block)],
         [

@@ -118,13 +118,8 @@ def detected() -> Card | None:
         return None
     properties = torch.cuda.get_device_properties(0)
     free, total = torch.cuda.mem_get_info(0)
-    wanted = _plain(properties.name)
-    same = [entry for entry in table() if any(name in wanted for name in names(entry))]
-    fitting = sorted(same, key=lambda entry: abs((entry["cuda_mib"] or entry["driver_mib"]) * MIB - total))
-    if not fitting:
-        size = min({entry["size_gb"] for entry in table()}, key=lambda known: abs(known * 2**30 - total))
-        fitting = [min((e for e in table() if e["size_gb"] == size), key=_commonness)]
-    card = _card(properties.name, fitting[:1], fitting[0])
+    entry = nearest(properties.name, total)
+    card = _card(properties.name, [entry], entry)
     capability = (properties.major, properties.minor)
     context_already_taken = 0 if not torch.cuda.is_initialized() else total - free
     return attrs.evolve(
@@ -135,6 +130,17 @@ def detected() -> Card | None:
         multiprocessors=properties.multi_processor_count,
         bf16=card.bf16 if capability >= (8, 0) else None,
     )
+
+
+def nearest(name: str, memory: int) -> dict[str, Any]:
+    """The entry that stands for a card of `memory` bytes that the table may lack: one whose name is part of its
+    name, or else one of its size; of several, the one nearest in memory."""
+    wanted = _plain(name)
+    same = [entry for entry in table() if any(known in wanted for known in names(entry))]
+    if same:
+        return min(same, key=lambda entry: abs((entry["cuda_mib"] or entry["driver_mib"]) * MIB - memory))
+    size = min({entry["size_gb"] for entry in table()}, key=lambda known: abs(known * 2**30 - memory))
+    return min((entry for entry in table() if entry["size_gb"] == size), key=_commonness)
 
 
 def _has_driver() -> bool:

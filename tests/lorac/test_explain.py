@@ -11,14 +11,14 @@ import pytest
 
 from lorac import Base, Experiment, Fit, Images, LoRA, Train
 from lorac.compile import compile_experiment
-from lorac.estimate import cards
+from lorac.estimate import cards, cuda
 from lorac.estimate.cost import Costs
 from lorac.estimate.record import Block, Peak
-from lorac.explain import UNNAMED, Explained, Node, explain, resolutions, tree, variants
+from lorac.explain import UNNAMED, Explained, Node, card_of, explain, resolutions, tree, variants
 from lorac.render import explain_text
 from runtime import plan
 from tests.lorac.calling import call
-from tests.lorac.plans import PROGRAM
+from tests.lorac.plans import ESTIMATE, MIB, PROGRAM, a_plan
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +144,80 @@ def test_json_says_the_same(small: plan.Plan, found: Explained, tmp_path: Path) 
     assert said["peak_bytes"] == found.peak_bytes
     assert said["modules"]["bytes"] == found.modules.bytes
     assert [change["what"] for change in said["changes"]] == [change.what for change in found.changes]
+
+
+# ---------------------------------------------------------------------------------- cards that are not known here
+
+
+def renamed(of: plan.Plan, **fields: object) -> plan.Plan:
+    """The plan with other fields of its estimate."""
+    return attrs.evolve(of, estimate=attrs.evolve(of.estimate, **fields))
+
+
+def test_a_card_in_no_table_is_explained_from_what_the_plan_holds(
+    small: plan.Plan, found: Explained, cache: Path, tmp_path: Path
+) -> None:
+    usable = small.estimate.usable_bytes - 5 * MIB
+    unknown = renamed(small, card="NVIDIA Engineering Sample", usable_bytes=usable)
+    plan.write(unknown, tmp_path / "plan.json")
+    called = call("explain", str(tmp_path / "plan.json"), "--svg", str(tmp_path / "step.svg"))
+    there = explain(unknown, cache)
+
+    assert called.code == 0
+    assert f"of {usable / 2**30:.2f} GiB usable on NVIDIA Engineering Sample" in called.out
+    assert "NVIDIA Engineering Sample is not a card that lorac knows" in " ".join(called.out.split())
+    assert (there.peak_bytes, there.by_kind) == (small.estimate.peak_bytes, small.estimate.by_kind)
+    assert (there.card, there.usable_bytes) == ("NVIDIA Engineering Sample", usable)
+    assert there.seconds_per_step == small.estimate.seconds_per_step
+    assert [one.peak_bytes for one in there.changes] == [one.peak_bytes for one in found.changes]
+    assert (tmp_path / "step.svg").read_text().startswith("<svg ")
+
+
+@pytest.mark.parametrize(
+    ("name", "gigabytes", "near"),
+    [
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 16, "GeForce RTX 4090"),
+        ("Unheard of", 12, "GeForce RTX 3060 12GB"),
+    ],
+)
+def test_the_nearest_card_by_name_then_by_size_stands_for_an_unknown_one(
+    name: str, gigabytes: int, near: str
+) -> None:
+    kinds = ESTIMATE.by_kind | {"context and workspaces": 76 * cuda.CONTEXT_PER_MULTIPROCESSOR}
+    memory = gigabytes * 2**30
+    estimate = attrs.evolve(ESTIMATE, card=name, card_bytes=memory, usable_bytes=memory - 1, by_kind=kinds)
+    card, notes = card_of(a_plan(estimate=estimate))
+
+    assert (card.name, card.memory, card.usable, card.multiprocessors) == (name, memory, memory - 1, 76)
+    assert card.bf16 == cards.find(near).bf16
+    assert card.capability == cards.find(near).capability
+    assert notes == (f"{name} is not a card that lorac knows: {near} stands for its kernels and speed",)
+
+
+def test_a_card_of_the_table_needs_no_note(found: Explained) -> None:
+    assert found.notes == ()
+
+
+def test_seconds_are_the_plans_own_and_a_change_is_a_share_of_them(
+    small: plan.Plan, found: Explained, cache: Path
+) -> None:
+    faster = renamed(small, seconds_per_step=small.estimate.seconds_per_step / 4)
+    said = explain(faster, cache)
+
+    assert said.seconds_per_step == faster.estimate.seconds_per_step
+    for there, here in zip(said.changes, found.changes, strict=True):
+        assert there.seconds_per_step == pytest.approx(here.seconds_per_step / 4)
+
+
+def test_a_plan_for_a_cpu_is_explained_on_this_one_whatever_machine_it_was_made_for() -> None:
+    compute = attrs.evolve(PROGRAM.compute, device="cpu", threads=64, dtype="fp32")
+    elsewhere = attrs.evolve(ESTIMATE, card="cpu", card_bytes=2**45, usable_bytes=2**44)
+    of = a_plan(program=attrs.evolve(PROGRAM, compute=compute), estimate=elsewhere)
+
+    assert card_of(of) == (cards.cpu(), ())
+
+
+def test_a_peak_that_is_not_the_plans_is_told(small: plan.Plan, cache: Path) -> None:
+    other = renamed(small, peak_bytes=small.estimate.peak_bytes + MIB)
+    [note] = explain(other, cache).notes
+    assert note.startswith("traced here the peak is ")

@@ -93,6 +93,8 @@ Made by `{command}` with
 the rows as data are in `memory.json`. Nothing is fitted to these rows: every
 constant in `lorac/estimate` has its source beside it.
 
+![Predicted against measured peaks: each run's dot lies on or beside the diagonal](memory.svg)
+
 ## Against published runs on GPUs
 
 Each publisher's own step, written out in `tests/validate`, traced on a machine without a GPU and replayed through the
@@ -128,7 +130,8 @@ command before that.
 
 The largest underestimate above is {under}; the planner keeps {margin} of the card free
 (`lorac.estimate.cards.MARGIN`), and a test holds the one below the other. It rests on these same rows, and on no GPU of
-our own.
+our own: where there is one, `just validate-gpu` holds a grid of real steps against their predictions. It has not been
+run yet.
 
 ## Against real runs on the CPU
 
