@@ -94,7 +94,7 @@ class QuantisedLinear(nn.Linear):
             return self._unpack()
 
     def forward(self, input: Tensor) -> Tensor:
-        out: Tensor = _Frozen.apply(input, self)  # type: ignore[no-untyped-call]
+        out: Tensor = _Frozen.apply(input, self)
         return out
 
     def _pack(self, weight: Tensor) -> None:
@@ -109,7 +109,7 @@ class QuantisedLinear(nn.Linear):
             out = fn(tensor)
             return out if out.dtype is tensor.dtype else tensor.to(out.device)
 
-        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(moved, recurse)
         return self
 
 
@@ -207,7 +207,7 @@ class _Frozen(torch.autograd.Function):
         return F.linear(input, layer.weight, layer.bias)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.matmul(ctx.layer.weight), None
 

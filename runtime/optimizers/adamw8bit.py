@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, cast
 
 import torch
@@ -138,7 +138,7 @@ class AdamW8bit(torch.optim.Optimizer):
         key = (device, signed)
         if key not in self._tables:
             values = dynamic_map(signed)
-            bounds = [(low + high) / 2 for low, high in zip(values, values[1:], strict=False)]
+            bounds = [(low + high) / 2 for low, high in pairwise(values)]
             if not signed:
                 bounds[0] = 0.0
             self._tables[key] = tuple(
