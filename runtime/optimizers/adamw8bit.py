@@ -3,7 +3,7 @@
 - Blocks of 256 numbers share a scale, their largest magnitude; a number is a byte's place in a table of 256 values,
   dense near zero and near one: about 2.03 bytes of state a parameter instead of 8.
 - The arithmetic is torch's own `adamw` on the moments of one tensor at a time, read as float32 and packed again: so
-  the float32 moments of a single tensor are all that is alive besides.
+  some five float32 tensors of its size are all that is alive besides.
 - Tensors of fewer than 4096 numbers keep float32 moments, as in bitsandbytes, and move exactly as under AdamW.
 - Plain torch: the same bytes on each CPU run, and traceable on fake tensors.
 """
@@ -117,7 +117,8 @@ class AdamW8bit(torch.optim.Optimizer):
     def _pack(self, moment: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
         """Codes (blocks, 256) uint8 and scales (blocks,) float32 of a float32 tensor, padded with zeros."""
         flat = moment.reshape(-1)
-        blocks = F.pad(flat, (0, -flat.numel() % BLOCK)).view(-1, BLOCK)
+        missing = -flat.numel() % BLOCK
+        blocks = (F.pad(flat, (0, missing)) if missing else flat).view(-1, BLOCK)
         scale = torch.linalg.vector_norm(blocks, ord=torch.inf, dim=1)
         shares = blocks / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
         _, bounds = self._table(moment.device, signed)

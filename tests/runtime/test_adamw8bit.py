@@ -37,9 +37,7 @@ def built(of: dict[str, nn.Parameter], bits: int = 8, rate: float = 1e-2) -> tor
     return build_optimizer(wanted, of, {LARGE: rate, SMALL: rate / 2})
 
 
-def regress(
-    of: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, steps: range, target: str = "both"
-) -> list[float]:
+def regress(of: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
     """Full steps of a two-layer regression, whose inputs follow from the step's number; the losses."""
     losses = []
     for step in steps:
@@ -163,10 +161,10 @@ def test_it_follows_adamw() -> None:
     eight_losses = regress(eight, built(eight), range(150))
     full_losses = regress(full, built(full, 32), range(150))
     assert full_losses[-1] < 0.1 * full_losses[0]
-    assert eight_losses[-1] == pytest.approx(full_losses[-1], rel=0.15)
+    assert eight_losses[-1] == pytest.approx(full_losses[-1], rel=0.05)
     for name in (LARGE, SMALL):
         moved = (full[name] - start[name]).norm()
-        assert (eight[name] - full[name]).norm() < 0.15 * moved, name
+        assert (eight[name] - full[name]).norm() < 0.1 * moved, name
 
 
 def test_the_first_step_is_adamws() -> None:
@@ -255,7 +253,7 @@ def test_the_plans_bits_choose_the_optimizer() -> None:
 
 
 def test_other_bits_are_refused() -> None:
-    with pytest.raises(PlanError, match="train.optimizer.state_bits: must be 8 or 32, got 16"):
+    with pytest.raises(PlanError, match="state_bits: must be 8 or 32, got 16"):
         built(parameters(), 16)
 
 
@@ -289,14 +287,10 @@ def test_the_traced_peak_is_the_measured_one() -> None:
     assert trace(training(8), device="cpu").peak.bytes == measure(training(8)).peak.bytes
 
 
-def test_the_state_takes_a_quarter_and_the_step_one_tensors_moments_besides() -> None:
+def test_the_state_takes_a_quarter_and_a_step_a_few_of_the_largest_tensor_besides() -> None:
     wide, tensor = 16, 512 * 512 * 4
-    eight, full = trace(training(8, wide)), trace(training(32, wide))
-
-    def held(of: object) -> int:
-        return sum(b.bytes for b in of.blocks if b.kind == "optimizer state" and b.phase == "step")  # type: ignore[attr-defined]
-
-    assert held(eight) < 0.26 * held(full)
-    resting = 2 * wide * tensor + held(eight)  # parameters and gradients
-    assert eight.peak.bytes < resting + 8 * tensor
+    eight, full = (trace(training(bits, wide), device="cpu") for bits in (8, 32))
+    state = eight.peak.by_kind()["optimizer state"]
+    assert state < 0.26 * full.peak.by_kind()["optimizer state"]
+    assert eight.peak.bytes < 2 * wide * tensor + state + 5 * tensor  # parameters and gradients stay
     assert eight.peak.bytes < full.peak.bytes
