@@ -28,6 +28,10 @@ BLOCK = 64
 SCALES_BLOCK = 256
 """Scales of nf4 that share a scale of their own (bitsandbytes.functional.quantize_4bit)."""
 
+SERIAL = 32768
+"""Numbers that a CPU adds up in one thread (`at::internal::GRAIN_SIZE`): a sum over more has other last bits on
+another count of threads."""
+
 Chosen = Collection[str] | Callable[[str], bool]
 """Which layers: their paths, or what says so of a path."""
 
@@ -139,18 +143,18 @@ class Nf4Linear(QuantisedLinear):
 
 
 def _nf4(weight: Tensor) -> dict[str, Tensor]:
+    """bitsandbytes' `quantize_4bit`, but for the order in which its mean of the scales is summed."""
     from bitsandbytes import functional
 
-    packed, state = functional.quantize_4bit(
-        weight.contiguous(), blocksize=BLOCK, compress_statistics=True, quant_type="nf4"
-    )
-    nested = state.state2
+    packed, scales = torch.ops.bitsandbytes.quantize_4bit(weight.contiguous(), BLOCK, "nf4", torch.uint8)
+    offset = torch.stack([part.sum() for part in scales.split(SERIAL)]).sum() / scales.numel()
+    absmax, nested = functional.quantize_blockwise(scales - offset, blocksize=SCALES_BLOCK)
     return {
         "packed": packed,
-        "absmax": state.absmax,
+        "absmax": absmax,
         "nested_absmax": nested.absmax,
         "nested_code": nested.code,
-        "offset": state.offset.float(),
+        "offset": offset,
     }
 
 

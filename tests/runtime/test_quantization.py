@@ -79,6 +79,26 @@ def test_nf4_is_what_bitsandbytes_makes(size: tuple[int, int], dtype: torch.dtyp
     assert torch.equal(made.weight, bnb.dequantize_4bit(packed, state))
 
 
+@each_kind
+def test_the_bytes_do_not_depend_on_the_count_of_threads(kind: str) -> None:
+    before = torch.get_num_threads()
+    made = []
+    torch.manual_seed(0)
+    weight = (
+        torch.randn(2560, 2560) * 0.02
+    )  # whose scales' sum has other last bits on two threads than on one
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            layer = nn.Linear(2560, 2560, bias=False)
+            layer.weight = nn.Parameter(weight.clone())
+            made.append(quantised(layer, kind).state_dict())
+    finally:
+        torch.set_num_threads(before)
+    first, *others = made
+    assert all(torch.equal(other[name], tensor) for other in others for name, tensor in first.items())
+
+
 def test_nf4_takes_a_little_over_half_a_byte_a_weight() -> None:
     pytest.importorskip("bitsandbytes")
     made = quantised(nn.Linear(1024, 1024, bias=False), "nf4")
