@@ -9,12 +9,19 @@ import torch
 from torch import nn
 
 from runtime import plan
+from runtime.errors import PlanError, Problem
+from runtime.optimizers.adamw8bit import AdamW8bit
 
 
 def build_optimizer(
     wanted: plan.Optimizer, parameters: Mapping[str, nn.Parameter], rates: Mapping[str, float]
 ) -> torch.optim.Optimizer:
-    """AdamW over named parameters, one group for each learning rate; `base_lr` keeps the undecayed rate."""
+    """AdamW over named parameters, one group for each learning rate; `base_lr` keeps the undecayed rate.
+
+    Raises PlanError where `state_bits` is neither 8 nor 32.
+    """
+    if wanted.state_bits not in (8, 32):
+        raise PlanError(Problem("train.optimizer.state_bits", f"must be 8 or 32, got {wanted.state_bits!r}"))
     groups = [
         {
             "params": [p for name, p in parameters.items() if rates[name] == rate],
@@ -23,11 +30,14 @@ def build_optimizer(
         }
         for rate in dict.fromkeys(rates.values())
     ]
+    betas, eps, weight_decay = (wanted.beta1, wanted.beta2), wanted.eps, wanted.weight_decay
+    if wanted.state_bits == 8:
+        return AdamW8bit(groups, betas=betas, eps=eps, weight_decay=weight_decay)
     return torch.optim.AdamW(
         groups,
-        betas=(wanted.beta1, wanted.beta2),
-        eps=wanted.eps,
-        weight_decay=wanted.weight_decay,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
         foreach=True,  # what CUDA would choose; asked for on every device so that the trace sees the same buffers
     )
 
