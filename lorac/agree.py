@@ -72,6 +72,19 @@ def name_makes_a_file(experiment: Experiment) -> Iterator[Disagreement]:
         yield experiment, "name", f"{fault}, got {experiment.name!r}", "choose another name"
 
 
+@reads("adapter", "fit")
+def what_is_trained_does_not_wait(experiment: Experiment) -> Iterator[Disagreement]:
+    """An encoder that is trained is needed in every step."""
+    if experiment.fit.offload == "text_encoder" and experiment.adapter.text_encoder:
+        what = "is 'text_encoder', and adapter.text_encoder has it trained: it is used in every step"
+        yield (
+            experiment.fit,
+            "offload",
+            what,
+            "train it and leave fit.offload open, or train the denoiser alone",
+        )
+
+
 @reads("prompts", "references")
 def references_pair_prompts(samples: Samples) -> Iterator[Disagreement]:
     """References are one for each prompt, or none."""

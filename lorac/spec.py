@@ -330,7 +330,13 @@ class Outputs:
     tags: tuple[str, ...] = setting(text(many=True, longest=100), "Words to find it by.", default=())
 
 
-@part("", agree.name_makes_a_file, agree.pictures_have_prompts, agree.batch_is_made_up)
+@part(
+    "",
+    agree.name_makes_a_file,
+    agree.pictures_have_prompts,
+    agree.batch_is_made_up,
+    agree.what_is_trained_does_not_wait,
+)
 class Experiment:
     """One LoRA to train: all that a person decides about it."""
 

@@ -168,19 +168,6 @@ def test_what_the_runtime_does_not_act_on_yet_is_refused_and_not_passed_over(
         compile_experiment(experiment(tiny_base, tiny_data, fit=fit), tmp_path, tmp_path)
 
 
-def test_a_text_encoder_that_is_trained_cannot_wait_on_the_host(
-    tmp_path: Path, tiny_base: Path, tiny_data: Path
-) -> None:
-    made = attrs.evolve(
-        experiment(tiny_base, tiny_data, fit=Fit(card="cpu", offload="text_encoder")),
-        adapter=LoRA(rank=4, text_encoder=True),
-    )
-    with pytest.raises(
-        SpecError, match=r"fit\.offload = 'text_encoder' is not carried out by this version of lorac"
-    ):
-        compile_experiment(made, tmp_path, tmp_path)
-
-
 @pytest.mark.parametrize(
     "fit",
     [
