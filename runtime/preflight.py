@@ -32,25 +32,10 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
     if not of.program.locked:
         hint = "put the base and the data where the spec says and run: lorac plan SPEC"
         raise PlanError(Problem("plan.json", "is unlocked: it was made without the base or the data", hint))
-    problems = _not_carried_out(of.program)
-    problems += _data_problems(of.program.data, where.data) + _base_problems(of.program.base, where.base)
+    problems = _data_problems(of.program.data, where.data) + _base_problems(of.program.base, where.base)
     if problems:
         raise PlanError(problems)
     _machine(of.program, accept_versions)
-
-
-def _not_carried_out(program: plan.Program) -> list[Problem]:
-    """What a plan may say and this runtime does not act on yet: refused, never passed over."""
-    compute, bits = program.compute, program.train.optimizer.state_bits
-    said = {
-        "compute.quantization": (compute.quantization, "none"),
-        "train.optimizer.state_bits": (bits, 32),
-    }
-    return [
-        Problem(field, f"{value!r} is not carried out by this version of lorac", AGAIN)
-        for field, (value, can) in said.items()
-        if value != can
-    ]
 
 
 def _data_problems(data: plan.Images, root: Path) -> list[Problem]:

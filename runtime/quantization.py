@@ -3,8 +3,8 @@
 - "nf4": QLoRA's 4-bit NormalFloat (Dettmers et al. 2023) in blocks of 64, the blocks' scales in 8 bits too, by
   bitsandbytes: the same bytes as its `Linear4bit`, some 4.13 bits a weight.
 - "int8": a signed byte a weight and one float32 scale a row, in plain torch.
-- A layer keeps nothing for its backward: neither the input, as its weight is frozen, nor the unpacked weight, which
-  the backward unpacks again.
+- A layer keeps nothing of its own for its backward: neither the input, as its weight is frozen, nor the unpacked
+  weight, which the backward unpacks again from the packed one.
 - All that a layer holds are buffers, so `.to(device)`, `state_dict` and the memory tracer see it; real and fake
   tensors run the same operators.
 """
@@ -81,6 +81,8 @@ class QuantisedLinear(nn.Linear):
     it computes in the dtype it was made for, and its scales are float32.
     """
 
+    packed: Tensor
+
     def __init__(self, linear: nn.Module, dtype: torch.dtype) -> None:
         assert isinstance(linear, nn.Linear)
         nn.Module.__init__(self)  # not Linear's own, which would make a float weight
@@ -121,7 +123,6 @@ class Nf4Linear(QuantisedLinear):
     """Buffers: `packed` (ceil(n / 2), 1) uint8, two weights a byte; `absmax` (blocks,) uint8, their scales;
     `nested_absmax` (ceil(blocks / 256),), `nested_code` (256,) and `offset` (), float32, what those are read by."""
 
-    packed: Tensor
     absmax: Tensor
     nested_absmax: Tensor
     nested_code: Tensor
@@ -180,7 +181,6 @@ class Int8Linear(QuantisedLinear):
     weight is rounded twice, to its step and to `dtype`. An error is at most half a step.
     """
 
-    packed: Tensor
     scale: Tensor
 
     def _pack(self, weight: Tensor) -> None:
@@ -208,11 +208,13 @@ class _Frozen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, layer: QuantisedLinear) -> Tensor:
         ctx.layer = layer
+        ctx.save_for_backward(layer.packed)
         return F.linear(input, layer.weight, layer.bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        _ = ctx.saved_tensors  # where the layer's block is offloaded, asking for it fetches the block
         return grad.matmul(ctx.layer.weight), None
 
 

@@ -20,6 +20,7 @@ from runtime import checkpoint, export, log, plan, preflight, sheet
 from runtime import step as train_step
 from runtime.adapters import method
 from runtime.data.cache import encode
+from runtime.dtypes import DTYPES
 from runtime.errors import MachineError, PlanError, Problem
 from runtime.families import family
 from runtime.families.protocol import Family, Modules
@@ -27,8 +28,6 @@ from runtime.preflight import Where
 from runtime.safeio import images
 from runtime.sampling import Studio, save_png
 from runtime.train import Run, peak_memory, train
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @attrs.frozen(kw_only=True)
@@ -87,8 +86,9 @@ def run(of: plan.Plan, options: Options) -> Path:
 def load(
     of: Family, program: plan.Program, where: Where, device: torch.device
 ) -> tuple[Modules, dict[str, Any]]:
-    """Every component: what is trained in the plan's dtype, what only encodes and decodes in float32.
+    """Every component: what is trained in the plan's dtype or fewer bits, what only encodes and decodes in float32.
 
+    It is quantised on the CPU, whatever the device, so that every machine gets the same bytes.
     A component whose blocks are offloaded stays in the computer's memory until the adapter is on it.
     """
     components = [of.DENOISER, *of.TEXT_ENCODERS, of.VAE]
@@ -97,6 +97,8 @@ def load(
     for name in components:
         dtype = DTYPES[program.compute.dtype] if name in trained else torch.float32
         module = of.load(where.base, program.base, name, dtype)
+        if name in trained:
+            train_step.pack(of, {name: module}, program.compute)
         modules[name] = module if streamed(name, program.compute) else module.to(device)
     return modules, of.load_tokenizers(where.base, program.base)
 

@@ -18,9 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from runtime import offload, plan
 from runtime.adapters import dropout, method
 from runtime.attention import slice_blocks
+from runtime.dtypes import DTYPES
 from runtime.errors import PlanError, Problem
 from runtime.families.protocol import Batch, Family, Modules
 from runtime.optimizers import build_optimizer
+from runtime.quantization import quantise
 
 FP16_SCALE = 2.0**10
 """Static loss scale: an adapter's gradients at this scale stay inside fp16's range (max 65504)."""
@@ -49,6 +51,17 @@ def attach(modules: Modules, program: plan.Program) -> dict[str, int]:
         component: len(adapter.attach(modules[component], pattern, program.adapter))
         for component, pattern in program.adapter.targets.items()
     }
+
+
+def pack(family: Family, modules: Modules, compute: plan.Compute) -> None:
+    """Hold the linear layers of the blocks in fewer bits, as the plan says. In place; meta tensors too.
+
+    What lies around the blocks (embeddings, the first and last layers) keeps its dtype, as in QLoRA.
+    """
+    if compute.quantization == "none":
+        return
+    for block in family.blocks(modules).values():
+        quantise(block, compute.quantization, DTYPES[compute.dtype])
 
 
 def lay(

@@ -12,6 +12,7 @@ from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, trace
 from runtime import plan
 from runtime import step as train_step
+from runtime.dtypes import DTYPES
 from runtime.families import family
 from runtime.families.protocol import Batch, Modules
 
@@ -20,8 +21,6 @@ GRID = 64
 
 HERE = torch.device("cpu")
 """Where fake tensors are, whatever the plan's device."""
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def training(program: plan.Program, capability: tuple[int, int], whole: bool = False) -> Trace:
@@ -34,6 +33,7 @@ def training(program: plan.Program, capability: tuple[int, int], whole: bool = F
     trained = list(program.adapter.targets)
     # Outside the tracer: peft moves what it makes to the base's device, meta.
     modules = bare(program, [of.DENOISER, *(c for c in trained if c != of.DENOISER)], program.compute.dtype)
+    train_step.pack(of, modules, program.compute)
     train_step.attach(modules, program)
     encoders = [name for name in (*of.TEXT_ENCODERS, of.VAE) if name not in trained]
     stay = bare(program, [name for name in encoders if name not in program.compute.offloaded], "fp32")

@@ -12,7 +12,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from runtime import plan
-from runtime.export.weights import DTYPES, Weights
+from runtime.dtypes import DTYPES
+from runtime.export.weights import Weights
 from runtime.families.protocol import Family
 
 FILE = "pytorch_lora_weights.safetensors"

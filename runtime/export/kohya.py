@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from runtime import plan
-from runtime.export.weights import DTYPES, Weights
+from runtime.dtypes import DTYPES
+from runtime.export.weights import Weights
 from runtime.families.protocol import Family
 
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from runtime import plan
 
 Weights = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check(weights: Weights, adapter: plan.Adapter) -> None:

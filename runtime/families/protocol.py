@@ -81,7 +81,10 @@ class Family(Protocol):
         """Component -> regex for a preset ("qkv", "qkvo", "qkvo+ff", "qkvo+ff+conv") or "re:…"."""
 
     def blocks(self, modules: Modules) -> dict[str, nn.Module]:
-        """The blocks whose activations can be recomputed, by name, in the order of the forward pass."""
+        """The blocks that are recomputed, offloaded and quantised, by name, in the order of the forward pass.
+
+        Of the components that `modules` has.
+        """
 
     def tokenize(self, tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
         """Token ids as the text encoders take them."""

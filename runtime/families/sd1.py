@@ -210,7 +210,11 @@ def blocks(modules: Modules) -> dict[str, nn.Module]:
     pattern = re.compile(
         r"(down_blocks\.\d+|mid_block|up_blocks\.\d+)\.(resnets\.\d+|attentions\.\d+\.transformer_blocks\.\d+)"
     )
-    unet = {f"unet.{n}": m for n, m in modules["unet"].named_modules() if pattern.fullmatch(n)}
+    unet = {
+        f"unet.{n}": m
+        for n, m in (modules["unet"].named_modules() if "unet" in modules else ())
+        if pattern.fullmatch(n)
+    }
     text = {
         f"text_encoder.{n}": m
         for n, m in (modules["text_encoder"].named_modules() if "text_encoder" in modules else ())

@@ -63,6 +63,23 @@ def test_a_run_learns_the_same_bytes_whatever_waits_and_whatever_is_recomputed(
     assert all(torch.equal(found[name], tensor) for name, tensor in through.items())
 
 
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantised_block_may_wait_too(
+    of: plan.Plan, tmp_path: Path, quantization: str, checkpointed: bool
+) -> None:
+    names = block_names(of)
+    again = names if checkpointed else ()
+    here = with_compute(of, quantization=quantization, checkpointed=again)
+    away = with_compute(of, quantization=quantization, checkpointed=again, offloaded=("vae", *names))
+
+    expected, found = (
+        learned(carry_out(made, tmp_path / name)) for name, made in (("here", here), ("away", away))
+    )
+
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_sliced_attention_learns_the_same_up_to_rounding(
     of: plan.Plan, through: dict[str, Tensor], tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ from lorac.estimate.trace import materialize, trace
 from lorac.places import versions
 from runtime import plan
 from runtime import step as train_step
+from runtime.dtypes import DTYPES
 from runtime.families import family
 from runtime.families.protocol import Batch
 
@@ -233,7 +234,7 @@ def sd1_step(case: Case, architecture: dict[str, Any], device: str) -> Step:
 
 def llama_step(case: Case, sizes: dict[str, Any], device: str, place: Callable[[nn.Module], None]) -> Step:
     """A step as a user of the public tracer would write it; `place` puts the model's weights on `device`."""
-    with torch.device("meta"), phases.default_dtype(phases.DTYPES[case.dtype]):
+    with torch.device("meta"), phases.default_dtype(DTYPES[case.dtype]):
         base = LlamaForCausalLM(LlamaConfig(**sizes)).requires_grad_(False)
         lora = LoraConfig(r=case.rank, lora_alpha=case.rank, target_modules=["q_proj", "v_proj"])
         model = get_peft_model(base, lora, autocast_adapter_dtype=False)
