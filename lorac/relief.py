@@ -1,7 +1,8 @@
 """When nothing fits a card: the smallest change to the experiment that would fit, and the smallest card that would.
 
 Changes are tried in the order of what they cost the result: a pinned micro-batch or a pinned "recompute nothing" let
-go (the result stays), then a lower rank, then a lower resolution, each together with the first where there are pins.
+go (the result stays), then moments in 8 bits, the base in 8 or 4 bits, a lower rank, a lower resolution, each together
+with the first where there are pins.
 Each answer was traced at its smallest point before it is given.
 """
 
@@ -9,15 +10,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import attrs
 
-from lorac import spec
+from lorac import points, spec
 from lorac.agree import batch_choices
 from lorac.estimate import cards, cuda, phases
 from lorac.estimate.cards import Card
 from lorac.estimate.cost import Costs
-from lorac.resolve import Resolved
+from lorac.resolve import Resolved, quantizations, state_bits
 from runtime import plan
 from runtime.human import size
 
@@ -29,12 +31,13 @@ LEAST_SIDE = 256
 
 def change(resolved: Resolved, costs: Costs) -> str:
     """The smallest change that would fit, in words; empty if none would."""
-    freed = unpinned(resolved)
+    freed = with_fewest_bits(unpinned(resolved))
     pins = pinned(resolved.experiment.fit)
     if pins and fits(freed, freed.program, costs):
         return f"{' and '.join(f'fit.{pin}' for pin in pins)} left open"
     too = f" with {' and '.join(f'fit.{pin}' for pin in pins)} left open" if pins else ""
-    for candidates in (lower_ranks(freed.program), lower_resolutions(freed.program)):
+    program = freed.program
+    for candidates in (fewer_bits(program), lower_ranks(program), lower_resolutions(program)):
         at = bisect_left(candidates, True, key=lambda one: fits(freed, one[1], costs))
         if at < len(candidates):
             return candidates[at][0] + too
@@ -79,6 +82,32 @@ def unpinned(resolved: Resolved) -> Resolved:
     return attrs.evolve(resolved, experiment=experiment)
 
 
+def fewer_bits(program: plan.Program) -> list[tuple[str, plan.Program]]:
+    """The optimizer's moments in 8 bits, then the base in 8 and in 4 bits, as far as they are in more."""
+    found = []
+    optimizer, held = program.train.optimizer, program.compute.quantization
+    if optimizer.state_bits == 32:
+        train = attrs.evolve(program.train, optimizer=attrs.evolve(optimizer, state_bits=8))
+        found.append(("fit.optimizer_bits 8", attrs.evolve(program, train=train)))
+    fewer: dict[plan.Quantization, list[plan.Quantization]] = {
+        "none": ["int8", "nf4"],
+        "int8": ["nf4"],
+        "nf4": [],
+    }
+    kinds = fewer[held]
+    for kind in kinds if find_spec("bitsandbytes") else kinds[:1]:
+        compute = attrs.evolve(program.compute, quantization=kind)
+        found.append((f'fit.quantization "{kind}"', attrs.evolve(program, compute=compute)))
+    return found
+
+
+def with_fewest_bits(resolved: Resolved) -> Resolved:
+    """The same with the last of what the spec leaves open of the base's and the moments' bits."""
+    fit = resolved.experiment.fit
+    program = points.with_bits(resolved.program, quantizations(fit)[-1], state_bits(fit)[-1])
+    return attrs.evolve(resolved, program=program)
+
+
 def lower_ranks(program: plan.Program) -> list[tuple[str, plan.Program]]:
     """Halves of the rank down to 1, highest first."""
     rank, found = program.adapter.rank // 2, []
@@ -110,10 +139,17 @@ def fits(resolved: Resolved, program: plan.Program, costs: Costs) -> bool:
 
 
 def smallest(resolved: Resolved, program: plan.Program, costs: Costs) -> plan.Program:
-    """The point with the least memory: the smallest micro-batch, all or (as pinned) no blocks recomputed."""
+    """The point with the least memory: the smallest micro-batch, all blocks recomputed and offloaded, most slices.
+
+    As far as the spec does not pin it otherwise.
+    """
     fit = resolved.experiment.fit
     micro, accumulation = batch_choices(fit, program.train.effective_batch)[0]
     train = attrs.evolve(program.train, micro_batch=micro, accumulation=accumulation)
-    again = () if fit.gradient_checkpointing is False else costs.blocks(attrs.evolve(program, train=train))
-    compute = attrs.evolve(program.compute, checkpointed=again)
-    return attrs.evolve(program, train=train, compute=compute)
+    at = attrs.evolve(program, train=train)
+    may_wait, _ = points.offloads_blocks(resolved)
+    blocks = costs.blocks(at)
+    again = () if fit.gradient_checkpointing is False else blocks
+    slices = points.slices_of(resolved, at, costs)[-1]
+    at = points.offloading(points.recomputing(at, again), blocks if may_wait else ())
+    return attrs.evolve(at, compute=attrs.evolve(at.compute, attention_chunks=slices))

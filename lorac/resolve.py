@@ -83,11 +83,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     )
 
 
-CARRIED_OUT: dict[str, Any] = {
-    "quantization": "none",
-    "optimizer_bits": 32,
-    "processes": 1,
-}
+CARRIED_OUT: dict[str, Any] = {"processes": 1}
 """The one value of these fields of Fit that the runtime acts on today."""
 
 
@@ -230,6 +226,7 @@ def _train(experiment: spec.Experiment, data: plan.Images) -> plan.Train:
             beta2=float(wanted.optimizer.beta2),
             eps=float(wanted.optimizer.eps),
             weight_decay=float(wanted.optimizer.weight_decay),
+            state_bits=state_bits(experiment.fit)[0],
         ),
         objective=plan.Objective(
             snr_gamma=float(wanted.snr_gamma or 0), noise_offset=float(wanted.noise_offset)
@@ -279,9 +276,8 @@ def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Comput
         threads = 0
     elif isinstance(threads, spec.Auto):
         threads = card.multiprocessors
-    chunks = experiment.fit.attention_chunks
-    if isinstance(chunks, spec.Auto):
-        chunks = chunks.prefer or chunks.low or 1
+    wanted = experiment.fit.attention_chunks
+    chunks = int(wanted.prefer or wanted.low or 1) if isinstance(wanted, spec.Auto) else wanted
     trained = of.TEXT_ENCODERS if experiment.adapter.text_encoder else ()
     waiting = tuple(name for name in (*of.TEXT_ENCODERS, of.VAE) if name not in trained)
     return plan.Compute(
@@ -289,9 +285,30 @@ def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Comput
         threads=threads,
         dtype=_dtype(experiment, card),
         checkpointed=(),
-        offloaded=() if experiment.fit.offload == "none" else waiting,
+        offloaded=waiting if _encoders_wait(experiment.fit.offload) else (),
         attention_chunks=chunks,
+        quantization=quantizations(experiment.fit)[0],
     )
+
+
+def _encoders_wait(wanted: Any) -> bool:
+    """Whether what only encodes leaves the card while training: unless the spec says "none" and nothing else."""
+    return wanted != "none" and not (isinstance(wanted, spec.Auto) and wanted.choices == ("none",))
+
+
+def quantizations(fit: spec.Fit) -> tuple[plan.Quantization, ...]:
+    """What the base may be held in, the preferred one first."""
+    return _open(fit.quantization, ("none", "int8", "nf4"))
+
+
+def state_bits(fit: spec.Fit) -> tuple[plan.StateBits, ...]:
+    """What the optimizer's moments may be held in, the preferred one first."""
+    return _open(fit.optimizer_bits, (32, 8))
+
+
+def _open(wanted: Any, every: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A pinned value; or the choices in the spec's order, or in ours."""
+    return (wanted.choices or every) if isinstance(wanted, spec.Auto) else (wanted,)
 
 
 def _dtype(experiment: spec.Experiment, card: Card) -> plan.Dtype:

@@ -1,9 +1,8 @@
 """The fastest point that fits the card, at the user's effective batch.
 
-What may move, in the order in which it is given up:
-1. micro-batch × accumulation, at a constant product: moves freely, the result stays the same up to rounding;
-2. recomputed blocks, as few as are needed: moves freely, the result stays the same;
-3. rank, only inside a range the user left open, and only when nothing else makes the preferred one fit.
+What moves freely, as the result stays the same up to rounding, and the least time decides: micro-batch × accumulation
+at a constant product, blocks recomputed, blocks offloaded, slices of attention. What changes the result is given up
+only when nothing fits with it (`lorac.points`).
 
 Costs are traced, not fitted: one trace ranks the points, and the chosen point is traced itself before it is believed.
 """
@@ -16,8 +15,9 @@ import attrs
 
 from lorac import relief, spec
 from lorac.agree import batch_choices
-from lorac.estimate.cost import Cost, Costs, choices_of
-from lorac.resolve import Resolved, preferred
+from lorac.estimate.cost import Cost, Costs, blocks_away
+from lorac.points import Lane, lane, points, settings
+from lorac.resolve import Resolved, preferred, quantizations, state_bits
 from runtime import plan
 from runtime.errors import DoesNotFit, Problem
 from runtime.human import clock, size
@@ -38,10 +38,9 @@ class Fitted:
 
 
 def fit(resolved: Resolved, costs: Costs) -> Fitted:
-    """Choose micro-batch, accumulation, recomputed blocks and, if need be, rank. Raises DoesNotFit."""
+    """Choose all that the spec left open. Raises DoesNotFit."""
     rejected: list[plan.Rejected] = []
-    for rank in ranks(resolved.experiment.adapter.rank):
-        program = with_rank(resolved, rank)
+    for program in settings(resolved):
         found = fastest(resolved, program, costs, rejected)
         if found is not None:
             cost, fallbacks = costs.exact(found), fallbacks_of(found)
@@ -56,59 +55,16 @@ def fit(resolved: Resolved, costs: Costs) -> Fitted:
     raise nothing_fits(resolved, rejected, costs)
 
 
-def ranks(wanted: int | spec.Auto) -> list[int]:
-    """The ranks to try: the preferred one, then smaller ones by halves down to the range's low end."""
-    if not isinstance(wanted, spec.Auto):
-        return [wanted]
-    rank, low = preferred(wanted), wanted.low or 1
-    tried = [rank]
-    while rank > low:
-        rank = max(low, rank // 2)
-        tried.append(rank)
-    return tried
-
-
-def with_rank(resolved: Resolved, rank: int) -> plan.Program:
-    """The program at another rank; alpha follows where it was left open."""
-    adapter = resolved.program.adapter
-    follows = isinstance(resolved.experiment.adapter.alpha, spec.Auto)
-    alpha = float(rank) if follows else adapter.alpha
-    return attrs.evolve(resolved.program, adapter=attrs.evolve(adapter, rank=rank, alpha=alpha))
-
-
-def points(
-    resolved: Resolved, program: plan.Program, costs: Costs, missed: Mapping[int, int]
-) -> Iterator[plan.Program]:
-    """Every point worth a look: at most three a micro-batch (no block recomputed, as few as fit, all).
-
-    `missed` says for a micro-batch how many bytes the quick estimate was too low, where that is known by now.
-    """
-    pinned = resolved.experiment.fit.gradient_checkpointing
-    for micro, accumulation in batch_choices(resolved.experiment.fit, program.train.effective_batch):
-        train = attrs.evolve(program.train, micro_batch=micro, accumulation=accumulation)
-        at = attrs.evolve(program, train=train)
-        if not isinstance(pinned, spec.Auto):
-            yield recomputing(at, costs.blocks(at) if pinned else ())
-            continue
-        for blocks in choices_of(costs.quick(at), resolved.card.usable - missed.get(micro, 0)):
-            yield recomputing(at, blocks)
-
-
-def recomputing(program: plan.Program, blocks: tuple[str, ...]) -> plan.Program:
-    """The program with these blocks recomputed."""
-    return attrs.evolve(program, compute=attrs.evolve(program.compute, checkpointed=blocks))
-
-
 def fastest(
     resolved: Resolved, program: plan.Program, costs: Costs, rejected: list[plan.Rejected]
 ) -> plan.Program | None:
     """The fitting point with the least predicted seconds a step; ties go to the smaller peak.
 
     Each round takes the best point by what is known and traces it. What the trace says above or below the quick
-    estimate moves the room in which the blocks of that micro-batch are chosen again; a point that fits is final
+    estimate moves the room in which the blocks of that lane are chosen again; a point that fits is final
     once a round picks it again.
     """
-    usable, missed = resolved.card.usable, dict[int, int]()
+    usable, missed = resolved.card.usable, dict[Lane, int]()
     traced: dict[Key, Cost] = {}
     chosen: plan.Program | None = None
     for _ in range(ROUNDS):
@@ -124,7 +80,7 @@ def fastest(
         if key(best) in traced:
             break
         traced[key(best)] = exact = costs.exact(best)
-        missed[best.train.micro_batch] = exact.peak_bytes - costs.quick(best).peak_bytes
+        missed[lane(best)] = exact.peak_bytes - costs.quick(best).peak_bytes
         if exact.peak_bytes > usable:
             rejected.append(reject(best, exact, resolved, "does not fit when traced itself"))
         elif chosen is None or rank_of(exact) < rank_of(traced[key(chosen)]):
@@ -137,12 +93,13 @@ def fastest(
     return chosen
 
 
-Key = tuple[int, tuple[str, ...]]
+Key = tuple[int, int, tuple[str, ...], tuple[str, ...]]
 
 
 def key(point: plan.Program) -> Key:
-    """What tells points of one rank apart."""
-    return point.train.micro_batch, point.compute.checkpointed
+    """What tells points apart that train the same thing."""
+    compute = point.compute
+    return point.train.micro_batch, compute.attention_chunks, compute.offloaded, compute.checkpointed
 
 
 def rank_of(cost: Cost) -> tuple[float, int]:
@@ -150,9 +107,9 @@ def rank_of(cost: Cost) -> tuple[float, int]:
     return cost.seconds_per_step, cost.peak_bytes
 
 
-def corrected(guess: Cost, missed: Mapping[int, int], point: plan.Program) -> Cost:
-    """The quick estimate, moved by what it was off at the same micro-batch."""
-    return attrs.evolve(guess, peak_bytes=guess.peak_bytes + missed.get(point.train.micro_batch, 0))
+def corrected(guess: Cost, missed: Mapping[Lane, int], point: plan.Program) -> Cost:
+    """The quick estimate, moved by what it was off in the same lane."""
+    return attrs.evolve(guess, peak_bytes=guess.peak_bytes + missed.get(lane(point), 0))
 
 
 def fallbacks_of(chosen: plan.Program) -> tuple[plan.Fallback, ...]:
@@ -180,9 +137,18 @@ def reject(point: plan.Program, cost: Cost, resolved: Resolved, why: str) -> pla
 
 def name(program: plan.Program) -> str:
     """A point in words."""
-    train, blocks = program.train, len(program.compute.checkpointed)
-    recomputed = f", {blocks} blocks recomputed" if blocks else ""
-    return f"rank {program.adapter.rank}, micro-batch {train.micro_batch} × {train.accumulation}{recomputed}"
+    train, compute = program.train, program.compute
+    recomputed, away = len(compute.checkpointed), len(blocks_away(compute))
+    said = (
+        (True, f"rank {program.adapter.rank}"),
+        (compute.quantization != "none", f"{compute.quantization} base"),
+        (train.optimizer.state_bits != 32, f"{train.optimizer.state_bits}-bit moments"),
+        (True, f"micro-batch {train.micro_batch} × {train.accumulation}"),
+        (recomputed, f"{recomputed} blocks recomputed"),
+        (away, f"{away} blocks offloaded"),
+        (compute.attention_chunks > 1, f"attention in {compute.attention_chunks} slices"),
+    )
+    return ", ".join(words for holds, words in said if holds)
 
 
 def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[plan.Decision, ...]:
@@ -217,7 +183,50 @@ def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[pl
             field="micro-batch × accumulation", value=f"{product} = {train.effective_batch}", reason=batch
         ),
         plan.Decision(field="recomputed blocks", value=recomputed, reason=why),
+        *_where_it_waits(resolved, program, cost),
+        *_in_fewer_bits(fit_, program),
     )
+
+
+def _where_it_waits(resolved: Resolved, program: plan.Program, cost: Cost) -> Iterator[plan.Decision]:
+    """What is not on the card all the time, and how attention is cut."""
+    compute, fit_ = program.compute, resolved.experiment.fit
+    away = blocks_away(compute)
+    encoders = [name for name in compute.offloaded if name not in away]
+    if encoders:
+        drawn = bool(resolved.outputs.samples.prompts)
+        until = "offloaded, back for each picture" if drawn else "dropped once the cache is made"
+        why = "not used by a train step"
+        yield plan.Decision(field=" and ".join(encoders).replace("_", " "), value=until, reason=why)
+    if away:
+        pinned = not isinstance(fit_.offload, spec.Auto)
+        why = "as the spec says" if pinned else "faster than what else fits"
+        why += f"; each micro-batch waits {cost.waiting_seconds:.2g} s for them"
+        yield plan.Decision(
+            field="offloaded blocks", value=f"{len(away)} of {len(cost.blocks)} blocks", reason=why
+        )
+    if compute.attention_chunks > 1 or not isinstance(fit_.attention_chunks, spec.Auto):
+        pinned = not isinstance(fit_.attention_chunks, spec.Auto)
+        why = "as the spec says" if pinned else "this card holds attention's scores, and a slice has fewer"
+        yield plan.Decision(field="attention", value=f"in {compute.attention_chunks} slices", reason=why)
+
+
+def _in_fewer_bits(fit_: spec.Fit, program: plan.Program) -> Iterator[plan.Decision]:
+    """What was quantised, or was left open and was not."""
+    chosen = (
+        ("base in fewer bits", fit_.quantization, program.compute.quantization, quantizations(fit_)[0]),
+        ("optimizer state", fit_.optimizer_bits, program.train.optimizer.state_bits, state_bits(fit_)[0]),
+    )
+    for field, wanted, taken, first in chosen:
+        if isinstance(wanted, spec.Auto):
+            why = "preferred, and it fits" if taken == first else f"{first} does not fit"
+        elif taken in ("none", 32):
+            continue
+        else:
+            why = "as the spec says"
+        yield plan.Decision(
+            field=field, value=f"{taken} bits" if field == "optimizer state" else str(taken), reason=why
+        )
 
 
 def nothing_fits(resolved: Resolved, rejected: list[plan.Rejected], costs: Costs) -> DoesNotFit:

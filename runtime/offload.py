@@ -186,7 +186,7 @@ def _packing(number: int, known: Mapping[int, int]) -> Callable[[Tensor], Tensor
 def _unpacking(stream: Stream) -> Callable[[Any], Tensor]:
     def unpack(saved: Any) -> Tensor:
         if not isinstance(saved, Saved):
-            return saved  # type: ignore[no-any-return]
+            return saved
         here = stream.use(saved.block)[saved.tensor]
         return here.as_strided(saved.size, saved.stride, saved.offset)
 

@@ -27,6 +27,8 @@ FORMAT = 1
 
 Layout = Literal["diffusers", "single_file"]
 Dtype = Literal["fp32", "bf16", "fp16"]
+Quantization = Literal["none", "int8", "nf4"]
+StateBits = Literal[8, 32]
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
@@ -89,7 +91,7 @@ class Optimizer:
     beta2: float
     eps: float
     weight_decay: float
-    state_bits: Literal[8, 32] = 32
+    state_bits: StateBits = 32
 
 
 @attrs.frozen(kw_only=True)
@@ -149,7 +151,7 @@ class Compute:
     threads: int
     dtype: Dtype
     checkpointed: tuple[str, ...]
-    quantization: Literal["none", "nf4", "int8"] = "none"
+    quantization: Quantization = "none"
     offloaded: tuple[str, ...] = ()
     attention_chunks: int = 1
 

@@ -45,6 +45,7 @@ CPU_SHARE = 0.9
 class Card:
     """Where a step runs. Bytes and bytes per second; FLOP/s with a multiply-add as two.
 
+    `link` is what pinned memory crosses the bus at.
     `memory` is what CUDA offers, `usable` what tensors, caches and the context may take together. A rate that
     the card lacks is None. `launch` is the seconds from one kernel's start to the next's when kernels are
     tiny.
@@ -63,6 +64,7 @@ class Card:
     bf16: float | None = None
     fp8: float | None = None
     launch: float = 5e-6
+    link: float = 12e9
 
     def rate(self, dtype: str) -> float:
         """FLOP/s of a matrix product in a dtype named as torch does ("bfloat16"); float32's where it has no
@@ -180,6 +182,18 @@ UNCALIBRATED_CPU = {"bandwidth": 10e9, "fp32": 50e9, "fp16": 5e9, "bf16": 25e9, 
 """A guess for a small machine, until it is measured: two cores with AVX2."""
 
 
+LINKS = {7: 16, 8: 32, 9: 64, 10: 64, 12: 64}
+"""GB/s of sixteen lanes by major compute capability: PCIe 3.0 up to Turing and Volta, 4.0 for Ampere and Ada, 5.0 from
+Hopper on (PCI-SIG: 8, 16 and 32 GT/s a lane). Capability 6 (Pascal) is PCIe 3.0 too."""
+
+LINK_REACHED = 0.75
+"""Of that, what a copy from pinned memory reaches: 12 GB/s over PCIe 3.0 and 24 to 26 over 4.0 are what CUDA's
+bandwidthTest sample is commonly seen to print."""
+
+EIGHT_LANES = ("rtx3050", "rtx4060", "rtx5060")
+"""Cards with eight lanes, Ti models too (NVIDIA's specifications: "PCI Express Gen 4 x8", "Gen 5 x8")."""
+
+
 @cache
 def table() -> tuple[dict[str, Any], ...]:
     """The entries of `cards.json`."""
@@ -239,4 +253,10 @@ def _card(name: str, same: list[dict[str, Any]], entry: dict[str, Any]) -> Card:
         fp16=rate("fp16"),
         bf16=rate("bf16"),
         fp8=rate("fp8"),
+        link=min(_link(one) for one in same),
     )
+
+
+def _link(entry: dict[str, Any]) -> float:
+    lanes = 0.5 if _plain(entry["name"]).startswith(EIGHT_LANES) else 1.0
+    return LINKS.get(entry["capability"][0], LINKS[7]) * GB * lanes * LINK_REACHED

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from lorac import recompute
+from lorac import offload, recompute
 from lorac.estimate import allocator, cuda, phases, roofline
 from lorac.estimate.cards import Card
 from lorac.estimate.kept import Traces
@@ -22,8 +22,8 @@ from lorac.estimate.record import Call, Trace
 from runtime import plan
 from runtime.families import family
 
-STATE_BYTES = 14
-"""A checkpoint's bytes for each trained parameter: float32 master and two moments, and a LoRA in 16 bits."""
+STATE_BYTES = 6
+"""A checkpoint's bytes for each trained parameter beside the optimizer's: float32 master, and a LoRA in 16 bits."""
 
 GROWS = ("saved activations", "temporaries", "inputs")
 """Kinds that are proportional to the micro-batch."""
@@ -31,17 +31,20 @@ GROWS = ("saved activations", "temporaries", "inputs")
 
 @attrs.frozen(kw_only=True)
 class Block:
-    """A block that may be recomputed: what it saves for its backward, and how long its forward takes."""
+    """A block that may be recomputed or offloaded: bytes that it saves for its backward and of its frozen weights,
+    and how long its forward takes."""
 
     name: str
     saved: int
     seconds: float
+    weights: int = 0
 
 
 @attrs.frozen(kw_only=True)
 class Cost:
     """Bytes at the peak (allocator, context and workspaces included), by kind and by phase, and seconds.
 
+    `waiting_seconds`, of a micro-batch's, are those in which it waits for offloaded blocks.
     `disk_bytes` is one checkpoint's.
     """
 
@@ -54,6 +57,7 @@ class Cost:
     host_bytes: int
     disk_bytes: int
     blocks: tuple[Block, ...]
+    waiting_seconds: float = 0.0
 
 
 class Costs:
@@ -64,6 +68,7 @@ class Costs:
         self.folder = folder
         self._traces = Traces(folder / "traces")
         self._known: dict[str, Cost] = {}
+        self._seconds: dict[tuple[str, int], float] = {}
 
     def on(self, card: Card) -> Costs:
         """The same on another card."""
@@ -75,7 +80,7 @@ class Costs:
 
     def exact(self, program: plan.Program) -> Cost:
         """By tracing this very program."""
-        key = plan.hash_program(program)
+        key = _key(program)
         if key not in self._known:
             self._known[key] = self._cost(program)
         return self._known[key]
@@ -85,30 +90,33 @@ class Costs:
         reserved, by_kind = _reserved(trace, card), trace.peak.by_kind()
         by_kind["cached but unused"] = reserved - trace.peak.bytes
         by_kind["context and workspaces"] = overhead
+        waiting = self._waiting(program)
         caching = self._traces.caching(program, card.capability)
         peaks = {"train": reserved + overhead, "cache": _reserved(caching, card) + overhead}
         cost = Cost(
             peak_bytes=max(peaks.values()),
             by_kind={kind: size for kind, size in by_kind.items() if size},
             phases=peaks,
-            micro_seconds=roofline.seconds(_passes(trace), card),
+            micro_seconds=roofline.seconds(_passes(trace), card) + waiting,
+            waiting_seconds=waiting,
             update_seconds=roofline.seconds(_updates(trace), card),
             seconds_per_step=0.0,
             host_bytes=0,
-            disk_bytes=STATE_BYTES * trained_parameters(trace),
+            disk_bytes=STATE_BYTES * trained_parameters(trace) + by_kind["optimizer state"],
             blocks=_blocks(program, trace, card),
         )
         return _for_steps(cost, program)
 
     def quick(self, program: plan.Program) -> Cost:
         """From the trace at micro-batch 1 without recomputation."""
-        micro, names = program.train.micro_batch, set(program.compute.checkpointed)
+        micro, waiting = program.train.micro_batch, self._waiting(program)
         alone = single(program)
         one = self.exact(alone)
         grows = sum(size for kind, size in one.by_kind.items() if kind in GROWS)
         saved = [block.saved * micro for block in one.blocks]
-        again = [index for index, block in enumerate(one.blocks) if block.name in names]
+        again, away = indices(one.blocks, program.compute)
         less = sum(saved) - recompute.peak(saved, again)
+        less += offload.freed([block.weights for block in one.blocks], away)
         blocks = tuple(
             attrs.evolve(block, saved=size, seconds=block.seconds * micro)
             for block, size in zip(one.blocks, saved, strict=True)
@@ -118,22 +126,66 @@ class Costs:
             one,
             peak_bytes=max(train, one.phases["cache"]),
             by_kind={},
-            micro_seconds=roofline.seconds(_passes(self.trace(alone)), self.card, micro)
-            + sum(blocks[index].seconds for index in again),
+            micro_seconds=self._alone_seconds(alone, micro)
+            + sum(blocks[index].seconds for index in again)
+            + waiting,
+            waiting_seconds=waiting,
             blocks=blocks,
         )
         return _for_steps(cost, program)
 
     def blocks(self, program: plan.Program) -> tuple[str, ...]:
-        """Every block that may be recomputed."""
+        """Every block that may be recomputed or offloaded."""
         return tuple(block.name for block in self.exact(single(program)).blocks)
+
+    def scores_attention(self, program: plan.Program) -> bool:
+        """Whether some attention makes its matrix of queries × keys: slices of it then take less."""
+        return any("softmax" in call.operator for call in self.trace(single(program)).calls)
+
+    def _alone_seconds(self, alone: plan.Program, micro: int) -> float:
+        """A micro-batch's seconds, from the trace of one sample."""
+        key = (_key(alone), micro)
+        if key not in self._seconds:
+            self._seconds[key] = roofline.seconds(_passes(self.trace(alone)), self.card, micro)
+        return self._seconds[key]
+
+    def _waiting(self, program: plan.Program) -> float:
+        """Seconds that a micro-batch waits for offloaded blocks."""
+        if not blocks_away(program.compute):
+            return 0.0
+        micro, blocks = program.train.micro_batch, self.exact(single(program)).blocks
+        again, away = indices(blocks, program.compute)
+        weights, seconds = zip(*((block.weights, block.seconds * micro) for block in blocks), strict=True)
+        return offload.waiting(weights, seconds, away, again, self.card.link)
+
+
+def _key(program: plan.Program) -> str:
+    """What a cost depends on. The data's items count by their largest bucket alone: a thousand are slow to hash."""
+    base, bucket = program.base, phases.largest_bucket(program.data)
+    return repr((base.family, base.architecture, bucket, program.adapter, program.train, program.compute))
+
+
+def blocks_away(compute: plan.Compute) -> tuple[str, ...]:
+    """The blocks among what is offloaded: a block is named COMPONENT.PATH, an encoder by its component alone."""
+    return tuple(name for name in compute.offloaded if "." in name)
+
+
+def indices(blocks: tuple[Block, ...], compute: plan.Compute) -> tuple[list[int], list[int]]:
+    """Which blocks are recomputed, and which are offloaded."""
+    again, away = set(compute.checkpointed), set(compute.offloaded)
+    return (
+        [index for index, block in enumerate(blocks) if block.name in again],
+        [index for index, block in enumerate(blocks) if block.name in away],
+    )
 
 
 def single(program: plan.Program) -> plan.Program:
-    """The program at micro-batch 1, with nothing recomputed and the same effective batch."""
+    """The program at micro-batch 1, with no block recomputed or offloaded and the same effective batch."""
     accumulation = program.train.micro_batch * program.train.accumulation
     train = attrs.evolve(program.train, micro_batch=1, accumulation=accumulation)
-    return attrs.evolve(program, train=train, compute=attrs.evolve(program.compute, checkpointed=()))
+    waits = tuple(name for name in program.compute.offloaded if name not in blocks_away(program.compute))
+    compute = attrs.evolve(program.compute, checkpointed=(), offloaded=waits)
+    return attrs.evolve(program, train=train, compute=compute)
 
 
 def choices_of(cost: Cost, usable: int) -> list[tuple[str, ...]]:
@@ -146,8 +198,10 @@ def choices_of(cost: Cost, usable: int) -> list[tuple[str, ...]]:
 
 
 def trained_parameters(trace: Trace) -> int:
-    """How many numbers the optimizer moves, from the size of its two float32 moments."""
-    return sum(block.bytes for block in trace.peak.live if block.kind == "optimizer state") // 8
+    """How many numbers the optimizer moves: those of the float32 masters, or of an adapter that is its own."""
+    live = trace.peak.live
+    masters = sum(block.bytes for block in live if block.kind == "master weights")
+    return (masters or sum(block.bytes for block in live if block.kind == "adapter")) // 4
 
 
 def _passes(trace: Trace) -> Iterable[Call]:
@@ -187,17 +241,25 @@ def _blocks(program: plan.Program, trace: Trace, card: Card) -> tuple[Block, ...
         for name in of.blocks(modules)
     }
     saved: dict[str, int] = defaultdict(int)
+    weights: dict[str, int] = defaultdict(int)
     calls: dict[str, list[Call]] = defaultdict(list)
     for block in trace.peak.live:
         owner = _owner(block.module, names)
         if owner and block.kind == "saved activations":
             saved[owner] += block.bytes
+        elif owner and block.kind == "base weights":
+            weights[owner] += block.bytes
     for call in trace.calls:
         owner = _owner(call.module, names)
         if owner and call.during == "forward":
             calls[owner].append(call)
     return tuple(
-        Block(name=name, saved=saved[name], seconds=roofline.seconds(calls[name], card))
+        Block(
+            name=name,
+            saved=saved[name],
+            seconds=roofline.seconds(calls[name], card),
+            weights=weights[name],
+        )
         for name in names.values()
     )
 

@@ -153,11 +153,7 @@ def test_another_family_than_the_spec_says_is_refused_from_the_header(
 @pytest.mark.parametrize(
     "fit",
     [
-        Fit(card="cpu", quantization="nf4"),
-        Fit(card="cpu", optimizer_bits=8),
         Fit(card="cpu", processes=2),
-        Fit(card="cpu", quantization=Auto(choices=("nf4", "int8"))),
-        Fit(card="cpu", optimizer_bits=Auto(choices=(8,))),
     ],
     ids=lambda fit: repr(fit),
 )

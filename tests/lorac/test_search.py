@@ -9,36 +9,53 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorac import Auto, Experiment, Fit, Images, LoRA, Train, recompute, search
+from lorac import Auto, Experiment, Fit, Images, LoRA, Train, offload, recompute, search
 from lorac.estimate.cards import Card
-from lorac.estimate.cost import Block, Cost
+from lorac.estimate.cost import Block, Cost, indices
 from lorac.resolve import Resolved
 from runtime import plan
 from runtime.errors import DoesNotFit, MachineError
 from tests.lorac.plans import OUTPUTS, PROGRAM
 
 BLOCKS = (100, 80, 60, 120, 90)
+WEIGHTS = (150, 100, 250, 50, 150)
+SCORES = 40
+"""Bytes a sample of attention's scores in one slice."""
 
 
 @attrs.frozen
 class Formula:
-    """Costs as `lorac.estimate.cost.Costs` gives them: weights and rank cost bytes, each sample its activations."""
+    """Costs as `lorac.estimate.cost.Costs` gives them: weights and rank cost bytes, each sample its activations.
+
+    A base of 1000 bytes has 700 of them in its blocks. Every slice of attention costs time.
+    """
 
     weights: int = 1000
     slack: int = 0
     """By how much the exact cost is above the quick one."""
     fills_any_card: bool = False
+    holds_scores: bool = False
 
     def quick(self, program: plan.Program) -> Cost:
         micro, rank = program.train.micro_batch, program.adapter.rank
         width, height = program.data.items[0].bucket
         sizes = [size * micro * width * height // 512**2 for size in BLOCKS]
-        blocks = tuple(Block(name=str(i), saved=size, seconds=size / 1000) for i, size in enumerate(sizes))
-        again = [int(name) for name in program.compute.checkpointed]
-        saved = [block.saved for block in blocks]
-        micro_seconds = 0.05 + micro * 1.0 + sum(blocks[index].seconds for index in again)
+        compute, share = program.compute, {"none": 1, "int8": 2, "nf4": 4}[program.compute.quantization]
+        held = [weights // share for weights in WEIGHTS]
+        blocks = tuple(
+            Block(name=f"unet.{i}", saved=size, seconds=size / 1000, weights=weights)
+            for i, (size, weights) in enumerate(zip(sizes, held, strict=True))
+        )
+        again, away = indices(blocks, compute)
+        saved, seconds = [block.saved for block in blocks], [block.seconds for block in blocks]
+        waiting = offload.waiting(held, seconds, away, again, link=1000.0)
+        slices = compute.attention_chunks
+        micro_seconds = 0.05 * slices + micro * (1.0 + waiting) + sum(seconds[index] for index in again)
+        scores = micro * SCORES // slices if self.holds_scores else 0
+        moments = 2 * rank * program.train.optimizer.state_bits // 32
+        here = self.weights - sum(WEIGHTS) + sum(held) - offload.freed(held, away)
         return Cost(
-            peak_bytes=self.weights + 4 * rank + recompute.peak(saved, again),
+            peak_bytes=here + 2 * rank + moments + scores + recompute.peak(saved, again),
             by_kind={},
             phases={},
             micro_seconds=micro_seconds,
@@ -52,6 +69,9 @@ class Formula:
     def exact(self, program: plan.Program) -> Cost:
         cost = self.quick(program)
         return attrs.evolve(cost, peak_bytes=cost.peak_bytes + self.slack)
+
+    def scores_attention(self, program: plan.Program) -> bool:
+        return self.holds_scores
 
     def blocks(self, program: plan.Program) -> tuple[str, ...]:
         return tuple(block.name for block in self.quick(program).blocks)
@@ -98,18 +118,22 @@ def resolved(usable: int, fit: Fit = Fit(), rank: int | Auto = 16, effective_bat
     )
 
 
-def best(usable: int, **wishes: object) -> search.Fitted | None:
+def best(usable: int, formula: Formula = Formula(), **wishes: object) -> search.Fitted | None:
     try:
-        return search.fit(resolved(usable, **wishes), Formula())  # type: ignore[arg-type]
+        return search.fit(resolved(usable, **wishes), formula)  # type: ignore[arg-type]
     except MachineError:
         return None
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1000, 8000), st.integers(0, 3000), st.sampled_from([1, 2, 6, 8, 12]))
-def test_more_memory_never_gives_a_slower_plan_or_a_lower_rank(usable: int, more: int, batch: int) -> None:
-    small = best(usable, rank=Auto(4, 32, prefer=16), effective_batch=batch)
-    large = best(usable + more, rank=Auto(4, 32, prefer=16), effective_batch=batch)
+@given(st.integers(500, 8000), st.integers(0, 3000), st.sampled_from([1, 2, 6, 8, 12]), st.booleans())
+def test_more_memory_never_gives_a_slower_plan_or_a_lower_rank(
+    usable: int, more: int, batch: int, scores: bool
+) -> None:
+    small, large = (
+        best(size, Formula(holds_scores=scores), rank=Auto(4, 32, prefer=16), effective_batch=batch)
+        for size in (usable, usable + more)
+    )
 
     if small is not None:
         assert large is not None
@@ -154,7 +178,7 @@ def test_as_few_blocks_as_are_needed_are_recomputed() -> None:
     found = best(1000 + 64 + 400, effective_batch=1)
 
     assert found is not None
-    assert found.program.compute.checkpointed == ("2",)
+    assert found.program.compute.checkpointed == ("unet.2",)
 
 
 def test_a_point_that_does_not_fit_when_traced_is_replaced_by_one_that_does() -> None:
@@ -184,6 +208,93 @@ def test_the_same_plan_comes_out_on_each_run_however_wrong_the_quick_estimate_is
     assert ends() == ends()
 
 
+NO_OFFLOAD = Fit(offload="text_encoder")
+
+
+def test_blocks_are_offloaded_where_it_is_faster_than_what_else_fits() -> None:
+    left_open, kept = best(1000, effective_batch=1), best(1000, fit=NO_OFFLOAD, effective_batch=1)
+
+    assert kept is None
+    assert left_open is not None
+    assert any(name.startswith("unet.") for name in left_open.program.compute.offloaded)
+    assert [one.field for one in left_open.decisions][-1] == "offloaded blocks"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(500, 8000), st.sampled_from([1, 4, 6]))
+def test_what_is_pinned_to_stay_stays_and_what_is_pinned_to_wait_waits(usable: int, batch: int) -> None:
+    stays = best(usable, fit=NO_OFFLOAD, effective_batch=batch)
+    waits = best(usable, fit=Fit(offload="blocks"), effective_batch=batch)
+
+    assert stays is None or not any("." in name for name in stays.program.compute.offloaded)
+    assert waits is None or any("." in name for name in waits.program.compute.offloaded)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(500, 3000), st.integers(1, 8))
+def test_attention_is_sliced_only_where_it_holds_its_scores_and_as_far_as_the_spec_allows(
+    usable: int, high: int
+) -> None:
+    fit = Fit(attention_chunks=Auto(1, high))
+    sliced = best(usable, Formula(holds_scores=True), fit=fit)
+    fused = best(usable, Formula(), fit=fit)
+
+    assert sliced is None or sliced.program.compute.attention_chunks <= high
+    assert fused is None or fused.program.compute.attention_chunks == 1
+
+
+def test_attention_is_sliced_to_fit() -> None:
+    found = best(1000 + 64 + 120 + 15, Formula(holds_scores=True), fit=NO_OFFLOAD)
+
+    assert found is not None
+    assert found.program.compute.attention_chunks > 1
+
+
+FEWEST_BITS = Fit(quantization="nf4", optimizer_bits=8, offload="text_encoder")
+OPEN = Fit(optimizer_bits=Auto(), quantization=Auto(), offload="text_encoder")
+
+
+@pytest.mark.parametrize(
+    ("usable", "bits", "quantization", "rank"),
+    [
+        (1184, 32, "none", 16),
+        (1183, 8, "none", 16),
+        (834, 32, "int8", 16),
+        (833, 8, "int8", 16),
+        (657, 32, "nf4", 16),
+        (656, 8, "nf4", 16),
+        (632, 32, "nf4", 8),
+    ],
+)
+def test_what_changes_the_result_is_given_up_in_order(
+    usable: int, bits: int, quantization: str, rank: int
+) -> None:
+    found = best(usable, fit=OPEN, rank=Auto(4, 16, prefer=16))
+
+    assert found is not None
+    program = found.program
+    assert program.train.optimizer.state_bits == bits
+    assert program.compute.quantization == quantization
+    assert program.adapter.rank == rank
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(300, 2000))
+def test_bits_that_the_spec_does_not_leave_open_are_never_moved(usable: int) -> None:
+    found = best(usable, fit=Fit(quantization="int8"))
+
+    if found is not None:
+        assert found.program.compute.quantization == "int8"
+        assert found.program.train.optimizer.state_bits == 32
+
+
+def test_choices_are_tried_in_the_order_that_the_spec_gives() -> None:
+    found = best(8000, fit=Fit(quantization=Auto(choices=("nf4", "none"))))
+
+    assert found is not None
+    assert found.program.compute.quantization == "nf4"
+
+
 # ------------------------------------------------------------------------------------------------- nothing fits
 
 
@@ -194,18 +305,26 @@ def refused(usable: int, formula: Formula = Formula(), **wishes: object) -> Does
 
 
 def test_nothing_fits_says_by_how_much_and_which_resolution_and_card_would() -> None:
-    error = refused(1100)
+    error = refused(550, fit=FEWEST_BITS)
 
     assert error.lines() == [
         "error: fit.card: nothing fits test: the smallest point"
-        " (rank 16, micro-batch 1 × 8, 5 blocks recomputed) needs 1.2 KiB of 1.1 KiB usable",
-        "hint: 84 B too much; what would fit: data.resolution 256, or GeForce GTX 1060 6GB (5.13 GiB usable)",
+        " (rank 16, nf4 base, 8-bit moments, micro-batch 1 × 8, 5 blocks recomputed) needs 633 B of 550 B usable",
+        "hint: 83 B too much; what would fit: data.resolution 256, or GeForce GTX 1060 6GB (5.13 GiB usable)",
     ]
-    assert (error.peak_bytes, error.usable_bytes) == (1184, 1100)
+    assert (error.peak_bytes, error.usable_bytes) == (633, 550)
+
+
+@pytest.mark.parametrize(
+    ("usable", "change"),
+    [(1170, "fit.optimizer_bits 8"), (900, 'fit.quantization "int8"'), (660, 'fit.quantization "nf4"')],
+)
+def test_fewer_bits_are_preferred_to_a_lower_rank(usable: int, change: str) -> None:
+    assert f"what would fit: {change}, or" in refused(usable, fit=NO_OFFLOAD).lines()[1]
 
 
 def test_a_lower_rank_is_preferred_to_a_lower_resolution_and_is_the_highest_that_fits() -> None:
-    assert "what would fit: adapter.rank 8, or" in refused(1160).lines()[1]
+    assert "what would fit: adapter.rank 8, or" in refused(615, fit=FEWEST_BITS).lines()[1]
 
 
 def test_pins_that_do_not_change_the_result_are_let_go_first() -> None:
@@ -215,6 +334,6 @@ def test_pins_that_do_not_change_the_result_are_let_go_first() -> None:
 
 
 def test_where_neither_a_change_nor_a_card_would_do_it_says_so() -> None:
-    error = refused(100, Formula(fills_any_card=True))
+    error = refused(100, Formula(fills_any_card=True), fit=NO_OFFLOAD)
 
     assert error.lines()[1].startswith("hint: 1.1 KiB too much, and no known card has more")
