@@ -12,10 +12,10 @@ from pathlib import Path
 
 import attrs
 
-from lorac import recompute, relief, timeline
+from lorac import points, recompute, relief, timeline
 from lorac.estimate import cards, cuda
 from lorac.estimate.cards import Card
-from lorac.estimate.cost import Cost, Costs, single
+from lorac.estimate.cost import Cost, Costs, blocks_away, single
 from lorac.estimate.record import Peak, rounded
 from runtime import plan
 from runtime.errors import SpecError
@@ -201,6 +201,8 @@ def variants(program: plan.Program, costs: Costs) -> Iterator[tuple[str, plan.Pr
     """(what is changed, the program so changed, whether the same thing is trained)."""
     yield from ((*one, True) for one in batches(program))
     yield from ((*one, True) for one in recomputations(program, costs))
+    yield from ((*one, True) for one in offloads(program, costs))
+    yield from ((*one, False) for one in relief.fewer_bits(program))
     adapter = program.adapter
     for rank in (adapter.rank // 2, adapter.rank * 2):
         if rank:
@@ -234,6 +236,16 @@ def recomputations(program: plan.Program, costs: Costs) -> Iterator[tuple[str, p
         )
         compute = attrs.evolve(program.compute, checkpointed=names)
         yield f"{words} recomputed", attrs.evolve(program, compute=compute)
+
+
+def offloads(program: plan.Program, costs: Costs) -> Iterator[tuple[str, plan.Program]]:
+    """No block offloaded, all; on a card, that is: a CPU's blocks would wait where they are."""
+    if program.compute.device == "cpu":
+        return
+    blocks = costs.blocks(program)
+    for names, words in (((), "no block"), (blocks, f"all {len(blocks)} blocks")):
+        if names != blocks_away(program.compute):
+            yield f"{words} offloaded", points.offloading(program, names)
 
 
 def resolutions(program: plan.Program) -> Iterator[tuple[str, plan.Program]]:
