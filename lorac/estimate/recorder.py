@@ -22,7 +22,14 @@ from lorac.estimate.answers import answer, draw
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Block, Call, Kind, Pass, Trace
 
+aten = torch.ops.aten
 DEVICE = torch.ops.prim.device.default
+
+SAME_ARITHMETIC = {
+    aten._scaled_dot_product_flash_attention_for_cpu: aten._scaled_dot_product_flash_attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: aten._scaled_dot_product_flash_attention_backward,
+}
+"""Operators that torch counts no FLOPs for, and those with the same arguments and products that it does."""
 
 
 class Kernels(Protocol):
@@ -197,7 +204,7 @@ class Recorder(TorchDispatchMode):
         moved: int,
     ) -> None:
         packet = func._overloadpacket
-        formula = flop_registry.get(packet)
+        formula = flop_registry.get(SAME_ARITHMETIC.get(packet, packet))
         flops = 0 if formula is None else int(formula(*args, **kwargs, out_val=out))
         first = next(_tensors(out))
         dtype = str(first.dtype).removeprefix("torch.")

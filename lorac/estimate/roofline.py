@@ -1,21 +1,33 @@
 """Seconds from operators: each takes as long as its arithmetic or its traffic, whichever is slower, or its
-launch.
+launch; on a machine that was calibrated, as long as such calls were measured to take.
 
-After Williams, Waterman & Patterson, "Roofline" (CACM 2009). What a library reaches of a card's sheet figures
-is given by `REACHED`; `lorac calibrate` measures a machine's own figures, which are already what it reaches.
+- After Williams, Waterman & Patterson, "Roofline" (CACM 2009). What a library reaches of a card's sheet figures
+  is given by `REACHED`.
+- `lorac calibrate` measures what is really reached (`Measured`). An operator that computes follows its line
+  (start, FLOPs, bytes), one that only moves memory its curve over bytes. An operator that was not measured is
+  taken for the nearest one that was: matrix products for `mm`, all else for `add`.
+- A CPU starts a call when the last one is done, so launches add up; a GPU starts it meanwhile.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable
+from typing import TypeVar
 
-from lorac.estimate.cards import Card
+from lorac.estimate.cards import Card, Curve, Line, Measured
 from lorac.estimate.record import Call
+
+Kind = TypeVar("Kind", Line, Curve)
 
 REACHED = {"flops": 0.6, "bytes": 0.8}
 """Shares of a card's sheet figures: large matrix products reach 60-70 % of a GeForce's tensor rate and 70-80
 % of an A100's; element-wise kernels 80-90 % of the bandwidth (NVIDIA, "Matrix Multiplication Background
 User's Guide")."""
+
+GUESSED_WITHOUT = ("_for_cpu", "_for_cpu_backward")
+"""Ends of the CPU's attention operators: the uncalibrated CPU's rates were guessed with their products left out."""
 
 
 def seconds(calls: Iterable[Call], card: Card, times: int = 1) -> float:
@@ -24,7 +36,47 @@ def seconds(calls: Iterable[Call], card: Card, times: int = 1) -> float:
 
 
 def of_call(call: Call, card: Card, times: int = 1) -> float:
+    if card.measured is not None:
+        return _as_measured(call, card, card.measured, times)
     share = REACHED if card.device == "cuda" else {"flops": 1.0, "bytes": 1.0}
-    arithmetic = call.flops * times / (card.rate(call.dtype) * share["flops"])
+    flops = 0 if call.operator.endswith(GUESSED_WITHOUT) else call.flops
+    arithmetic = flops * times / (card.rate(call.dtype) * share["flops"])
     traffic = call.bytes * times / (card.bandwidth * share["bytes"])
     return max(arithmetic, traffic, card.launch)
+
+
+def _as_measured(call: Call, card: Card, measured: Measured, times: int) -> float:
+    launch = measured.launch.get(call.during, card.launch)
+    work = _work(call, measured, times)
+    return max(work, launch) if card.device == "cuda" else work + launch
+
+
+def _work(call: Call, measured: Measured, times: int) -> float:
+    operator = call.operator.rstrip("_")
+    if call.flops:
+        lines = measured.computing.get(operator) or measured.computing["mm"]
+        return on_line(_of_dtype(lines, call.dtype), call.flops * times, call.bytes * times)
+    curves = measured.moving.get(operator) or measured.moving["add"]
+    return on_curve(_of_dtype(curves, call.dtype), call.bytes * times)
+
+
+def on_line(line: Line, flops: int, size: int) -> float:
+    """Seconds of a call with these FLOPs and bytes."""
+    return line.start + flops * line.per_flop + size * line.per_byte
+
+
+def on_curve(curve: Curve, size: int) -> float:
+    """Seconds at `size` bytes: straight between measured points on logarithmic scales, constant before the first,
+    in proportion after the last."""
+    right = bisect_right(curve.bytes, size)
+    if right == 0:
+        return curve.seconds[0]
+    if right == len(curve.bytes):
+        return curve.seconds[-1] * size / curve.bytes[-1]
+    share = math.log(size / curve.bytes[right - 1]) / math.log(curve.bytes[right] / curve.bytes[right - 1])
+    low, high = curve.seconds[right - 1], curve.seconds[right]
+    return low * (high / low) ** share
+
+
+def _of_dtype(kinds: dict[str, Kind], dtype: str) -> Kind:
+    return kinds.get(dtype) or kinds["float32"]

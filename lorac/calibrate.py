@@ -1,0 +1,465 @@
+"""Measure this machine: what matrix products, convolutions, attention, memory and a call's launch really take.
+
+- An operator is timed alone at several sizes, and its FLOPs and bytes are those that the tracer counts for the same
+  call. All of them run in turn, for several rounds, and the median counts: a noise hits a round, not an operator.
+- Operators that compute get a line (start, FLOPs, bytes) by least squares of the relative error, those that only move
+  memory a curve over bytes.
+- What is left is the launch: a small network's step, less what its calls take by these figures.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from lorac.estimate import roofline
+from lorac.estimate.cards import Calibration, Card, Curve, Line, Measured, calibration_path
+from lorac.estimate.owners import Owners
+from lorac.estimate.record import Call
+from lorac.estimate.recorder import Recorder
+from lorac.estimate.trace import measure
+from lorac.places import versions
+from runtime.safeio import atomic, strict_json
+
+aten = torch.ops.aten
+
+ROUNDS = 5
+LEAST_SECONDS = 2e-3
+"""How long an operator is repeated in a round, at least: far above the clock's grain."""
+LONGEST = 0.05
+"""Seconds of one call past which a probe is too slow to be worth its time, as float16 products on most CPUs."""
+
+PRODUCTS = (
+    *((m, k, n) for m in (64, 256, 1024) for k, n in ((64, 64), (320, 4), (4, 320), (768, 32), (32, 768))),
+    *((m, k, n) for m in (77, 256, 1024) for k, n in ((320, 320), (320, 1280), (1280, 320))),
+    (4096, 320, 320),
+    (256, 1280, 1280),
+)
+"""Rows, inner and outer sizes of matrix products: those of layers, and of low-rank adapters."""
+
+BATCHED = ((8, 64, 64, 40), (8, 256, 256, 40), (16, 128, 128, 64), (4, 512, 64, 512))
+"""Batch, rows, inner and outer sizes."""
+
+CONVOLUTIONS = (
+    *((1, channels, side, channels, 3) for channels, side in ((32, 16), (32, 64), (64, 8), (64, 32), (128, 16))),
+    *((1, channels, side, channels, 3) for channels, side in ((128, 32), (320, 8), (320, 16), (512, 8))),
+    *((4, channels, side, channels, 3) for channels, side in ((32, 32), (64, 16), (128, 8))),
+    (1, 4, 32, 64, 3),
+    (1, 256, 16, 128, 3),
+    (1, 64, 32, 64, 1),
+    (1, 320, 16, 320, 1),
+)
+"""Batch, channels in, side, channels out, side of the kernel."""
+
+ATTENTIONS = (
+    *((1, 8, length, length, size) for length in (64, 256, 1024) for size in (8, 40, 64)),
+    *((2, 4, length, 77, 40) for length in (64, 256, 1024)),
+    (4, 8, 128, 128, 16),
+)
+"""Batch, heads, queries, keys, size of a head."""
+
+LENGTHS = (2**10, 2**13, 2**16, 2**18, 2**20, 2**22)
+"""Elements of what an operator that only moves memory is timed on."""
+
+DTYPES = (torch.float32, torch.bfloat16)
+PEAK = (1024, 1024, 1024)
+"""The product whose rate is a card's figure for a dtype."""
+
+Work = Callable[[], Any]
+
+
+@attrs.define
+class Probe:
+    """A call to be timed: the tracer's FLOPs and bytes of it, and the seconds that each round took."""
+
+    operator: str
+    dtype: str
+    flops: int
+    bytes: int
+    work: Work
+    seconds: list[float] = attrs.Factory(list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def calibrate(device: str, threads: int, step: Callable[[str], None] = lambda what: None) -> Calibration:
+    """Measure `device` ("cpu" or "cuda"), the CPU with `threads`. `step` is called `steps(…)` times, as it goes on."""
+    with _as_in_a_run(device, threads), torch.no_grad():
+        probes = list(_probes(device))
+        for _ in range(ROUNDS):
+            for probe in probes:
+                probe.seconds.append(_seconds(probe.work, device))
+            step("operators")
+        peaks = {dtype: _rate(dtype, device) for dtype in (torch.float32, torch.float16, torch.bfloat16)}
+        step("rates")
+    by_operator: dict[str, dict[str, list[Probe]]] = defaultdict(lambda: defaultdict(list))
+    for probe in probes:
+        by_operator[probe.operator][probe.dtype].append(probe)
+    computing, moving = {}, {}
+    for operator, dtypes in by_operator.items():
+        if any(probe.flops for found in dtypes.values() for probe in found):
+            computing[operator] = {dtype: line(found) for dtype, found in dtypes.items()}
+        else:
+            moving[operator] = {dtype: curve(found) for dtype, found in dtypes.items()}
+    measured = Measured(
+        threads=threads if device == "cpu" else 0,
+        versions=versions(),
+        computing=computing,
+        moving=moving,
+        launch={},
+    )
+    largest = moving["add"]["float32"]
+    found = Calibration(
+        device=_name(device),
+        bandwidth=largest.bytes[-1] / largest.seconds[-1],
+        fp32=peaks[torch.float32] or 1.0,
+        fp16=peaks[torch.float16],
+        bf16=peaks[torch.bfloat16],
+        launch=0.0,
+        measured=measured,
+    )
+    with _as_in_a_run(device, threads):
+        launch = _launches(found, device)
+    step("launches")
+    return attrs.evolve(found, launch=launch["forward"], measured=attrs.evolve(measured, launch=launch))
+
+
+STEPS = ROUNDS + 2
+"""How often `calibrate` calls `step`."""
+
+
+def keep(found: Calibration) -> Path:
+    """Write it where `cards.cpu()` and `cards.detected()` look. Raises MachineError."""
+    path = calibration_path(found.device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(path, strict_json.canonical(cattrs.unstructure(found)))
+    return path
+
+
+# -------------------------------------------------------------------------------------------------------- probes
+
+
+def _probes(device: str) -> Iterator[Probe]:
+    """Every call to be timed. A dtype that the device does not compute in, or crawls in, is left out."""
+    for dtype in DTYPES:
+        for work in itertools.chain(_computing(dtype, device), _moving(dtype, device)):
+            yield _probe(work)
+
+
+def _probe(work: Work) -> Probe:
+    recorder = Recorder(Owners(), fake=False)
+    with recorder:
+        work()
+    call = max(recorder.calls, key=lambda call: (call.flops, call.bytes))
+    return Probe(call.operator, call.dtype, call.flops, call.bytes, work)
+
+
+def _computing(dtype: torch.dtype, device: str) -> Iterator[Work]:
+    def new(*shape: int) -> Tensor:
+        return _tensor(shape, dtype, device)
+
+    for m, k, n in PRODUCTS:
+        yield lambda a=new(m, k), b=new(n, k): torch.mm(a, b.t())  # a layer's forward
+        yield lambda a=new(m, n), b=new(n, k): torch.mm(a, b)  # and the gradient of its input
+        yield lambda bias=new(n), a=new(m, k), b=new(n, k): torch.addmm(bias, a, b.t())
+    for b, m, k, n in BATCHED:
+        yield lambda x=new(b, m, k), y=new(b, k, n): torch.bmm(x, y)
+    for b, channels, side, out, kernel in CONVOLUTIONS:
+        x, weight, grad = new(b, channels, side, side), new(out, channels, kernel, kernel), new(b, out, side, side)
+        fixed = ([1, 1], [kernel // 2] * 2, [1, 1], False, [0, 0], 1)
+        yield lambda x=x, w=weight, b=new(out), fixed=fixed: aten.convolution(x, w, b, *fixed)
+        yield lambda g=grad, x=x, w=weight, fixed=fixed: aten.convolution_backward(
+            g, x, w, None, *fixed, [True, False, False]
+        )
+    if device == "cpu":
+        forward = aten._scaled_dot_product_flash_attention_for_cpu
+        backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
+        for b, heads, queries, keys, size in ATTENTIONS:
+            q, k = (new(b, length, heads, size).transpose(1, 2) for length in (queries, keys))
+            out, sums = forward(q, k, k)
+            yield lambda q=q, k=k: forward(q, k, k)
+            yield lambda q=q, k=k, out=out, sums=sums: backward(out, q, k, k, out, sums, 0.0, False)
+
+
+def _moving(dtype: torch.dtype, device: str) -> Iterator[Work]:
+    other = torch.float32 if dtype is torch.bfloat16 else torch.bfloat16
+    for length in LENGTHS:
+        wide = _tensor((length // 64, 64), dtype, device)
+        again = _tensor((1, length // 64, 64), dtype, device)[0]
+        one, short = _tensor((64,), dtype, device), _tensor((length // 64, 1), dtype, device)
+        pixels = length // 64
+        height = 2 ** (pixels.bit_length() // 2)
+        picture = _tensor((1, 64, height, pixels // height), dtype, device)
+        tokens = _tensor((1, pixels, 64), dtype, device)
+        yield lambda x=wide, y=again: x + y
+        yield lambda x=wide, y=short: x * y
+        yield lambda x=wide, out=wide.to(other): out.to(x.dtype)
+        yield lambda x=tokens: x.transpose(1, 2).contiguous()
+        yield lambda x=wide: torch.cat((x[:, :32], x[:, 32:]), 1)
+        yield lambda x=wide: x.neg()
+        yield lambda x=wide: x.pow(2)
+        yield lambda x=wide: x.sum(-1, keepdim=True)
+        yield lambda x=wide: x.mean(-1, keepdim=True)
+        yield lambda x=wide: aten.slice_backward(x[:, :32], x.shape, 1, 0, 32, 1)
+        yield lambda x=wide: F.silu(x)
+        yield lambda x=wide: F.gelu(x)
+        yield lambda x=wide: x.sigmoid()
+        yield lambda x=wide, y=again: aten.silu_backward(x, y)
+        yield lambda x=wide, y=again: aten.gelu_backward(x, y)
+        yield lambda x=wide, y=again: aten.sigmoid_backward(x, y)
+        yield lambda x=wide: aten._softmax(x, -1, False)
+        yield lambda x=wide, y=again: aten._softmax_backward_data(x, y, -1, x.dtype)
+        yield lambda x=wide: aten._log_softmax(x, -1, False)
+        yield lambda x=wide, y=again: aten._log_softmax_backward_data(x, y, -1, x.dtype)
+        yield lambda x=wide, w=one: aten.native_layer_norm(x, [64], w, w, 1e-5)
+        _, mean, scale = aten.native_layer_norm(wide, [64], one, one, 1e-5)
+        yield lambda x=wide, y=again, w=one, m=mean, s=scale: aten.native_layer_norm_backward(
+            x, y, [64], m, s, w, w, [True, False, False]
+        )
+        sizes = (1, 64, pixels, 32)
+        yield lambda x=picture, w=one, s=sizes: aten.native_group_norm(x, w, w, *s, 1e-5)
+        _, mean, scale = aten.native_group_norm(picture, one, one, *sizes, 1e-5)
+        yield lambda x=picture, w=one, s=sizes, m=mean, r=scale: aten.native_group_norm_backward(
+            x, x, m, r, w, *s, [True, False, False]
+        )
+        yield lambda x=picture: aten.upsample_nearest2d(x, [2 * x.shape[2]] * 2)
+
+
+@cache
+def _tensor(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
+    """Numbers of a size that no operator makes infinite or denormal."""
+    return torch.rand(shape, device=device).add_(0.5).to(dtype)
+
+
+# -------------------------------------------------------------------------------------------------------- timing
+
+
+def _seconds(work: Work, device: str, least: float = LEAST_SECONDS) -> float:
+    """Seconds of one call, the first one left out."""
+    work()
+    _wait(device)
+    began = time.perf_counter()
+    times = 0
+    while not times or time.perf_counter() - began < least:
+        work()
+        times += 1
+        if device == "cuda" and times % 16 == 0:
+            _wait(device)
+    _wait(device)
+    return (time.perf_counter() - began) / times
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _rate(dtype: torch.dtype, device: str) -> float | None:
+    """FLOP/s of a large matrix product; of a smaller one where the device crawls in this dtype."""
+    m, k, n = PEAK if device == "cpu" else (8 * size for size in PEAK)
+    shrink = 1
+    while True:
+        a, b = (_tensor((size, k // shrink), dtype, device) for size in (m // shrink, n // shrink))
+        taken = _seconds(lambda a=a, b=b: a @ b.t(), device, least=0.0)
+        if taken < LONGEST or shrink == 8:
+            best = statistics.median(_seconds(lambda a=a, b=b: a @ b.t(), device) for _ in range(ROUNDS))
+            return 2 * m * k * n / shrink**3 / best
+        shrink *= 2
+
+
+@contextmanager
+def _as_in_a_run(device: str, threads: int) -> Iterator[None]:
+    """Threads and determinism as the runtime sets them: torch fills new memory then, which takes time."""
+    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if device == "cpu":
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(before)
+        _tensor.cache_clear()
+
+
+def _name(device: str) -> str:
+    return "cpu" if device == "cpu" else torch.cuda.get_device_properties(0).name
+
+
+# -------------------------------------------------------------------------------------------------------- fitting
+
+
+def line(probes: list[Probe]) -> Line:
+    """The start, FLOPs' and bytes' share that come nearest in relative error; none of them below zero."""
+    rows = np.array([[1.0, probe.flops, probe.bytes] for probe in probes])
+    rows /= np.array([[probe.median] for probe in probes])
+    best, least = np.zeros(3), np.inf
+    for count in (1, 2, 3):
+        for terms in itertools.combinations(range(3), count):
+            scale = rows[:, terms].max(axis=0)
+            if not scale.all():
+                continue
+            found = np.linalg.lstsq(rows[:, terms] / scale, np.ones(len(rows)), rcond=None)[0] / scale
+            error = float(((rows[:, terms] @ found - 1) ** 2).sum())
+            if (found >= 0).all() and error < least:
+                best, least = np.zeros(3), error
+                best[list(terms)] = found
+    return Line(*map(float, best))
+
+
+def curve(probes: list[Probe]) -> Curve:
+    """Seconds over bytes; calls of the same bytes are averaged."""
+    by_bytes: dict[int, list[float]] = defaultdict(list)
+    for probe in probes:
+        by_bytes[probe.bytes].append(probe.median)
+    sizes = sorted(by_bytes)
+    return Curve(tuple(sizes), tuple(statistics.mean(by_bytes[size]) for size in sizes))
+
+
+# -------------------------------------------------------------------------------------------------------- launches
+
+
+class _Adapted(nn.Module):
+    """A layer with a low-rank one beside it."""
+
+    def __init__(self, size: int, out: int) -> None:
+        super().__init__()
+        self.base = nn.Linear(size, out).requires_grad_(False)
+        self.down, self.up = nn.Linear(size, 4, bias=False), nn.Linear(4, out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.up(self.down(x)) * 0.5
+
+
+class _Attention(nn.Module):
+    """A transformer's block on (batch, tokens, size)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.before, self.between = (nn.LayerNorm(size).requires_grad_(False) for _ in range(2))
+        self.q, self.k, self.v, self.out = (_Adapted(size, size) for _ in range(4))
+        self.wide, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
+        self.requires_grad_(False)
+        for layer in (self.q, self.k, self.v, self.out):
+            layer.down.requires_grad_(True)
+            layer.up.requires_grad_(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.before(x)
+        q, k, v = (layer(inner).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.narrow(F.gelu(self.wide(self.between(x))))
+
+
+class _Residual(nn.Module):
+    """A convolutional residual block on (batch, size, side, side)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.GroupNorm(4, size) for _ in range(2))
+        self.convs = nn.ModuleList(nn.Conv2d(size, size, 3, padding=1) for _ in range(2))
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = x
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            inner = conv(F.silu(norm(inner)))
+        return x + inner
+
+
+class _Small(nn.Module):
+    """Blocks of both kinds in turn, so small that a call takes little more than its launch."""
+
+    def __init__(self, size: int = 16, depth: int = 4) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.ModuleList((_Residual(size), _Attention(size))) for _ in range(depth)
+        )
+        self.again = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        for residual, attention in self.blocks:
+            x = self._block(residual, x)
+            tokens = self._block(attention, x.flatten(2).transpose(1, 2))
+            x = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        return x.square().mean()
+
+    def _block(self, block: nn.Module, x: Tensor) -> Tensor:
+        if not self.again:
+            return block(x)
+        return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+
+
+def _launches(found: Calibration, device: str) -> dict[str, float]:
+    """Seconds that a call of each pass takes beside its work, from a small network's step."""
+    model = _Small().to(device)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned)
+    x = torch.rand(1, 16, 8, 8, device=device)
+
+    def step() -> None:
+        model(x).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    taken: dict[str, list[float]] = defaultdict(list)
+    calls: dict[str, list[Call]] = {}
+    for again in (False, True):
+        model.again = again
+        for call in measure(lambda: step, steps=2).calls:
+            if call.during != "recompute" or again:
+                calls.setdefault(f"{call.during}{again:d}", []).append(call)
+    for _ in range(ROUNDS * 4):
+        for again in (False, True):
+            model.again = again
+            began = time.perf_counter()
+            loss = model(x)
+            _wait(device)
+            taken[f"forward{again:d}"].append(time.perf_counter() - began)
+            began = time.perf_counter()
+            loss.backward()
+            _wait(device)
+            taken[f"backward{again:d}"].append(time.perf_counter() - began)
+            began = time.perf_counter()
+            optimizer.step()
+            _wait(device)
+            taken[f"optimizer{again:d}"].append(time.perf_counter() - began)
+            optimizer.zero_grad(set_to_none=True)
+    bare = Card(
+        name=found.device,
+        device="cuda" if device == "cuda" else "cpu",
+        memory=0,
+        usable=0,
+        capability=(0, 0),
+        multiprocessors=1,
+        bandwidth=found.bandwidth,
+        fp32=found.fp32,
+        launch=0.0,
+        measured=found.measured,
+    )
+    median = {name: statistics.median(times) for name, times in taken.items()}
+    launch = {}
+    for name in ("forward", "backward", "optimizer"):
+        work = roofline.seconds(calls[f"{name}0"], bare)
+        launch[name] = max(0.0, median[f"{name}0"] - work) / len(calls[f"{name}0"])
+    extra = median["backward1"] - median["backward0"] + max(0.0, median["forward1"] - median["forward0"])
+    work = roofline.seconds(calls["recompute1"], bare)
+    launch["recompute"] = max(0.0, extra - work) / len(calls["recompute1"])
+    return launch
