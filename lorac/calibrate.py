@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lorac.estimate import roofline
-from lorac.estimate.cards import Calibration, Card, Curve, Line, Measured, calibration_path
+from lorac.estimate.cards import Calibration, Card, Curve, Line, Measured, Probe, calibration_path
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Call
 from lorac.estimate.recorder import Recorder
@@ -41,6 +42,8 @@ aten = torch.ops.aten
 ROUNDS = 5
 LEAST_SECONDS = 2e-3
 """How long an operator is repeated in a round, at least: far above the clock's grain."""
+KEPT = 16
+"""Results that are kept while an operator is repeated."""
 LONGEST = 0.05
 """Seconds of one call past which a probe is too slow to be worth its time, as float16 products on most CPUs."""
 
@@ -56,9 +59,13 @@ BATCHED = ((8, 64, 64, 40), (8, 256, 256, 40), (16, 128, 128, 64), (4, 512, 64, 
 """Batch, rows, inner and outer sizes."""
 
 CONVOLUTIONS = (
-    *((1, channels, side, channels, 3) for channels, side in ((32, 16), (32, 64), (64, 8), (64, 32), (128, 16))),
+    *(
+        (1, channels, side, channels, 3)
+        for channels, side in ((32, 16), (32, 64), (64, 8), (64, 32), (128, 16))
+    ),
     *((1, channels, side, channels, 3) for channels, side in ((128, 32), (320, 8), (320, 16), (512, 8))),
     *((4, channels, side, channels, 3) for channels, side in ((32, 32), (64, 16), (128, 8))),
+    *((1, channels, side, channels, 3) for channels in (64, 128, 256) for side in (2, 4)),
     (1, 4, 32, 64, 3),
     (1, 256, 16, 128, 3),
     (1, 64, 32, 64, 1),
@@ -67,14 +74,17 @@ CONVOLUTIONS = (
 """Batch, channels in, side, channels out, side of the kernel."""
 
 ATTENTIONS = (
-    *((1, 8, length, length, size) for length in (64, 256, 1024) for size in (8, 40, 64)),
-    *((2, 4, length, 77, 40) for length in (64, 256, 1024)),
+    *((1, 8, length, length, size) for length in (64, 256, 1024) for size in (8, 32, 64)),
+    *((2, 4, length, 77, size) for length in (64, 256, 1024) for size in (8, 40)),
     (4, 8, 128, 128, 16),
 )
 """Batch, heads, queries, keys, size of a head."""
 
 LENGTHS = (2**10, 2**13, 2**16, 2**18, 2**20, 2**22)
 """Elements of what an operator that only moves memory is timed on."""
+
+FAR, PARTS = 2**26, 256
+"""A step comes to a weight when it has long left the caches: bytes that weights lie in, and how many at most."""
 
 DTYPES = (torch.float32, torch.bfloat16)
 PEAK = (1024, 1024, 1024)
@@ -84,13 +94,10 @@ Work = Callable[[], Any]
 
 
 @attrs.define
-class Probe:
+class Timed:
     """A call to be timed: the tracer's FLOPs and bytes of it, and the seconds that each round took."""
 
-    operator: str
-    dtype: str
-    flops: int
-    bytes: int
+    call: Call
     work: Work
     seconds: list[float] = attrs.Factory(list)
 
@@ -109,12 +116,12 @@ def calibrate(device: str, threads: int, step: Callable[[str], None] = lambda wh
             step("operators")
         peaks = {dtype: _rate(dtype, device) for dtype in (torch.float32, torch.float16, torch.bfloat16)}
         step("rates")
-    by_operator: dict[str, dict[str, list[Probe]]] = defaultdict(lambda: defaultdict(list))
+    by_operator: dict[str, dict[str, list[Timed]]] = defaultdict(lambda: defaultdict(list))
     for probe in probes:
-        by_operator[probe.operator][probe.dtype].append(probe)
+        by_operator[probe.call.operator][probe.call.dtype].append(probe)
     computing, moving = {}, {}
     for operator, dtypes in by_operator.items():
-        if any(probe.flops for found in dtypes.values() for probe in found):
+        if any(probe.call.flops for found in dtypes.values() for probe in found):
             computing[operator] = {dtype: line(found) for dtype, found in dtypes.items()}
         else:
             moving[operator] = {dtype: curve(found) for dtype, found in dtypes.items()}
@@ -156,90 +163,110 @@ def keep(found: Calibration) -> Path:
 # -------------------------------------------------------------------------------------------------------- probes
 
 
-def _probes(device: str) -> Iterator[Probe]:
+def _probes(device: str) -> Iterator[Timed]:
     """Every call to be timed. A dtype that the device does not compute in, or crawls in, is left out."""
     for dtype in DTYPES:
         for work in itertools.chain(_computing(dtype, device), _moving(dtype, device)):
             yield _probe(work)
 
 
-def _probe(work: Work) -> Probe:
+def _probe(work: Work) -> Timed:
     recorder = Recorder(Owners(), fake=False)
     with recorder:
         work()
     call = max(recorder.calls, key=lambda call: (call.flops, call.bytes))
-    return Probe(call.operator, call.dtype, call.flops, call.bytes, work)
+    return Timed(call, work)
 
 
 def _computing(dtype: torch.dtype, device: str) -> Iterator[Work]:
     def new(*shape: int) -> Tensor:
         return _tensor(shape, dtype, device)
 
+    def far(*shape: int) -> Far:
+        return _far(shape, dtype, device)
+
     for m, k, n in PRODUCTS:
-        yield lambda a=new(m, k), b=new(n, k): torch.mm(a, b.t())  # a layer's forward
-        yield lambda a=new(m, n), b=new(n, k): torch.mm(a, b)  # and the gradient of its input
-        yield lambda bias=new(n), a=new(m, k), b=new(n, k): torch.addmm(bias, a, b.t())
+        yield _of(lambda x, weight: torch.mm(x, weight.t()), new(m, k), far(n, k))  # a layer's forward
+        yield _of(torch.mm, new(m, n), far(n, k))  # and the gradient of its input
+        yield _of(lambda bias, x, weight: torch.addmm(bias, x, weight.t()), new(n), new(m, k), far(n, k))
     for b, m, k, n in BATCHED:
-        yield lambda x=new(b, m, k), y=new(b, k, n): torch.bmm(x, y)
+        yield _of(torch.bmm, new(b, m, k), new(b, k, n))
     for b, channels, side, out, kernel in CONVOLUTIONS:
-        x, weight, grad = new(b, channels, side, side), new(out, channels, kernel, kernel), new(b, out, side, side)
-        fixed = ([1, 1], [kernel // 2] * 2, [1, 1], False, [0, 0], 1)
-        yield lambda x=x, w=weight, b=new(out), fixed=fixed: aten.convolution(x, w, b, *fixed)
-        yield lambda g=grad, x=x, w=weight, fixed=fixed: aten.convolution_backward(
-            g, x, w, None, *fixed, [True, False, False]
+        x, weight, gradient = (
+            new(b, channels, side, side),
+            far(out, channels, kernel, kernel),
+            new(b, out, side, side),
         )
+        how = ([1, 1], [kernel // 2] * 2, [1, 1], False, [0, 0], 1)
+        yield _of(aten.convolution, x, weight, new(out), *how)
+        yield _of(aten.convolution_backward, gradient, x, weight, None, *how, [True, False, False])
     if device == "cpu":
-        forward = aten._scaled_dot_product_flash_attention_for_cpu
-        backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
         for b, heads, queries, keys, size in ATTENTIONS:
-            q, k = (new(b, length, heads, size).transpose(1, 2) for length in (queries, keys))
-            out, sums = forward(q, k, k)
-            yield lambda q=q, k=k: forward(q, k, k)
-            yield lambda q=q, k=k, out=out, sums=sums: backward(out, q, k, k, out, sums, 0.0, False)
+            q, k, v = (new(b, length, heads, size).transpose(1, 2) for length in (queries, keys, keys))
+            out, sums = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+            backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
+            yield _of(aten._scaled_dot_product_flash_attention_for_cpu, q, k, v)
+            yield _of(backward, out.clone(), q, k, v, out, sums, 0.0, False)
 
 
 def _moving(dtype: torch.dtype, device: str) -> Iterator[Work]:
     other = torch.float32 if dtype is torch.bfloat16 else torch.bfloat16
     for length in LENGTHS:
-        wide = _tensor((length // 64, 64), dtype, device)
-        again = _tensor((1, length // 64, 64), dtype, device)[0]
-        one, short = _tensor((64,), dtype, device), _tensor((length // 64, 1), dtype, device)
         pixels = length // 64
         height = 2 ** (pixels.bit_length() // 2)
+        rows, one, scale = (_tensor(shape, dtype, device) for shape in ((pixels, 64), (64,), (pixels, 1)))
+        also = rows.clone()
         picture = _tensor((1, 64, height, pixels // height), dtype, device)
-        tokens = _tensor((1, pixels, 64), dtype, device)
-        yield lambda x=wide, y=again: x + y
-        yield lambda x=wide, y=short: x * y
-        yield lambda x=wide, out=wide.to(other): out.to(x.dtype)
-        yield lambda x=tokens: x.transpose(1, 2).contiguous()
-        yield lambda x=wide: torch.cat((x[:, :32], x[:, 32:]), 1)
-        yield lambda x=wide: x.neg()
-        yield lambda x=wide: x.pow(2)
-        yield lambda x=wide: x.sum(-1, keepdim=True)
-        yield lambda x=wide: x.mean(-1, keepdim=True)
-        yield lambda x=wide: aten.slice_backward(x[:, :32], x.shape, 1, 0, 32, 1)
-        yield lambda x=wide: F.silu(x)
-        yield lambda x=wide: F.gelu(x)
-        yield lambda x=wide: x.sigmoid()
-        yield lambda x=wide, y=again: aten.silu_backward(x, y)
-        yield lambda x=wide, y=again: aten.gelu_backward(x, y)
-        yield lambda x=wide, y=again: aten.sigmoid_backward(x, y)
-        yield lambda x=wide: aten._softmax(x, -1, False)
-        yield lambda x=wide, y=again: aten._softmax_backward_data(x, y, -1, x.dtype)
-        yield lambda x=wide: aten._log_softmax(x, -1, False)
-        yield lambda x=wide, y=again: aten._log_softmax_backward_data(x, y, -1, x.dtype)
-        yield lambda x=wide, w=one: aten.native_layer_norm(x, [64], w, w, 1e-5)
-        _, mean, scale = aten.native_layer_norm(wide, [64], one, one, 1e-5)
-        yield lambda x=wide, y=again, w=one, m=mean, s=scale: aten.native_layer_norm_backward(
-            x, y, [64], m, s, w, w, [True, False, False]
-        )
-        sizes = (1, 64, pixels, 32)
-        yield lambda x=picture, w=one, s=sizes: aten.native_group_norm(x, w, w, *s, 1e-5)
-        _, mean, scale = aten.native_group_norm(picture, one, one, *sizes, 1e-5)
-        yield lambda x=picture, w=one, s=sizes, m=mean, r=scale: aten.native_group_norm_backward(
-            x, x, m, r, w, *s, [True, False, False]
-        )
-        yield lambda x=picture: aten.upsample_nearest2d(x, [2 * x.shape[2]] * 2)
+        yield _of(torch.add, rows, also)
+        yield _of(torch.mul, rows, scale)
+        yield _of(lambda x, dtype: x.to(dtype), rows.to(other), dtype)
+        yield _of(lambda x: x.transpose(1, 2).contiguous(), _tensor((1, pixels, 64), dtype, device))
+        yield _of(lambda x: torch.cat((x[:, :32], x[:, 32:]), 1), rows)
+        yield _of(torch.neg, rows)
+        yield _of(torch.pow, rows, 2)
+        yield _of(lambda x: x.sum(-1, keepdim=True), rows)
+        yield _of(lambda x: x.mean(-1, keepdim=True), rows)
+        yield _of(aten.slice_backward, rows[:, :32], rows.shape, 1, 0, 32, 1)
+        for function in (F.silu, F.gelu, torch.sigmoid):
+            yield _of(function, rows)
+        for function in (aten.silu_backward, aten.gelu_backward, aten.sigmoid_backward):
+            yield _of(function, rows, also)
+        for function in (aten._softmax, aten._log_softmax):
+            yield _of(function, rows, -1, False)
+        for function in (aten._softmax_backward_data, aten._log_softmax_backward_data):
+            yield _of(function, rows, also, -1, dtype)
+        yield _of(aten.native_layer_norm, rows, [64], one, one, 1e-5)
+        _, *saved = aten.native_layer_norm(rows, [64], one, one, 1e-5)
+        yield _of(aten.native_layer_norm_backward, also, rows, [64], *saved, one, one, [True, False, False])
+        shape = (1, 64, pixels, 32)
+        yield _of(aten.native_group_norm, picture, one, one, *shape, 1e-5)
+        _, *saved = aten.native_group_norm(picture, one, one, *shape, 1e-5)
+        before = picture.clone()
+        yield _of(aten.native_group_norm_backward, before, picture, *saved, one, *shape, [True, False, False])
+        yield _of(aten.upsample_nearest2d, picture, [2 * side for side in picture.shape[2:]])
+
+
+def _of(function: Callable[..., Any], *arguments: Any) -> Work:
+    """The call; an argument that is a `Far` is another tensor each time."""
+    if not any(isinstance(argument, Far) for argument in arguments):
+        return partial(function, *arguments)
+    return lambda: function(*(next(a) if isinstance(a, Far) else a for a in arguments))
+
+
+class Far(Iterator[Tensor]):
+    """Tensors of a shape that lie far apart, so that none is still in a cache when it comes round again."""
+
+    def __init__(self, pool: Tensor, shape: tuple[int, ...]) -> None:
+        size = math.prod(shape)
+        parts = [pool[at : at + size].view(shape) for at in range(0, len(pool) - size + 1, size)]
+        self.turn = itertools.cycle(parts[:: max(1, len(parts) // PARTS)])
+
+    def __next__(self) -> Tensor:
+        return next(self.turn)
+
+
+def _far(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Far:
+    return Far(_tensor((FAR // dtype.itemsize,), dtype, device), shape)
 
 
 @cache
@@ -257,8 +284,9 @@ def _seconds(work: Work, device: str, least: float = LEAST_SECONDS) -> float:
     _wait(device)
     began = time.perf_counter()
     times = 0
+    kept: deque[Any] = deque(maxlen=KEPT)  # as a step keeps what it saves: the next result lies elsewhere
     while not times or time.perf_counter() - began < least:
-        work()
+        kept.append(work())
         times += 1
         if device == "cuda" and times % 16 == 0:
             _wait(device)
@@ -306,29 +334,36 @@ def _name(device: str) -> str:
 # -------------------------------------------------------------------------------------------------------- fitting
 
 
-def line(probes: list[Probe]) -> Line:
-    """The start, FLOPs' and bytes' share that come nearest in relative error; none of them below zero."""
-    rows = np.array([[1.0, probe.flops, probe.bytes] for probe in probes])
+def line(probes: list[Timed]) -> Line:
+    """What comes nearest in relative error, none of it below zero."""
+    rows = np.array([[1.0, p.call.flops, p.call.bytes, p.call.rows, p.call.cells] for p in probes])
     rows /= np.array([[probe.median] for probe in probes])
-    best, least = np.zeros(3), np.inf
-    for count in (1, 2, 3):
-        for terms in itertools.combinations(range(3), count):
+    best, least = np.zeros(rows.shape[1]), np.inf
+    for count in range(1, rows.shape[1] + 1):
+        for terms in itertools.combinations(range(rows.shape[1]), count):
             scale = rows[:, terms].max(axis=0)
             if not scale.all():
                 continue
             found = np.linalg.lstsq(rows[:, terms] / scale, np.ones(len(rows)), rcond=None)[0] / scale
             error = float(((rows[:, terms] @ found - 1) ** 2).sum())
             if (found >= 0).all() and error < least:
-                best, least = np.zeros(3), error
+                best, least = np.zeros(rows.shape[1]), error
                 best[list(terms)] = found
-    return Line(*map(float, best))
+    calls = [probe.call for probe in probes]
+    return Line(
+        *map(float, best),
+        probes=tuple(
+            Probe(call.flops, call.bytes, call.rows, call.cells, probe.median)
+            for call, probe in zip(calls, probes, strict=True)
+        ),
+    )
 
 
-def curve(probes: list[Probe]) -> Curve:
+def curve(probes: list[Timed]) -> Curve:
     """Seconds over bytes; calls of the same bytes are averaged."""
     by_bytes: dict[int, list[float]] = defaultdict(list)
     for probe in probes:
-        by_bytes[probe.bytes].append(probe.median)
+        by_bytes[probe.call.bytes].append(probe.median)
     sizes = sorted(by_bytes)
     return Curve(tuple(sizes), tuple(statistics.mean(by_bytes[size]) for size in sizes))
 
@@ -389,9 +424,7 @@ class _Small(nn.Module):
 
     def __init__(self, size: int = 16, depth: int = 4) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            nn.ModuleList((_Residual(size), _Attention(size))) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(nn.ModuleList((_Residual(size), _Attention(size))) for _ in range(depth))
         self.again = False
 
     def forward(self, x: Tensor) -> Tensor:

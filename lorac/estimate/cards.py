@@ -18,7 +18,7 @@ import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import attrs
 
@@ -41,13 +41,46 @@ CPU_SHARE = 0.9
 """Of main memory, what a step on the CPU may use: the rest is the system's and Python's."""
 
 
+class Work(Protocol):
+    """What a call computes and moves."""
+
+    @property
+    def flops(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def cells(self) -> int: ...
+
+
+@attrs.frozen
+class Probe:
+    """A call that computes, as it was timed: its FLOPs, bytes, rows and cells (`record.Call`), and its seconds."""
+
+    flops: int
+    bytes: int
+    rows: int
+    cells: int
+    seconds: float
+
+
 @attrs.frozen
 class Line:
-    """Seconds of a call that computes: `start` + FLOPs × `per_flop` + bytes × `per_byte`."""
+    """Seconds of a call that computes: `start`, and what each FLOP, byte, row and cell adds; `probes` say by how much
+    calls of their size are off the line."""
 
     start: float
     per_flop: float
     per_byte: float
+    per_row: float = 0.0
+    per_cell: float = 0.0
+    probes: tuple[Probe, ...] = ()
+
+    def at(self, call: Work) -> float:
+        """Seconds on the line."""
+        work = call.flops * self.per_flop + call.bytes * self.per_byte
+        return self.start + work + call.rows * self.per_row + call.cells * self.per_cell
 
 
 @attrs.frozen

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -25,9 +26,11 @@ from lorac.estimate.record import Block, Call, Kind, Pass, Trace
 aten = torch.ops.aten
 DEVICE = torch.ops.prim.device.default
 
+ATTENTION = aten._scaled_dot_product_flash_attention_for_cpu
+ATTENTION_BACKWARD = aten._scaled_dot_product_flash_attention_for_cpu_backward
 SAME_ARITHMETIC = {
-    aten._scaled_dot_product_flash_attention_for_cpu: aten._scaled_dot_product_flash_attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: aten._scaled_dot_product_flash_attention_backward,
+    ATTENTION: aten._scaled_dot_product_flash_attention,
+    ATTENTION_BACKWARD: aten._scaled_dot_product_flash_attention_backward,
 }
 """Operators that torch counts no FLOPs for, and those with the same arguments and products that it does."""
 
@@ -208,7 +211,8 @@ class Recorder(TorchDispatchMode):
         flops = 0 if formula is None else int(formula(*args, **kwargs, out_val=out))
         first = next(_tensors(out))
         dtype = str(first.dtype).removeprefix("torch.")
-        self.calls.append(Call(packet.__name__, module, during, dtype, flops, moved))
+        rows, cells = _inner(packet, args, out) if flops and self._kernels is None else (0, 0)
+        self.calls.append(Call(packet.__name__, module, during, dtype, flops, moved, rows, cells))
         if self._kernels is None:
             return
         taken = [
@@ -219,6 +223,19 @@ class Recorder(TorchDispatchMode):
         kept = self._kernels.lasting(func, during in ("backward", "recompute"))
         if kept:
             self._open(kept, "temporaries", "cuBLAS", packet.__name__, during)
+
+
+def _inner(packet: Any, args: tuple[Any, ...], out: Any) -> tuple[int, int]:
+    """The rows and cells that a CPU's operator makes for itself (`Call`)."""
+    if packet in SAME_ARITHMETIC:
+        query, key = args[1:3] if packet is ATTENTION_BACKWARD else args[:2]
+        rows = math.prod(query.shape[:3])
+        return rows, rows * key.shape[2]
+    if packet in (aten.convolution, aten.convolution_backward):
+        result, weight = (out, args[1]) if packet is aten.convolution else (args[0], args[2])
+        pixels = result.shape[0] * math.prod(result.shape[2:])
+        return pixels, pixels * math.prod(weight.shape[1:])
+    return 0, 0
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

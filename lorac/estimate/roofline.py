@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TypeVar
 
-from lorac.estimate.cards import Card, Curve, Line, Measured
+from lorac.estimate.cards import Card, Curve, Line, Measured, Probe, Work
 from lorac.estimate.record import Call
 
 Kind = TypeVar("Kind", Line, Curve)
@@ -25,6 +26,9 @@ REACHED = {"flops": 0.6, "bytes": 0.8}
 """Shares of a card's sheet figures: large matrix products reach 60-70 % of a GeForce's tensor rate and 70-80
 % of an A100's; element-wise kernels 80-90 % of the bandwidth (NVIDIA, "Matrix Multiplication Background
 User's Guide")."""
+
+CLOSE = 0.1
+"""Square of the distance, in logarithms, below which probes count alike: sizes that are a third apart."""
 
 GUESSED_WITHOUT = ("_for_cpu", "_for_cpu_backward")
 """Ends of the CPU's attention operators: the uncalibrated CPU's rates were guessed with their products left out."""
@@ -55,14 +59,29 @@ def _work(call: Call, measured: Measured, times: int) -> float:
     operator = call.operator.rstrip("_")
     if call.flops:
         lines = measured.computing.get(operator) or measured.computing["mm"]
-        return on_line(_of_dtype(lines, call.dtype), call.flops * times, call.bytes * times)
+        whole = Probe(
+            *(times * part for part in (call.flops, call.bytes, call.rows, call.cells)), seconds=0.0
+        )
+        return near(_of_dtype(lines, call.dtype), whole)
     curves = measured.moving.get(operator) or measured.moving["add"]
     return on_curve(_of_dtype(curves, call.dtype), call.bytes * times)
 
 
-def on_line(line: Line, flops: int, size: int) -> float:
-    """Seconds of a call with these FLOPs and bytes."""
-    return line.start + flops * line.per_flop + size * line.per_byte
+@lru_cache(maxsize=4096)
+def near(line: Line, work: Work) -> float:
+    """Seconds on the line, times how far off it the probes are that come near in size: a mean of the logarithms by
+    inverse distance (Shepard 1968)."""
+    here, total, weights = _place(work), 0.0, 0.0
+    for probe in line.probes:
+        distance = sum((a - b) ** 2 for a, b in zip(here, _place(probe), strict=True))
+        weight = 1 / (distance + CLOSE) ** 2
+        total += weight * math.log(probe.seconds / line.at(probe))
+        weights += weight
+    return line.at(work) * (math.exp(total / weights) if weights else 1.0)
+
+
+def _place(work: Work) -> tuple[float, ...]:
+    return tuple(math.log1p(part) for part in (work.flops, work.bytes, work.rows, work.cells))
 
 
 def on_curve(curve: Curve, size: int) -> float:

@@ -173,7 +173,9 @@ def llama(setting: Setting) -> Callable[[], Step]:
                 num_key_value_heads=4,
             )
             lora = LoraConfig(
-                r=setting.rank, lora_alpha=setting.rank, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]
+                r=setting.rank,
+                lora_alpha=setting.rank,
+                target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
             )
             base = LlamaForCausalLM(config).requires_grad_(False)
             model = get_peft_model(base, lora, autocast_adapter_dtype=False)
