@@ -18,15 +18,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import cattrs
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from lorac.estimate import roofline
 from lorac.estimate.cards import Calibration, Card, Curve, Line, Measured, Probe, calibration_path
@@ -371,103 +372,54 @@ def curve(probes: list[Timed]) -> Curve:
 # -------------------------------------------------------------------------------------------------------- launches
 
 
-class _Adapted(nn.Module):
-    """A layer with a low-rank one beside it."""
-
-    def __init__(self, size: int, out: int) -> None:
-        super().__init__()
-        self.base = nn.Linear(size, out).requires_grad_(False)
-        self.down, self.up = nn.Linear(size, 4, bias=False), nn.Linear(4, out, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.base(x) + self.up(self.down(x)) * 0.5
-
-
-class _Attention(nn.Module):
-    """A transformer's block on (batch, tokens, size)."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.before, self.between = (nn.LayerNorm(size).requires_grad_(False) for _ in range(2))
-        self.q, self.k, self.v, self.out = (_Adapted(size, size) for _ in range(4))
-        self.wide, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
-        self.requires_grad_(False)
-        for layer in (self.q, self.k, self.v, self.out):
-            layer.down.requires_grad_(True)
-            layer.up.requires_grad_(True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.before(x)
-        q, k, v = (layer(inner).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.narrow(F.gelu(self.wide(self.between(x))))
-
-
-class _Residual(nn.Module):
-    """A convolutional residual block on (batch, size, side, side)."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(nn.GroupNorm(4, size) for _ in range(2))
-        self.convs = nn.ModuleList(nn.Conv2d(size, size, 3, padding=1) for _ in range(2))
-        self.requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = x
-        for norm, conv in zip(self.norms, self.convs, strict=True):
-            inner = conv(F.silu(norm(inner)))
-        return x + inner
-
-
-class _Small(nn.Module):
-    """Blocks of both kinds in turn, so small that a call takes little more than its launch."""
-
-    def __init__(self, size: int = 16, depth: int = 4) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(nn.ModuleList((_Residual(size), _Attention(size))) for _ in range(depth))
-        self.again = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        for residual, attention in self.blocks:
-            x = self._block(residual, x)
-            tokens = self._block(attention, x.flatten(2).transpose(1, 2))
-            x = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
-        return x.square().mean()
-
-    def _block(self, block: nn.Module, x: Tensor) -> Tensor:
-        if not self.again:
-            return block(x)
-        return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+def _small() -> nn.Module:
+    """A UNet by diffusers with peft's LoRA on it, so small that a call takes little more than its launch."""
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    config = LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+    inject_adapter_in_model(config, unet.requires_grad_(False))
+    return unet.train()
 
 
 def _launches(found: Calibration, device: str) -> dict[str, float]:
     """Seconds that a call of each pass takes beside its work, from a small network's step."""
-    model = _Small().to(device)
+    model: Any = _small().to(device)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learned)
-    x = torch.rand(1, 16, 8, 8, device=device)
+    optimizer = torch.optim.AdamW(learned, foreach=True)
+    latents, context = torch.rand(1, 4, 8, 8, device=device), torch.rand(1, 8, 32, device=device)
+    moment = torch.zeros(1, dtype=torch.long, device=device)
+
+    def loss() -> Tensor:
+        return cast(Tensor, model(latents, moment, encoder_hidden_states=context).sample.square().mean())
 
     def step() -> None:
-        model(x).backward()
+        loss().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     taken: dict[str, list[float]] = defaultdict(list)
     calls: dict[str, list[Call]] = {}
     for again in (False, True):
-        model.again = again
+        _recomputing(model, again)
         for call in measure(lambda: step, steps=2).calls:
             if call.during != "recompute" or again:
                 calls.setdefault(f"{call.during}{again:d}", []).append(call)
     for _ in range(ROUNDS * 4):
         for again in (False, True):
-            model.again = again
+            _recomputing(model, again)
             began = time.perf_counter()
-            loss = model(x)
+            said = loss()
             _wait(device)
             taken[f"forward{again:d}"].append(time.perf_counter() - began)
             began = time.perf_counter()
-            loss.backward()
+            said.backward()
             _wait(device)
             taken[f"backward{again:d}"].append(time.perf_counter() - began)
             began = time.perf_counter()
@@ -496,3 +448,10 @@ def _launches(found: Calibration, device: str) -> dict[str, float]:
     work = roofline.seconds(calls["recompute1"], bare)
     launch["recompute"] = max(0.0, extra - work) / len(calls["recompute1"])
     return launch
+
+
+def _recomputing(model: Any, again: bool) -> None:
+    if again:
+        model.enable_gradient_checkpointing()
+    else:
+        model.disable_gradient_checkpointing()

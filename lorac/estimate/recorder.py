@@ -73,6 +73,8 @@ class Recorder(TorchDispatchMode):
             draw(func, out)
         made = list(_tensors(out))
         if not made:
+            if self._kernels is None and func.__name__.startswith("_foreach_"):
+                self._loop(func, args)
             return out
         given = [*_tensors(args), *_tensors(kwargs.values())]
         for tensor in given:
@@ -84,6 +86,15 @@ class Recorder(TorchDispatchMode):
         if moved:
             self._call(func, args, kwargs, out, module, during, moved)
         return out
+
+    def _loop(self, func: Any, args: tuple[Any, ...]) -> None:
+        """An operator in place on lists of tensors: a CPU runs it as a loop over them."""
+        module, during = self.owners.now(making=False)
+        lists = [part for part in args if isinstance(part, list) and part and isinstance(part[0], Tensor)]
+        for tensors in zip(*lists, strict=True):
+            moved = sum(tensor.numel() * tensor.itemsize for tensor in tensors)
+            dtype = str(tensors[0].dtype).removeprefix("torch.")
+            self.calls.append(Call(func._overloadpacket.__name__, module, during, dtype, 0, moved))
 
     def begin(self, phase: str) -> str:
         """Start `phase`; gives the one that ran before."""

@@ -30,8 +30,8 @@ User's Guide")."""
 CLOSE = 0.1
 """Square of the distance, in logarithms, below which probes count alike: sizes that are a third apart."""
 
-GUESSED_WITHOUT = ("_for_cpu", "_for_cpu_backward")
-"""Ends of the CPU's attention operators: the uncalibrated CPU's rates were guessed with their products left out."""
+LOOP = "_foreach_"
+"""How the names of operators on lists begin; one in place ("_foreach_add_") is recorded for each tensor."""
 
 
 def seconds(calls: Iterable[Call], card: Card, times: int = 1) -> float:
@@ -42,8 +42,10 @@ def seconds(calls: Iterable[Call], card: Card, times: int = 1) -> float:
 def of_call(call: Call, card: Card, times: int = 1) -> float:
     if card.measured is not None:
         return _as_measured(call, card, card.measured, times)
+    if call.operator.startswith(LOOP) and call.operator.endswith("_"):
+        return 0.0  # the guess was made when these, and attention's products on a CPU, were not counted
     share = REACHED if card.device == "cuda" else {"flops": 1.0, "bytes": 1.0}
-    flops = 0 if call.operator.endswith(GUESSED_WITHOUT) else call.flops
+    flops = 0 if "_for_cpu" in call.operator else call.flops
     arithmetic = flops * times / (card.rate(call.dtype) * share["flops"])
     traffic = call.bytes * times / (card.bandwidth * share["bytes"])
     return max(arithmetic, traffic, card.launch)
@@ -56,7 +58,7 @@ def _as_measured(call: Call, card: Card, measured: Measured, times: int) -> floa
 
 
 def _work(call: Call, measured: Measured, times: int) -> float:
-    operator = call.operator.rstrip("_")
+    operator = call.operator.removeprefix(LOOP).rstrip("_")
     if call.flops:
         lines = measured.computing.get(operator) or measured.computing["mm"]
         whole = Probe(
