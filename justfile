@@ -54,3 +54,7 @@ bench:
 # Compare predicted memory with measured and published figures; LITGPT is a checkout of litgpt, for its rows
 validate-memory *LITGPT:
     python -m tests.validate.memory {{ if LITGPT == "" { "" } else { "--litgpt " + LITGPT } }}
+
+# Compare predicted seconds a step with measured ones on this CPU, which is calibrated first; writes docs/timing.*
+validate-timing:
+    python -m tests.validate.timing --out docs

@@ -66,7 +66,7 @@ CONVOLUTIONS = (
     ),
     *((1, channels, side, channels, 3) for channels, side in ((128, 32), (320, 8), (320, 16), (512, 8))),
     *((4, channels, side, channels, 3) for channels, side in ((32, 32), (64, 16), (128, 8))),
-    *((1, channels, side, channels, 3) for channels in (64, 128, 256) for side in (2, 4)),
+    *((1, channels, side, channels, 3) for channels in (64, 128, 256, 512) for side in (2, 4)),
     (1, 4, 32, 64, 3),
     (1, 256, 16, 128, 3),
     (1, 64, 32, 64, 1),
@@ -76,7 +76,8 @@ CONVOLUTIONS = (
 
 ATTENTIONS = (
     *((1, 8, length, length, size) for length in (64, 256, 1024) for size in (8, 32, 64)),
-    *((2, 4, length, 77, size) for length in (64, 256, 1024) for size in (8, 40)),
+    *((2, 4, length, 77, size) for length in (16, 64, 256, 1024) for size in (8, 40)),
+    *((8, 8, length, keys, 16) for length in (4, 16, 64) for keys in (length, 77)),
     (4, 8, 128, 128, 16),
 )
 """Batch, heads, queries, keys, size of a head."""

@@ -44,6 +44,10 @@ STEPS = 2
 """Steps that are timed in a round, after one that is not."""
 
 
+RANKS, ERROR = 0.9, 0.15
+"""Goals: the least rank correlation, the most median relative error."""
+
+
 @attrs.frozen
 class Setting:
     """`width` is the UNet's first level's channels or the Llama's hidden size, `size` pixels or tokens."""
@@ -296,9 +300,59 @@ def compare(threads: int) -> dict[str, Any]:
         "rounds": ROUNDS,
         "spearman": round(spearman([row.predicted for row in rows], [row.measured for row in rows]), 3),
         "median_relative_error": round(statistics.median(abs(row.error) for row in rows), 3),
+        "largest_relative_error": max(abs(row.error) for row in rows),
         "settings": [attrs.asdict(row) for row in rows],
         "partly_recomputed": part,
     }
+
+
+def page(answer: dict[str, Any]) -> str:
+    """The same for people."""
+    goals = {
+        "spearman": answer["spearman"] >= RANKS,
+        "median_relative_error": answer["median_relative_error"] <= ERROR,
+    }
+    said = {name: "reached" if met else "missed" for name, met in goals.items()}
+    part = answer["partly_recomputed"]
+    packages = ", ".join(f"{name} {number}" for name, number in answer["versions"].items())
+    none, some, every = zip(
+        part["recomputed_blocks"],
+        part["predicted_steps_per_second"],
+        part["measured_steps_per_second"],
+        strict=True,
+    )
+    lines = [
+        "# Seconds a step: predicted and measured",
+        "",
+        f"Made by `{answer['command']}` on {answer['machine']}, with {packages}.",
+        "The machine was calibrated just before (`lorac calibrate`); no other number was given to the prediction.",
+        f"Measured is the median of {ROUNDS * STEPS} steps in {ROUNDS} rounds over all settings in turn; load is the",
+        "machine's load average beside them, 1.0 being one busy core.",
+        "",
+        f"- Spearman rank correlation {answer['spearman']:.3f} (goal {RANKS} or more: {said['spearman']})",
+        f"- median relative error {answer['median_relative_error']:.1%} (goal {ERROR:.0%} or less: "
+        f"{said['median_relative_error']}), largest {answer['largest_relative_error']:.1%}",
+        "",
+        "| setting | predicted s | measured s | error | load |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {row['name']} | {row['predicted']:.3f} | {row['measured']:.3f} | {row['error']:+.1%} | {row['load']} |"
+            for row in answer["settings"]
+        ),
+        "",
+        "## Recomputing a part",
+        "",
+        f"{part['setting']}, limit {part['limit_bytes'] / 2**20:.1f} MiB, half-way between none and all recomputed.",
+        "",
+        "| blocks recomputed | predicted steps/s | measured steps/s |",
+        "| --- | --- | --- |",
+        *(f"| {blocks} | {guess:.3f} | {rate:.3f} |" for blocks, guess, rate in (none, some, every)),
+        "",
+        f"Part against all: {part['predicted_part_to_all']:.3f} times the steps predicted, "
+        f"{part['measured_part_to_all']:.3f} measured; part against none: {part['predicted_part_to_none']:.3f} "
+        f"predicted, {part['measured_part_to_none']:.3f} measured.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -311,6 +365,7 @@ def main() -> None:
     print(text)
     if options.out:
         (options.out / "timing.json").write_text(text + "\n", encoding="utf-8")
+        (options.out / "timing.md").write_text(page(answer), encoding="utf-8")
 
 
 if __name__ == "__main__":
