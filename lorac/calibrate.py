@@ -9,14 +9,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
-import math
 import statistics
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,19 +25,19 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lorac.estimate import roofline
-from lorac.estimate.cards import Calibration, Card, Curve, Line, Measured, Probe, calibration_path
+from lorac.estimate import cards, roofline
+from lorac.estimate.cards import Calibration, Curve, Line, Measured, Probe, calibration_path
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Call
 from lorac.estimate.recorder import Recorder
 from lorac.estimate.trace import measure
 from lorac.places import versions
+from lorac.probes import Work, tensor, works
 from runtime.safeio import atomic, strict_json
-
-aten = torch.ops.aten
 
 ROUNDS = 5
 LEAST_SECONDS = 2e-3
@@ -48,51 +47,11 @@ KEPT = 16
 LONGEST = 0.05
 """Seconds of one call past which a probe is too slow to be worth its time, as float16 products on most CPUs."""
 
-PRODUCTS = (
-    *((m, k, n) for m in (64, 256, 1024) for k, n in ((64, 64), (320, 4), (4, 320), (768, 32), (32, 768))),
-    *((m, k, n) for m in (77, 256, 1024) for k, n in ((320, 320), (320, 1280), (1280, 320))),
-    (4096, 320, 320),
-    (256, 1280, 1280),
-)
-"""Rows, inner and outer sizes of matrix products: those of layers, and of low-rank adapters."""
-
-BATCHED = ((8, 64, 64, 40), (8, 256, 256, 40), (16, 128, 128, 64), (4, 512, 64, 512))
-"""Batch, rows, inner and outer sizes."""
-
-CONVOLUTIONS = (
-    *(
-        (1, channels, side, channels, 3)
-        for channels, side in ((32, 16), (32, 64), (64, 8), (64, 32), (128, 16))
-    ),
-    *((1, channels, side, channels, 3) for channels, side in ((128, 32), (320, 8), (320, 16), (512, 8))),
-    *((4, channels, side, channels, 3) for channels, side in ((32, 32), (64, 16), (128, 8))),
-    *((1, channels, side, channels, 3) for channels in (64, 128, 256, 512) for side in (2, 4)),
-    (1, 4, 32, 64, 3),
-    (1, 256, 16, 128, 3),
-    (1, 64, 32, 64, 1),
-    (1, 320, 16, 320, 1),
-)
-"""Batch, channels in, side, channels out, side of the kernel."""
-
-ATTENTIONS = (
-    *((1, 8, length, length, size) for length in (64, 256, 1024) for size in (8, 32, 64)),
-    *((2, 4, length, 77, size) for length in (16, 64, 256, 1024) for size in (8, 40)),
-    *((8, 8, length, keys, 16) for length in (4, 16, 64) for keys in (length, 77)),
-    (4, 8, 128, 128, 16),
-)
-"""Batch, heads, queries, keys, size of a head."""
-
-LENGTHS = (2**10, 2**13, 2**16, 2**18, 2**20, 2**22)
-"""Elements of what an operator that only moves memory is timed on."""
-
-FAR, PARTS = 2**26, 256
-"""A step comes to a weight when it has long left the caches: bytes that weights lie in, and how many at most."""
-
 DTYPES = (torch.float32, torch.bfloat16)
 PEAK = (1024, 1024, 1024)
 """The product whose rate is a card's figure for a dtype."""
 
-Work = Callable[[], Any]
+Tell = Callable[[str, float], None]
 
 
 @attrs.define
@@ -108,50 +67,46 @@ class Timed:
         return statistics.median(self.seconds)
 
 
-def calibrate(device: str, threads: int, step: Callable[[str], None] = lambda what: None) -> Calibration:
-    """Measure `device` ("cpu" or "cuda"), the CPU with `threads`. `step` is called `steps(…)` times, as it goes on."""
+def calibrate(device: str, threads: int, tell: Tell = lambda what, share: None) -> Calibration:
+    """Measure `device` ("cpu" or "cuda"), the CPU with `threads`. `tell` hears what is done and the share of it."""
     with _as_in_a_run(device, threads), torch.no_grad():
         probes = list(_probes(device))
-        for _ in range(ROUNDS):
-            for probe in probes:
+        for number in range(ROUNDS):
+            for index, probe in enumerate(probes):
                 probe.seconds.append(_seconds(probe.work, device))
-            step("operators")
+                tell("operators", (number + (index + 1) / len(probes)) / (ROUNDS + 1))
         peaks = {dtype: _rate(dtype, device) for dtype in (torch.float32, torch.float16, torch.bfloat16)}
-        step("rates")
-    by_operator: dict[str, dict[str, list[Timed]]] = defaultdict(lambda: defaultdict(list))
+    computing: dict[str, dict[str, Line]] = defaultdict(dict)
+    moving: dict[str, dict[str, Curve]] = defaultdict(dict)
+    by_operator: dict[tuple[str, str], list[Timed]] = defaultdict(list)
     for probe in probes:
-        by_operator[probe.call.operator][probe.call.dtype].append(probe)
-    computing, moving = {}, {}
-    for operator, dtypes in by_operator.items():
-        if any(probe.call.flops for found in dtypes.values() for probe in found):
-            computing[operator] = {dtype: line(found) for dtype, found in dtypes.items()}
+        by_operator[probe.call.operator, probe.call.dtype].append(probe)
+    for (operator, dtype), found in by_operator.items():
+        if found[0].call.flops:
+            computing[operator][dtype] = line(found)
         else:
-            moving[operator] = {dtype: curve(found) for dtype, found in dtypes.items()}
-    measured = Measured(
-        threads=threads if device == "cpu" else 0,
-        versions=versions(),
-        computing=computing,
-        moving=moving,
-        launch={},
-    )
+            moving[operator][dtype] = curve(found)
     largest = moving["add"]["float32"]
-    found = Calibration(
+    own = Calibration(
         device=_name(device),
         bandwidth=largest.bytes[-1] / largest.seconds[-1],
-        fp32=peaks[torch.float32] or 1.0,
+        fp32=peaks[torch.float32],
         fp16=peaks[torch.float16],
         bf16=peaks[torch.bfloat16],
         launch=0.0,
-        measured=measured,
+        measured=Measured(
+            threads=threads if device == "cpu" else 0,
+            versions=versions(),
+            computing=computing,
+            moving=moving,
+            launch={},
+        ),
     )
+    tell("launches", ROUNDS / (ROUNDS + 1))
     with _as_in_a_run(device, threads):
-        launch = _launches(found, device)
-    step("launches")
-    return attrs.evolve(found, launch=launch["forward"], measured=attrs.evolve(measured, launch=launch))
-
-
-STEPS = ROUNDS + 2
-"""How often `calibrate` calls `step`."""
+        launch = _launches(own, device)
+    tell("launches", 1.0)
+    return attrs.evolve(own, launch=launch["forward"], measured=attrs.evolve(own.measured, launch=launch))
 
 
 def keep(found: Calibration) -> Path:
@@ -162,119 +117,46 @@ def keep(found: Calibration) -> Path:
     return path
 
 
+def show(found: Calibration, path: Path, width: int) -> str:
+    """The figures as a table, and where they are kept."""
+    table = Table(title=f"{found.device}, {found.measured.threads or 'all'} threads", title_justify="left")
+    for heading in ("what", "figure", "unit"):
+        table.add_column(heading, justify="right" if heading == "figure" else "left")
+    for name in ("fp32", "bf16", "fp16"):
+        table.add_row(f"matrix product, {name}", f"{getattr(found, name) / 1e9:,.1f}", "GFLOP/s")
+    for dtype, fitted in found.measured.computing["convolution"].items():
+        rates = sorted(probe.flops / probe.seconds / 1e9 for probe in fitted.probes)
+        table.add_row(f"convolutions, {dtype}", f"{rates[0]:,.1f} to {rates[-1]:,.1f}", "GFLOP/s")
+    sums = found.measured.moving["add"]["float32"]
+    fastest = max(size / seconds for size, seconds in zip(sums.bytes, sums.seconds, strict=True))
+    table.add_row("memory, in the caches", f"{fastest / 1e9:,.1f}", "GB/s")
+    table.add_row("memory, beyond them", f"{found.bandwidth / 1e9:,.1f}", "GB/s")
+    for name, seconds in found.measured.launch.items():
+        table.add_row(f"launch, {name}", f"{seconds * 1e6:,.1f}", "µs")
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as text:
+        console.print(table)
+    return f"{text.get()}wrote {path}"
+
+
 # -------------------------------------------------------------------------------------------------------- probes
 
 
 def _probes(device: str) -> Iterator[Timed]:
-    """Every call to be timed. A dtype that the device does not compute in, or crawls in, is left out."""
+    """Every call to be timed."""
     for dtype in DTYPES:
-        for work in itertools.chain(_computing(dtype, device), _moving(dtype, device)):
-            yield _probe(work)
+        for work in works(dtype, device):
+            yield _timed(work, device)
 
 
-def _probe(work: Work) -> Timed:
+def _timed(work: Work, device: str) -> Timed:
     recorder = Recorder(Owners(), fake=False)
     with recorder:
         work()
     call = max(recorder.calls, key=lambda call: (call.flops, call.bytes))
+    if device == "cuda":  # what its kernels make for themselves is not in a trace
+        call = attrs.evolve(call, rows=0, cells=0)
     return Timed(call, work)
-
-
-def _computing(dtype: torch.dtype, device: str) -> Iterator[Work]:
-    def new(*shape: int) -> Tensor:
-        return _tensor(shape, dtype, device)
-
-    def far(*shape: int) -> Far:
-        return _far(shape, dtype, device)
-
-    for m, k, n in PRODUCTS:
-        yield _of(lambda x, weight: torch.mm(x, weight.t()), new(m, k), far(n, k))  # a layer's forward
-        yield _of(torch.mm, new(m, n), far(n, k))  # and the gradient of its input
-        yield _of(lambda bias, x, weight: torch.addmm(bias, x, weight.t()), new(n), new(m, k), far(n, k))
-    for b, m, k, n in BATCHED:
-        yield _of(torch.bmm, new(b, m, k), new(b, k, n))
-    for b, channels, side, out, kernel in CONVOLUTIONS:
-        x, weight, gradient = (
-            new(b, channels, side, side),
-            far(out, channels, kernel, kernel),
-            new(b, out, side, side),
-        )
-        how = ([1, 1], [kernel // 2] * 2, [1, 1], False, [0, 0], 1)
-        yield _of(aten.convolution, x, weight, new(out), *how)
-        yield _of(aten.convolution_backward, gradient, x, weight, None, *how, [True, False, False])
-    if device == "cpu":
-        for b, heads, queries, keys, size in ATTENTIONS:
-            q, k, v = (new(b, length, heads, size).transpose(1, 2) for length in (queries, keys, keys))
-            out, sums = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
-            backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
-            yield _of(aten._scaled_dot_product_flash_attention_for_cpu, q, k, v)
-            yield _of(backward, out.clone(), q, k, v, out, sums, 0.0, False)
-
-
-def _moving(dtype: torch.dtype, device: str) -> Iterator[Work]:
-    other = torch.float32 if dtype is torch.bfloat16 else torch.bfloat16
-    for length in LENGTHS:
-        pixels = length // 64
-        height = 2 ** (pixels.bit_length() // 2)
-        rows, one, scale = (_tensor(shape, dtype, device) for shape in ((pixels, 64), (64,), (pixels, 1)))
-        also = rows.clone()
-        picture = _tensor((1, 64, height, pixels // height), dtype, device)
-        yield _of(torch.add, rows, also)
-        yield _of(torch.mul, rows, scale)
-        yield _of(lambda x, dtype: x.to(dtype), rows.to(other), dtype)
-        yield _of(lambda x: x.transpose(1, 2).contiguous(), _tensor((1, pixels, 64), dtype, device))
-        yield _of(lambda x: torch.cat((x[:, :32], x[:, 32:]), 1), rows)
-        yield _of(torch.neg, rows)
-        yield _of(torch.pow, rows, 2)
-        yield _of(lambda x: x.sum(-1, keepdim=True), rows)
-        yield _of(lambda x: x.mean(-1, keepdim=True), rows)
-        yield _of(aten.slice_backward, rows[:, :32], rows.shape, 1, 0, 32, 1)
-        for function in (F.silu, F.gelu, torch.sigmoid):
-            yield _of(function, rows)
-        for function in (aten.silu_backward, aten.gelu_backward, aten.sigmoid_backward):
-            yield _of(function, rows, also)
-        for function in (aten._softmax, aten._log_softmax):
-            yield _of(function, rows, -1, False)
-        for function in (aten._softmax_backward_data, aten._log_softmax_backward_data):
-            yield _of(function, rows, also, -1, dtype)
-        yield _of(aten.native_layer_norm, rows, [64], one, one, 1e-5)
-        _, *saved = aten.native_layer_norm(rows, [64], one, one, 1e-5)
-        yield _of(aten.native_layer_norm_backward, also, rows, [64], *saved, one, one, [True, False, False])
-        shape = (1, 64, pixels, 32)
-        yield _of(aten.native_group_norm, picture, one, one, *shape, 1e-5)
-        _, *saved = aten.native_group_norm(picture, one, one, *shape, 1e-5)
-        before = picture.clone()
-        yield _of(aten.native_group_norm_backward, before, picture, *saved, one, *shape, [True, False, False])
-        yield _of(aten.upsample_nearest2d, picture, [2 * side for side in picture.shape[2:]])
-
-
-def _of(function: Callable[..., Any], *arguments: Any) -> Work:
-    """The call; an argument that is a `Far` is another tensor each time."""
-    if not any(isinstance(argument, Far) for argument in arguments):
-        return partial(function, *arguments)
-    return lambda: function(*(next(a) if isinstance(a, Far) else a for a in arguments))
-
-
-class Far(Iterator[Tensor]):
-    """Tensors of a shape that lie far apart, so that none is still in a cache when it comes round again."""
-
-    def __init__(self, pool: Tensor, shape: tuple[int, ...]) -> None:
-        size = math.prod(shape)
-        parts = [pool[at : at + size].view(shape) for at in range(0, len(pool) - size + 1, size)]
-        self.turn = itertools.cycle(parts[:: max(1, len(parts) // PARTS)])
-
-    def __next__(self) -> Tensor:
-        return next(self.turn)
-
-
-def _far(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Far:
-    return Far(_tensor((FAR // dtype.itemsize,), dtype, device), shape)
-
-
-@cache
-def _tensor(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
-    """Numbers of a size that no operator makes infinite or denormal."""
-    return torch.rand(shape, device=device).add_(0.5).to(dtype)
 
 
 # -------------------------------------------------------------------------------------------------------- timing
@@ -301,12 +183,12 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _rate(dtype: torch.dtype, device: str) -> float | None:
+def _rate(dtype: torch.dtype, device: str) -> float:
     """FLOP/s of a large matrix product; of a smaller one where the device crawls in this dtype."""
     m, k, n = PEAK if device == "cpu" else (8 * size for size in PEAK)
     shrink = 1
     while True:
-        a, b = (_tensor((size, k // shrink), dtype, device) for size in (m // shrink, n // shrink))
+        a, b = (tensor((size, k // shrink), dtype, device) for size in (m // shrink, n // shrink))
         taken = _seconds(lambda a=a, b=b: a @ b.t(), device, least=0.0)
         if taken < LONGEST or shrink == 8:
             best = statistics.median(_seconds(lambda a=a, b=b: a @ b.t(), device) for _ in range(ROUNDS))
@@ -326,7 +208,7 @@ def _as_in_a_run(device: str, threads: int) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(before)
-        _tensor.cache_clear()
+        tensor.cache_clear()
 
 
 def _name(device: str) -> str:
@@ -428,26 +310,20 @@ def _launches(found: Calibration, device: str) -> dict[str, float]:
             _wait(device)
             taken[f"optimizer{again:d}"].append(time.perf_counter() - began)
             optimizer.zero_grad(set_to_none=True)
-    bare = Card(
-        name=found.device,
-        device="cuda" if device == "cuda" else "cpu",
-        memory=0,
-        usable=0,
-        capability=(0, 0),
-        multiprocessors=1,
-        bandwidth=found.bandwidth,
-        fp32=found.fp32,
-        launch=0.0,
-        measured=found.measured,
-    )
     median = {name: statistics.median(times) for name, times in taken.items()}
+    passes = {
+        "forward": (median["forward0"], calls["forward0"]),
+        "backward": (median["backward0"], calls["backward0"]),
+        "optimizer": (median["optimizer0"], calls["optimizer0"]),
+        "recompute": (median["backward1"] - median["backward0"], calls["recompute1"]),
+    }
+    bare = attrs.evolve(cards.calibrated(cards.cpu(), found), device="cpu", launch=0.0)
     launch = {}
-    for name in ("forward", "backward", "optimizer"):
-        work = roofline.seconds(calls[f"{name}0"], bare)
-        launch[name] = max(0.0, median[f"{name}0"] - work) / len(calls[f"{name}0"])
-    extra = median["backward1"] - median["backward0"] + max(0.0, median["forward1"] - median["forward0"])
-    work = roofline.seconds(calls["recompute1"], bare)
-    launch["recompute"] = max(0.0, extra - work) / len(calls["recompute1"])
+    for name, (seconds, those) in passes.items():
+        work = (
+            roofline.seconds(those, bare) if device == "cpu" else 0.0
+        )  # a GPU works while the next one is launched
+        launch[name] = max(0.0, seconds - work) / len(those)
     return launch
 
 

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -239,6 +240,37 @@ def explain_(what: Path, svg: Path | None, as_json: bool) -> None:
         click.echo(f"\nwrote {svg}")
 
 
+@_command(
+    "calibrate",
+    click.option(
+        "--threads", type=click.IntRange(1), help="How many the CPU computes with (default: one a core)."
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON list."),
+)
+def calibrate_(threads: int | None, as_json: bool) -> None:
+    """Measure this machine, so that plans for it say how long they take.
+
+    Times operators on the CPU, and on the GPU where there is one, for some 30 seconds each; best when nothing else
+    runs. Plans for this CPU, or for the card "auto", use the figures from then on.
+    """
+    import os
+
+    import torch
+
+    from lorac.calibrate import calibrate, keep, show
+
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    found = []
+    with _progress() as tell:
+        for device in devices:
+            own = calibrate(device, threads or os.cpu_count() or 1, partial(tell, device))
+            found.append((own, keep(own)))
+    if as_json:
+        _print_json([{"path": str(path), **attrs.asdict(own)} for own, path in found])
+        return
+    click.echo("\n\n".join(show(own, path, _width()) for own, path in found))
+
+
 @_command("diff", click.argument("before", type=A_PATH), click.argument("after", type=A_PATH))
 def diff(before: Path, after: Path) -> None:
     """Show what differs between two plans.
@@ -304,6 +336,25 @@ def _telling() -> Iterator[Callable[[str], None]]:
         yield tell
     finally:
         click.echo(clear, nl=False, err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, str, float], None]]:
+    """A bar for each job on a terminal, by name, with what it does and the share that is done; silent elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
+    jobs: dict[str, TaskID] = {}
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+
+        def tell(job: str, what: str, share: float) -> None:
+            if job not in jobs:
+                jobs[job] = bars.add_task(job, total=1.0)
+            bars.update(jobs[job], description=f"{job}: {what}", completed=share)
+
+        yield tell
 
 
 def _print_json(value: Any) -> None:
