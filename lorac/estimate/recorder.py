@@ -61,6 +61,11 @@ class Recorder(TorchDispatchMode):
         self._died: dict[int, Pass] = {}
         self._labelled: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: nothing is compiled here, and the guard against it would be gone through by every operator."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
