@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -179,9 +180,8 @@ class Recorder(TorchDispatchMode):
 
     def _add(self, tensor: Tensor, kind: Kind, module: str, operator: str, during: Pass) -> None:
         storage = tensor.untyped_storage()
-        index = self._open(
-            storage.nbytes() if tensor.device.type != "meta" else 0, kind, module, operator, during
-        )
+        device = tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device
+        index = self._open(storage.nbytes() if device.type != "meta" else 0, kind, module, operator, during)
         key = storage._cdata
         self._known[key] = (weakref.ref(storage, lambda _: self._freed(key, index)), index)
 
