@@ -16,6 +16,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorac.estimate import cards, roofline
 from lorac.estimate.cards import Calibration, Curve, Line, Measured, Probe, calibration_path
@@ -186,14 +187,12 @@ def _wait(device: str) -> None:
 def _rate(dtype: torch.dtype, device: str) -> float:
     """FLOP/s of a large matrix product; of a smaller one where the device crawls in this dtype."""
     m, k, n = PEAK if device == "cpu" else (8 * size for size in PEAK)
-    shrink = 1
-    while True:
-        a, b = (tensor((size, k // shrink), dtype, device) for size in (m // shrink, n // shrink))
-        taken = _seconds(lambda a=a, b=b: a @ b.t(), device, least=0.0)
-        if taken < LONGEST or shrink == 8:
-            best = statistics.median(_seconds(lambda a=a, b=b: a @ b.t(), device) for _ in range(ROUNDS))
-            return 2 * m * k * n / shrink**3 / best
-        shrink *= 2
+    for shrink in (1, 2, 4, 8):
+        a, b = (tensor((size // shrink, k // shrink), dtype, device) for size in (m, n))
+        work = partial(torch.mm, a, b.t())
+        if _seconds(work, device, least=0.0) < LONGEST:
+            break
+    return 2 * m * k * n / shrink**3 / statistics.median(_seconds(work, device) for _ in range(ROUNDS))
 
 
 @contextmanager
@@ -234,8 +233,13 @@ def line(probes: list[Timed]) -> Line:
                 best, least = np.zeros(rows.shape[1]), error
                 best[list(terms)] = found
     calls = [probe.call for probe in probes]
+    start, per_flop, per_byte, per_row, per_cell = map(float, best)
     return Line(
-        *map(float, best),
+        start,
+        per_flop,
+        per_byte,
+        per_row,
+        per_cell,
         probes=tuple(
             Probe(call.flops, call.bytes, call.rows, call.cells, probe.median)
             for call, probe in zip(calls, probes, strict=True)
@@ -255,9 +259,9 @@ def curve(probes: list[Timed]) -> Curve:
 # -------------------------------------------------------------------------------------------------------- launches
 
 
-def _small() -> nn.Module:
+def _small() -> Any:
     """A UNet by diffusers with peft's LoRA on it, so small that a call takes little more than its launch."""
-    unet = UNet2DConditionModel(
+    unet: Any = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(32, 32),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),

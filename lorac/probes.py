@@ -78,24 +78,26 @@ def _computing(dtype: torch.dtype, device: str) -> Iterator[Work]:
         yield _of(lambda x, weight: torch.mm(x, weight.t()), new(m, k), far(n, k))  # a layer's forward
         yield _of(torch.mm, new(m, n), far(n, k))  # and the gradient of its input
         yield _of(lambda bias, x, weight: torch.addmm(bias, x, weight.t()), new(n), new(m, k), far(n, k))
-    for b, m, k, n in BATCHED:
-        yield _of(torch.bmm, new(b, m, k), new(b, k, n))
-    for b, channels, side, out, kernel in CONVOLUTIONS:
+    for batch, m, inner, n in BATCHED:
+        yield _of(torch.bmm, new(batch, m, inner), new(batch, inner, n))
+    for batch, channels, side, channels_out, kernel in CONVOLUTIONS:
         x, weight, gradient = (
-            new(b, channels, side, side),
-            far(out, channels, kernel, kernel),
-            new(b, out, side, side),
+            new(batch, channels, side, side),
+            far(channels_out, channels, kernel, kernel),
+            new(batch, channels_out, side, side),
         )
         how = ([1, 1], [kernel // 2] * 2, [1, 1], False, [0, 0], 1)
-        yield _of(aten.convolution, x, weight, new(out), *how)
+        yield _of(aten.convolution, x, weight, new(channels_out), *how)
         yield _of(aten.convolution_backward, gradient, x, weight, None, *how, [True, False, False])
     if device == "cpu":
-        for b, heads, queries, keys, size in ATTENTIONS:
-            q, k, v = (new(b, length, heads, size).transpose(1, 2) for length in (queries, keys, keys))
-            out, sums = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+        for batch, heads, queries, keys, size in ATTENTIONS:
+            query, key, value = (
+                new(batch, length, heads, size).transpose(1, 2) for length in (queries, keys, keys)
+            )
+            out, sums = aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
             backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
-            yield _of(aten._scaled_dot_product_flash_attention_for_cpu, q, k, v)
-            yield _of(backward, out.clone(), q, k, v, out, sums, 0.0, False)
+            yield _of(aten._scaled_dot_product_flash_attention_for_cpu, query, key, value)
+            yield _of(backward, out.clone(), query, key, value, out, sums, 0.0, False)
 
 
 def _moving(dtype: torch.dtype, device: str) -> Iterator[Work]:

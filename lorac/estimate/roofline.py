@@ -61,9 +61,13 @@ def _work(call: Call, measured: Measured, times: int) -> float:
     operator = call.operator.removeprefix(LOOP).rstrip("_")
     if call.flops:
         lines = measured.computing.get(operator) or measured.computing["mm"]
-        whole = Probe(
-            *(times * part for part in (call.flops, call.bytes, call.rows, call.cells)), seconds=0.0
+        flops, size, rows, cells = (
+            call.flops * times,
+            call.bytes * times,
+            call.rows * times,
+            call.cells * times,
         )
+        whole = Probe(flops, size, rows, cells, 0.0)
         return near(_of_dtype(lines, call.dtype), whole)
     curves = measured.moving.get(operator) or measured.moving["add"]
     return on_curve(_of_dtype(curves, call.dtype), call.bytes * times)
