@@ -94,8 +94,20 @@ def test_the_figures_are_shown_with_their_units_and_where_they_are(kept: cards.C
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_torch_is_left_as_it_was(kept: cards.Calibration) -> None:
-    assert not torch.are_deterministic_algorithms_enabled()
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_torch_is_left_as_it_was(
+    deterministic: bool, kept: cards.Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "works", lambda dtype, device: iter(()))
+    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        with pytest.raises(KeyError):  # nothing was timed, so there is no sum to take the bandwidth from
+            calibrate.calibrate("cpu", threads + 1)
+        assert torch.are_deterministic_algorithms_enabled() is deterministic
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
 
 
