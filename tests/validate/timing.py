@@ -88,6 +88,8 @@ SETTINGS = (
     Setting("llama", 512, 2, 4, 128, "bf16", False),
     Setting("llama", 768, 1, 8, 256, "bf16", True),
 )
+BUSY = """- the machine was not quiet: its load average was {load} on {cores} cores, so steps waited for a core, and the
+  calibration did, too, at another time: neither error says much; measure again on a quiet machine"""
 PARTLY = Setting("sd1", 64, 2, 8, 256, "fp32", False)
 """What is recomputed in part: none, a limit half-way between none and all, all."""
 
@@ -322,6 +324,8 @@ def page(answer: dict[str, Any]) -> str:
     said = {name: "reached" if met else "missed" for name, met in goals.items()}
     part = answer["partly_recomputed"]
     packages = ", ".join(f"{name} {number}" for name, number in answer["versions"].items())
+    missed = answer["median_relative_error"] - ERROR
+    load = statistics.median(row["load"] for row in answer["settings"])
     none, some, every = zip(
         part["recomputed_blocks"],
         part["predicted_steps_per_second"],
@@ -339,8 +343,10 @@ def page(answer: dict[str, Any]) -> str:
         f"- Spearman rank correlation {answer['spearman']:.3f} (goal {RANKS} or more: {said['spearman']})",
         f"- median relative error {answer['median_relative_error']:.1%} (goal {ERROR:.0%} or less: "
         f"{said['median_relative_error']}), largest {answer['largest_relative_error']:.1%}",
-        f"- median relative error to the fastest step of each {answer['median_relative_error_to_least']:.1%}: what other",
-        "  work on the machine adds to a median it adds least to that",
+        *([f"- missed by {missed:.1%} of a step"] if missed > 0 else []),
+        *([BUSY.format(load=load, cores=os.cpu_count())] if load > (os.cpu_count() or 1) else []),
+        f"- median relative error to each setting's fastest step {answer['median_relative_error_to_least']:.1%}: other",
+        "  work on the machine adds least to that",
         "",
         "| setting | predicted s | measured s | error | fastest s | error | load |",
         "| --- | --- | --- | --- | --- | --- | --- |",
