@@ -59,3 +59,7 @@ validate-memory *LITGPT:
 # Compare predicted memory and seconds with real train steps on this machine's GPU; ARGS such as `--minutes 30`
 validate-gpu *ARGS:
     python -m tests.validate.gpu {{ ARGS }}
+
+# Compare predicted seconds a step with measured ones on this CPU, which is calibrated first; writes docs/timing.*
+validate-timing:
+    python -m tests.validate.timing --out docs

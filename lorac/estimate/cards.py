@@ -18,11 +18,11 @@ import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import attrs
 
-from runtime.errors import Problem, SpecError
+from runtime.errors import LoracError, MachineError, Problem, SpecError
 from runtime.safeio import strict_json
 
 MIB = 2**20
@@ -41,6 +41,87 @@ CPU_SHARE = 0.9
 """Of main memory, what a step on the CPU may use: the rest is the system's and Python's."""
 
 
+class Work(Protocol):
+    """What a call computes and moves."""
+
+    @property
+    def flops(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def cells(self) -> int: ...
+
+
+@attrs.frozen
+class Probe:
+    """A call that computes, as it was timed: its FLOPs, bytes, rows and cells (`record.Call`), and its seconds."""
+
+    flops: int
+    bytes: int
+    rows: int
+    cells: int
+    seconds: float
+
+
+@attrs.frozen
+class Line:
+    """Seconds of a call that computes: `start`, and what each FLOP, byte, row and cell adds; `probes` say by how much
+    calls of their size are off the line."""
+
+    start: float
+    per_flop: float
+    per_byte: float
+    per_row: float = 0.0
+    per_cell: float = 0.0
+    probes: tuple[Probe, ...] = ()
+
+    def at(self, call: Work) -> float:
+        """Seconds on the line."""
+        work = call.flops * self.per_flop + call.bytes * self.per_byte
+        return self.start + work + call.rows * self.per_row + call.cells * self.per_cell
+
+
+@attrs.frozen
+class Curve:
+    """Seconds of a call that only moves memory, at some `bytes` (rising): small ones stay in the caches."""
+
+    bytes: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Measured:
+    """What `lorac calibrate` found: operator -> dtype, both named as torch does, -> what a call takes.
+
+    `launch` is the seconds that each call of a pass ("forward", "backward", "recompute", "optimizer") takes on top:
+    Python, autograd, views. `threads` is how many the figures hold for; 0 on a GPU, whose calls overlap their launch.
+    """
+
+    threads: int
+    versions: dict[str, str]
+    computing: dict[str, dict[str, Line]]
+    moving: dict[str, dict[str, Curve]]
+    launch: dict[str, float]
+
+
+@attrs.frozen(kw_only=True)
+class Calibration:
+    """A machine's own speeds: figures for `Card`'s fields of the same names, and the curves behind them.
+
+    `bandwidth` in bytes/s, rates in FLOP/s of large matrix products (None where it has none), `launch` in seconds.
+    """
+
+    device: str
+    bandwidth: float
+    fp32: float
+    fp16: float | None
+    bf16: float | None
+    launch: float
+    measured: Measured
+
+
 @attrs.frozen(kw_only=True)
 class Card:
     """Where a step runs. Bytes and bytes per second; FLOP/s with a multiply-add as two.
@@ -48,7 +129,7 @@ class Card:
     `link` is what pinned memory crosses the bus at.
     `memory` is what CUDA offers, `usable` what tensors, caches and the context may take together. A rate that
     the card lacks is None. `launch` is the seconds from one kernel's start to the next's when kernels are
-    tiny.
+    tiny. `measured` holds the finer figures of a machine that was calibrated.
     """
 
     name: str
@@ -65,6 +146,7 @@ class Card:
     fp8: float | None = None
     launch: float = 5e-6
     link: float = 12e9
+    measured: Measured | None = None
 
     def rate(self, dtype: str) -> float:
         """FLOP/s of a matrix product in a dtype named as torch does ("bfloat16"); float32's where it has no
@@ -121,7 +203,7 @@ def detected() -> Card | None:
     properties = torch.cuda.get_device_properties(0)
     free, total = torch.cuda.mem_get_info(0)
     entry = nearest(properties.name, total)
-    card = _card(properties.name, [entry], entry)
+    card = calibrated(_card(properties.name, [entry], entry), calibration(properties.name))
     capability = (properties.major, properties.minor)
     context_already_taken = 0 if not torch.cuda.is_initialized() else total - free
     return attrs.evolve(
@@ -160,25 +242,54 @@ def cpu() -> Card:
     """This machine's processor and main memory, with its own measured speeds if `lorac calibrate` was run."""
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     memory = pages * page
-    measured: dict[str, Any] = strict_json.read(calibration_path()) if calibration_path().exists() else {}
-    return Card(
+    card = Card(
         name="cpu",
         device="cpu",
         memory=memory,
         usable=int(memory * CPU_SHARE),
         capability=(0, 0),
         multiprocessors=os.cpu_count() or 1,
-        **(measured or UNCALIBRATED_CPU),
+        **UNCALIBRATED_CPU,
     )
+    return calibrated(card, calibration())
 
 
-def calibration_path() -> Path:
-    """Where `lorac calibrate` keeps this machine's speeds."""
+def calibration_path(device: str = "cpu") -> Path:
+    """Where `lorac calibrate` keeps the speeds of a device: "cpu", or a GPU by the name that CUDA gives it."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "lorac" / "cpu.json"
+    stem = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    return Path(base) / "lorac" / f"{stem}.json"
 
 
-UNCALIBRATED_CPU = {"bandwidth": 10e9, "fp32": 50e9, "fp16": 5e9, "bf16": 25e9, "launch": 5e-6}
+def calibration(device: str = "cpu") -> Calibration | None:
+    """What `lorac calibrate` kept for a device; None if it was not run. Raises MachineError."""
+    path = calibration_path(device)
+    if not path.exists():
+        return None
+    import cattrs
+
+    try:
+        return cattrs.structure(strict_json.read(path), Calibration)
+    except (LoracError, cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
+        problem = Problem(str(path), "is not a calibration of this version", "run lorac calibrate again")
+        raise MachineError(problem) from error
+
+
+def calibrated(card: Card, own: Calibration | None) -> Card:
+    """The card with a device's own measured speeds, where there are any."""
+    if own is None:
+        return card
+    fields = ("bandwidth", "fp32", "fp16", "bf16", "launch", "measured")
+    return attrs.evolve(card, **{name: getattr(own, name) for name in fields})
+
+
+UNCALIBRATED_CPU: dict[str, Any] = {
+    "bandwidth": 10e9,
+    "fp32": 50e9,
+    "fp16": 5e9,
+    "bf16": 25e9,
+    "launch": 5e-6,
+}
 """A guess for a small machine, until it is measured: two cores with AVX2."""
 
 

@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -22,7 +24,16 @@ from lorac.estimate.answers import answer, draw
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Block, Call, Kind, Pass, Trace
 
+aten = torch.ops.aten
 DEVICE = torch.ops.prim.device.default
+
+ATTENTION = aten._scaled_dot_product_flash_attention_for_cpu
+ATTENTION_BACKWARD = aten._scaled_dot_product_flash_attention_for_cpu_backward
+SAME_ARITHMETIC = {
+    ATTENTION: aten._scaled_dot_product_flash_attention,
+    ATTENTION_BACKWARD: aten._scaled_dot_product_flash_attention_backward,
+}
+"""Operators that torch counts no FLOPs for, and those with the same arguments and products that it does."""
 
 
 class Kernels(Protocol):
@@ -51,6 +62,11 @@ class Recorder(TorchDispatchMode):
         self._died: dict[int, Pass] = {}
         self._labelled: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: nothing is compiled here, and the guard against it would be gone through by every operator."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -63,6 +79,8 @@ class Recorder(TorchDispatchMode):
             draw(func, out)
         made = list(_tensors(out))
         if not made:
+            if self._kernels is None and func.__name__.startswith("_foreach_"):
+                self._loop(func, args)
             return out
         given = [*_tensors(args), *_tensors(kwargs.values())]
         for tensor in given:
@@ -74,6 +92,15 @@ class Recorder(TorchDispatchMode):
         if moved:
             self._call(func, args, kwargs, out, module, during, moved)
         return out
+
+    def _loop(self, func: Any, args: tuple[Any, ...]) -> None:
+        """An operator in place on lists of tensors: a CPU runs it as a loop over them."""
+        module, during = self.owners.now(making=False)
+        lists = [part for part in args if isinstance(part, list) and part and isinstance(part[0], Tensor)]
+        for tensors in zip(*lists, strict=True):
+            moved = sum(tensor.numel() * tensor.itemsize for tensor in tensors)
+            dtype = str(tensors[0].dtype).removeprefix("torch.")
+            self.calls.append(Call(func._overloadpacket.__name__, module, during, dtype, 0, moved))
 
     def begin(self, phase: str) -> str:
         """Start `phase`; gives the one that ran before."""
@@ -153,9 +180,8 @@ class Recorder(TorchDispatchMode):
 
     def _add(self, tensor: Tensor, kind: Kind, module: str, operator: str, during: Pass) -> None:
         storage = tensor.untyped_storage()
-        index = self._open(
-            storage.nbytes() if tensor.device.type != "meta" else 0, kind, module, operator, during
-        )
+        device = tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device
+        index = self._open(storage.nbytes() if device.type != "meta" else 0, kind, module, operator, during)
         key = storage._cdata
         self._known[key] = (weakref.ref(storage, lambda _: self._freed(key, index)), index)
 
@@ -197,11 +223,12 @@ class Recorder(TorchDispatchMode):
         moved: int,
     ) -> None:
         packet = func._overloadpacket
-        formula = flop_registry.get(packet)
+        formula = flop_registry.get(SAME_ARITHMETIC.get(packet, packet))
         flops = 0 if formula is None else int(formula(*args, **kwargs, out_val=out))
         first = next(_tensors(out))
         dtype = str(first.dtype).removeprefix("torch.")
-        self.calls.append(Call(packet.__name__, module, during, dtype, flops, moved))
+        rows, cells = _inner(packet, args, out) if flops and self._kernels is None else (0, 0)
+        self.calls.append(Call(packet.__name__, module, during, dtype, flops, moved, rows, cells))
         if self._kernels is None:
             return
         taken = [
@@ -212,6 +239,19 @@ class Recorder(TorchDispatchMode):
         kept = self._kernels.lasting(func, during in ("backward", "recompute"))
         if kept:
             self._open(kept, "temporaries", "cuBLAS", packet.__name__, during)
+
+
+def _inner(packet: Any, args: tuple[Any, ...], out: Any) -> tuple[int, int]:
+    """The rows and cells that a CPU's operator makes for itself (`Call`)."""
+    if packet in SAME_ARITHMETIC:
+        query, key = args[1:3] if packet is ATTENTION_BACKWARD else args[:2]
+        rows = math.prod(query.shape[:3])
+        return rows, rows * key.shape[2]
+    if packet in (aten.convolution, aten.convolution_backward):
+        result, weight = (out, args[1]) if packet is aten.convolution else (args[0], args[2])
+        pixels = result.shape[0] * math.prod(result.shape[2:])
+        return pixels, pixels * math.prod(weight.shape[1:])
+    return 0, 0
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

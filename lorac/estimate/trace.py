@@ -72,7 +72,9 @@ def materialize(*modules: nn.Module) -> None:
                 if tensor is None or tensor.device.type != "meta":
                     continue
                 if id(tensor) not in made:
-                    empty = torch.empty_like(tensor, device="cpu")
+                    empty = torch.empty_strided(
+                        tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu"
+                    )
                     made[id(tensor)] = (
                         nn.Parameter(empty, requires_grad=tensor.requires_grad)
                         if isinstance(tensor, nn.Parameter)
