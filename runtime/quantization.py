@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -224,6 +225,8 @@ def _valueless(tensor: Tensor) -> bool:
 
 def _load_bitsandbytes() -> None:
     """Import bitsandbytes, which registers the operators that nf4 is made of. Raises MachineError."""
+    # On some CPUs it warns of a package for a product of 4-bit matrices that is not used here.
+    logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -13,7 +14,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lorac.estimate import phases
+from lorac.estimate.record import Trace
 from lorac.estimate.trace import materialize, measure, trace
+from runtime import plan
+from tests.validate import gpu_case
+from tests.validate.gpu_case import Case
 
 Step = Callable[[], None]
 
@@ -49,14 +55,50 @@ def settings() -> Iterator[Setting]:
         yield Setting(model=model, batch=batch, rank=rank, checkpointing=checkpointing, dtype=dtype)
 
 
+def own_settings() -> Iterator[Case]:
+    """Our own step, with each way of holding less: a quantised base, 8-bit moments, offload, slices."""
+    ways: tuple[dict[str, Any], ...] = (
+        {},
+        {"quantization": "nf4"},
+        {"quantization": "int8"},
+        {"state_bits": 8},
+        {"offloaded": "some"},
+        {"offloaded": "all"},
+        {"quantization": "nf4", "state_bits": 8, "offloaded": "all"},
+        {"slices": 4},
+    )
+    kinds: tuple[tuple[Literal["none", "all"], plan.Dtype], ...] = (("none", "fp32"), ("all", "bf16"))
+    for way, (again, dtype) in itertools.product(ways, kinds):
+        yield Case(model="sd1", rank=64, micro_batch=2, length=64, checkpointing=again, dtype=dtype, **way)
+
+
+def compare_own(case: Case, architecture: dict[str, Any]) -> Compared:
+    """What the planner traces of our step, and the step itself on random weights of `architecture`."""
+    of = gpu_case.program(case, architecture)
+    here = attrs.evolve(of, compute=attrs.evolve(of.compute, device="cpu", threads=2))
+    return _compared(
+        f"lorac's step: {case}",
+        lambda: phases.training(here, (0, 0), whole=True),
+        lambda: measure(lambda: gpu_case.sd1_step(case, architecture, "cpu"), steps=2),
+    )
+
+
 def compare(setting: Setting) -> Compared:
     """The same `make`, once on fake and once on real tensors."""
+    return _compared(
+        str(setting),
+        lambda: trace(maker(setting), steps=2, device="cpu"),
+        lambda: measure(maker(setting), steps=2),
+    )
+
+
+def _compared(name: str, trace_it: Callable[[], Trace], measure_it: Callable[[], Trace]) -> Compared:
     start = time.perf_counter()
-    traced = trace(maker(setting), steps=2, device="cpu").peak.bytes
+    traced = trace_it().peak.bytes
     between = time.perf_counter()
-    measured = measure(maker(setting), steps=2).peak.bytes
+    measured = measure_it().peak.bytes
     return Compared(
-        name=str(setting),
+        name=name,
         traced=traced,
         measured=measured,
         error=traced / measured - 1,

@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lorac.estimate import allocator, cuda, phases, roofline
 from lorac.estimate.cards import Card
 from lorac.estimate.cost import Costs
-from lorac.estimate.trace import materialize, trace
+from lorac.estimate.trace import materialize, on_host, trace
 from lorac.places import versions
 from runtime import plan
 from runtime import step as train_step
@@ -65,15 +65,27 @@ class Case:
     checkpointing: Literal["none", "some", "all"]
     dtype: plan.Dtype
     text_encoder: bool = False
+    quantization: plan.Quantization = "none"
+    state_bits: plan.StateBits = 32
+    offloaded: Literal["none", "some", "all"] = "none"
+    slices: int = 1
 
     def __str__(self) -> str:
         unit = "px" if self.model == "sd1" else "tokens"
         trained = " with text encoder" if self.text_encoder else ""
-        recomputed = "" if self.checkpointing == "none" else f", {self.checkpointing} recomputed"
-        return (
-            f"{self.model}{trained}, {self.length} {unit}, batch {self.micro_batch}, rank {self.rank}, "
-            f"{self.dtype}{recomputed}"
+        said = (
+            (True, f"{self.model}{trained}"),
+            (True, f"{self.length} {unit}"),
+            (True, f"batch {self.micro_batch}"),
+            (True, f"rank {self.rank}"),
+            (True, self.dtype),
+            (self.quantization != "none", f"{self.quantization} base"),
+            (self.state_bits != 32, f"{self.state_bits}-bit moments"),
+            (self.checkpointing != "none", f"{self.checkpointing} recomputed"),
+            (self.offloaded != "none", f"{self.offloaded} offloaded"),
+            (self.slices > 1, f"attention in {self.slices} slices"),
         )
+        return ", ".join(words for holds, words in said if holds)
 
 
 @attrs.frozen(kw_only=True)
@@ -111,6 +123,33 @@ def grid() -> list[Case]:
         Case(model="llama", rank=rank, micro_batch=micro, length=length, checkpointing=again, dtype=dtype)
         for rank, micro, length, again, dtype in itertools.product(
             (8, 32), (1, 4), (512, 1024), ("none", "all"), ("bf16", "fp32")
+        )
+    ]
+    cases += [
+        Case(
+            model="sd1",
+            rank=32,
+            micro_batch=micro,
+            length=512,
+            checkpointing=again,
+            dtype="bf16",
+            quantization=kind,
+            state_bits=bits,
+            offloaded=away,
+            slices=slices,
+        )
+        for micro, again, (kind, bits, away, slices) in itertools.product(
+            (1, 4),
+            ("none", "all"),
+            (
+                ("nf4", 32, "none", 1),
+                ("int8", 32, "none", 1),
+                ("none", 8, "none", 1),
+                ("none", 32, "some", 1),
+                ("none", 32, "all", 1),
+                ("nf4", 8, "all", 1),
+                ("none", 32, "none", 4),
+            ),
         )
     ]
     random.Random(SEED).shuffle(cases)
@@ -183,13 +222,22 @@ def program(case: Case, architecture: dict[str, Any]) -> plan.Program:
             learning_rate=1e-4,
             text_encoder_learning_rate=1e-4,
             schedule=plan.Schedule(name="constant", warmup_steps=0, power=1.0),
-            optimizer=plan.Optimizer(name="adamw", beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01),
+            optimizer=plan.Optimizer(
+                name="adamw", beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, state_bits=case.state_bits
+            ),
             objective=plan.Objective(snr_gamma=5.0, noise_offset=0.0),
             max_grad_norm=1.0,
             seed=SEED,
         ),
         compute=plan.Compute(
-            device="cuda", threads=0, dtype=case.dtype, checkpointed=recomputed(case, architecture)
+            device="cuda",
+            threads=0,
+            dtype=case.dtype,
+            checkpointed=blocks(case, case.checkpointing, architecture),
+            quantization=case.quantization,
+            offloaded=("text_encoder",) * (not case.text_encoder)
+            + ("vae", *blocks(case, case.offloaded, architecture)),
+            attention_chunks=case.slices,
         ),
         versions=versions(),
     )
@@ -201,24 +249,34 @@ def components(case: Case) -> list[str]:
     return [of.DENOISER, *(of.TEXT_ENCODERS if case.text_encoder else ())]
 
 
-def recomputed(case: Case, architecture: dict[str, Any]) -> tuple[str, ...]:
-    """The blocks that the case recomputes: "some" is every other one."""
-    if case.checkpointing == "none":
+def blocks(
+    case: Case, which: Literal["none", "some", "all"], architecture: dict[str, Any]
+) -> tuple[str, ...]:
+    """The names of these blocks: "some" is every other one."""
+    if which == "none":
         return ()
     of = family("sd1")
     with torch.device("meta"):
         names = tuple(of.blocks({name: of.build(architecture, name) for name in components(case)}))
-    return names if case.checkpointing == "all" else names[::2]
+    return names if which == "all" else names[::2]
 
 
 def sd1_step(case: Case, architecture: dict[str, Any], device: str) -> Step:
     """The runtime's own step, over one batch of random values."""
     of, described = family("sd1"), program(case, architecture)
     modules = phases.bare(described, components(case), case.dtype)
+    if case.quantization != "none":
+        for module in modules.values():
+            randomise(module, "cpu")  # as the runtime does: quantised on the CPU, then moved
+        train_step.pack(of, modules, described.compute)
+        for module in modules.values():
+            module.to(device)
     train_step.attach(modules, described)
     for module in modules.values():
         randomise(module, device)
-    trainee = train_step.trainee(of, modules, described)
+    trainee = train_step.trainee(of, modules, described, torch.device(device))
+    if trainee.stream is not None:
+        on_host(trainee.stream.host_tensors())
     shape = of.example(architecture, case.micro_batch, case.length, case.length, case.text_encoder)
     batch: Batch = {name: drawn(tensor, device) for name, tensor in shape.items()}
 

@@ -13,11 +13,14 @@ import json
 import statistics
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
 
 from lorac.estimate import cards
+from runtime.families import family
+from runtime.families.inspect import inspect
 from tests.validate import cpu, litgpt_lora, peft_image, peft_llm
 from tests.validate.case import Result
 
@@ -40,6 +43,9 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     gpu = published(clone)
     machine = [cpu.compare(setting) for setting in cpu.settings()]
+    with TemporaryDirectory() as folder:
+        tiny = inspect(family("sd1").tiny(Path(folder) / "base"), lambda path: "").base.architecture
+    machine += [cpu.compare_own(case, tiny) for case in cpu.own_settings()]
     command = "python -m tests.validate.memory" + (" --litgpt CLONE" if clone else "")
     report = {
         "command": command,

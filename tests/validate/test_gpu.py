@@ -22,11 +22,11 @@ from tests.validate.gpu_case import (
     Case,
     Predicted,
     Shapes,
+    blocks,
     grid,
     predict,
     program,
     real_step,
-    recomputed,
 )
 from tests.validate.gpu_measure import Measured, of_recording
 from tests.validate.gpu_report import Report, Row, broken, page
@@ -66,7 +66,9 @@ def tiny(tiny_base: Path) -> Shapes:
 
 def test_the_grid_has_every_case_once_and_each_has_a_name_of_its_own() -> None:
     cases = grid()
-    assert len(cases) == len(set(cases)) == len({str(case) for case in cases}) == 288 + 32
+    assert len(cases) == len(set(cases)) == len({str(case) for case in cases}) == 288 + 28 + 32
+    plain = [case for case in cases if case == held_in_full(case)]
+    assert len(plain) == 288 + 32
     for field, values in {
         "rank": 2,
         "micro_batch": 4,
@@ -74,14 +76,19 @@ def test_the_grid_has_every_case_once_and_each_has_a_name_of_its_own() -> None:
         "dtype": 3,
         "text_encoder": 2,
     }.items():
-        counts = Counter(getattr(case, field) for case in cases if case.model == "sd1")
+        counts = Counter(getattr(case, field) for case in plain if case.model == "sd1")
         assert set(counts.values()) == {288 // values}, field
 
 
+def held_in_full(case: Case) -> Case:
+    """The case with nothing in fewer bits, away or sliced."""
+    return attrs.evolve(case, quantization="none", state_bits=32, offloaded="none", slices=1)
+
+
 def test_any_beginning_of_the_grid_is_a_mixture_and_the_order_is_always_the_same() -> None:
-    begun = grid()[:40]
-    assert begun == grid()[:40]
-    for field in ("model", "rank", "micro_batch", "length", "checkpointing", "dtype", "text_encoder"):
+    begun = grid()[:60]
+    assert begun == grid()[:60]
+    for field in attrs.fields_dict(Case):
         assert {getattr(case, field) for case in begun} == {getattr(case, field) for case in grid()}, field
 
 
@@ -93,9 +100,7 @@ def test_a_case_is_a_program_that_a_plan_may_hold(tiny: Shapes) -> None:
 
 
 def test_some_is_every_other_block_of_all(tiny: Shapes) -> None:
-    names = {
-        how: recomputed(attrs.evolve(SD1, checkpointing=how), tiny["sd1"]) for how in ("none", "some", "all")
-    }
+    names = {how: blocks(SD1, how, tiny["sd1"]) for how in ("none", "some", "all")}
     assert (names["none"], names["some"]) == ((), names["all"][::2])
     assert len(names["all"]) > 10
 
