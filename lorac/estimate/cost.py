@@ -1,6 +1,7 @@
 """What a program costs on a card: traced exactly, or estimated from one trace while the planner searches.
 
-- `exact` traces the program's own step and replays it through the card's allocator.
+- `exact` traces every phase of the program's run and replays it through the card's allocator; the peak is the
+  largest phase's.
 - `quick` scales the trace at micro-batch 1 (activations, temporaries and arithmetic grow with the micro-batch, the
   rest does not) and knows recomputation by `lorac.recompute`'s model. It ranks; only `exact` is believed.
 - Traces are kept on disk by content and shared by cards (`kept`): what a card makes of it takes centiseconds.
@@ -15,15 +16,12 @@ from pathlib import Path
 import attrs
 
 from lorac import recompute
-from lorac.estimate import allocator, cuda, phases, roofline
+from lorac.estimate import allocator, cuda, host, phases, roofline
 from lorac.estimate.cards import Card
 from lorac.estimate.kept import Traces
-from lorac.estimate.record import Call, Trace
+from lorac.estimate.record import Call, Peak, Trace
 from runtime import plan
 from runtime.families import family
-
-STATE_BYTES = 14
-"""A checkpoint's bytes for each trained parameter: float32 master and two moments, and a LoRA in 16 bits."""
 
 GROWS = ("saved activations", "temporaries", "inputs")
 """Kinds that are proportional to the micro-batch."""
@@ -42,7 +40,7 @@ class Block:
 class Cost:
     """Bytes at the peak (allocator, context and workspaces included), by kind and by phase, and seconds.
 
-    `disk_bytes` is one checkpoint's.
+    `host_bytes` is the most that the process has of main memory; `disk_bytes` is one checkpoint's.
     """
 
     peak_bytes: int
@@ -56,18 +54,31 @@ class Cost:
     blocks: tuple[Block, ...]
 
 
-class Costs:
-    """The costs of programs on one card. Traces are kept in `folder`, for every card of the same capability."""
+@attrs.frozen
+class Moment:
+    """The most of a phase: the tensors then, and what the allocator holds for them."""
 
-    def __init__(self, card: Card, folder: Path) -> None:
+    trace: Trace
+    peak: Peak
+    reserved: int
+
+
+class Costs:
+    """The costs of programs on one card. Traces are kept in `folder`, for every card of the same capability.
+
+    `outputs` say what is drawn and written while training; None where nothing is.
+    """
+
+    def __init__(self, card: Card, folder: Path, outputs: plan.Outputs | None = None) -> None:
         self.card = card
         self.folder = folder
+        self.outputs = outputs
         self._traces = Traces(folder / "traces")
         self._known: dict[str, Cost] = {}
 
     def on(self, card: Card) -> Costs:
         """The same on another card."""
-        return Costs(card, self.folder)
+        return Costs(card, self.folder, self.outputs)
 
     def trace(self, program: plan.Program) -> Trace:
         """One step of this very program, as this card's kernels run it."""
@@ -80,25 +91,66 @@ class Costs:
             self._known[key] = self._cost(program)
         return self._known[key]
 
+    def moments(self, program: plan.Program) -> dict[str, Moment]:
+        """Each phase's fullest moment, in the order in which the runtime comes to them."""
+        capability, training = self.card.capability, self.trace(program)
+        preparing = self._traces.preparing(program, capability)
+        found = {name: _moment(preparing, name, self.card) for name in ("load", "cache")}
+        found["train"] = Moment(training, training.peak, _reserved(training, self.card))
+        if self.outputs is not None:
+            pausing = self._traces.pausing(program, self.outputs, capability)
+            drawn = ("sample",) if self.outputs.samples.prompts else ()
+            found |= {name: _moment(pausing, name, self.card) for name in ("save", *drawn)}
+        return found
+
     def _cost(self, program: plan.Program) -> Cost:
         trace, card, overhead = self.trace(program), self.card, cuda.overhead(self.card)
-        reserved, by_kind = _reserved(trace, card), trace.peak.by_kind()
-        by_kind["cached but unused"] = reserved - trace.peak.bytes
+        moments, waiting = self.moments(program), phases.waiting(program, self.outputs)
+        if card.device == "cuda":
+            beside: dict[str, dict[str, int]] = {name: {} for name in moments}
+        else:
+            beside = waiting  # the one memory that there is
+        peaks = {
+            name: moment.reserved + sum(beside[name].values()) + overhead for name, moment in moments.items()
+        }
+        most = max(peaks, key=lambda name: peaks[name])
+        by_kind = {**moments[most].peak.by_kind(), **beside[most]}
+        by_kind["cached but unused"] = moments[most].reserved - moments[most].peak.bytes
         by_kind["context and workspaces"] = overhead
-        caching = self._traces.caching(program, card.capability)
-        peaks = {"train": reserved + overhead, "cache": _reserved(caching, card) + overhead}
         cost = Cost(
-            peak_bytes=max(peaks.values()),
+            peak_bytes=peaks[most],
             by_kind={kind: size for kind, size in by_kind.items() if size},
             phases=peaks,
             micro_seconds=roofline.seconds(_passes(trace), card),
             update_seconds=roofline.seconds(_updates(trace), card),
             seconds_per_step=0.0,
-            host_bytes=0,
-            disk_bytes=STATE_BYTES * trained_parameters(trace),
+            host_bytes=self._host_bytes(program, moments, peaks, waiting),
+            disk_bytes=self._checkpoint_bytes(trace),
             blocks=_blocks(program, trace, card),
         )
         return _for_steps(cost, program)
+
+    def _host_bytes(
+        self,
+        program: plan.Program,
+        moments: dict[str, Moment],
+        peaks: dict[str, int],
+        waiting: dict[str, dict[str, int]],
+    ) -> int:
+        """The process, and the most that any phase has beside it."""
+        device, taken = self.card.device, []
+        for name, moment in moments.items():
+            on_card = host.traced_bytes(moment.trace, moment.peak.phase) + sum(waiting[name].values())
+            tensors = on_card if device == "cuda" else peaks[name]
+            taken.append(tensors + host.picture_bytes(program, self.outputs, name))
+        return host.process_bytes(device) + max(taken)
+
+    def _checkpoint_bytes(self, trace: Trace) -> int:
+        """The masters in float32, the optimizer's state, and the LoRA in its file's dtype."""
+        kinds = trace.peak.by_kind()
+        masters = kinds.get("master weights") or kinds["adapter"]
+        lora = "fp16" if self.outputs is None else self.outputs.dtype
+        return masters + kinds["optimizer state"] + masters * phases.DTYPES[lora].itemsize // 4
 
     def quick(self, program: plan.Program) -> Cost:
         """From the trace at micro-batch 1 without recomputation."""
@@ -145,11 +197,6 @@ def choices_of(cost: Cost, usable: int) -> list[tuple[str, ...]]:
     return list(dict.fromkeys([(), part, tuple(names)]))
 
 
-def trained_parameters(trace: Trace) -> int:
-    """How many numbers the optimizer moves, from the size of its two float32 moments."""
-    return sum(block.bytes for block in trace.peak.live if block.kind == "optimizer state") // 8
-
-
 def _passes(trace: Trace) -> Iterable[Call]:
     """The calls of one micro-batch's forward and backward."""
     return (call for call in trace.calls if call.during != "optimizer")
@@ -163,6 +210,20 @@ def _updates(trace: Trace) -> Iterable[Call]:
 def _for_steps(cost: Cost, program: plan.Program) -> Cost:
     seconds = cost.micro_seconds * program.train.accumulation + cost.update_seconds
     return attrs.evolve(cost, seconds_per_step=seconds)
+
+
+def _moment(trace: Trace, name: str, card: Card) -> Moment:
+    """A phase of a trace that goes through several, one after the other."""
+    peak = trace.phases[name]
+    if card.device == "cpu":
+        return Moment(trace, peak, peak.bytes)
+    marks = [at for at, _ in trace.marks if at > _begin(trace, name)]
+    until = marks[0] if marks else len(trace.events)
+    return Moment(trace, peak, allocator.replay(trace.requests(until)).peak_reserved)
+
+
+def _begin(trace: Trace, name: str) -> int:
+    return next(at for at, mark in trace.marks if mark == name)
 
 
 def _reserved(trace: Trace, card: Card) -> int:

@@ -201,11 +201,11 @@ def pausing(program: plan.Program, outputs: plan.Outputs, capability: tuple[int,
     def make() -> Callable[[], None]:
         materialize(*modules.values(), *stay)
         trainee = _trainee(of, modules, program)
-        _prefill(trainee, accumulates=False)
+        state = _moments(trainee)
 
         def step() -> None:
             with phase("save"), torch.no_grad():
-                _save(trainee, DTYPES[outputs.dtype])
+                _save(trainee, state, DTYPES[outputs.dtype])
             if samples.prompts:
                 with phase("sample"), torch.no_grad():
                     materialize(*encoders.values())
@@ -234,33 +234,45 @@ def _draw(of: Family, modules: Modules, program: plan.Program, samples: plan.Sam
     (pixels * 0.5 + 0.5).clamp(0, 1)
 
 
-def _save(trainee: train_step.Trainee, dtype: torch.dtype) -> None:
-    """What a checkpoint's writing makes: the check of each tensor, and the LoRA's copies in main memory.
+def _moments(of: train_step.Trainee) -> Tensor:
+    """The optimizer's two moments in one piece: to fill them in one by one takes longer than all the rest here."""
+    count = sum(master.numel() for master in of.masters.values())
+    bits = of.program.train.optimizer.state_bits
+    moments = torch.empty(2 * count, dtype=torch.uint8 if bits == 8 else torch.float32)
+    label("optimizer state", moments)
+    return moments
 
-    The copies are the factors in float32 (`runtime.run.factors`; on a CPU they are the masters themselves), the
-    file's tensors in its dtype, and the bytes of the file in one piece (`safetensors.serialise`).
+
+def _save(of: train_step.Trainee, state: Tensor, dtype: torch.dtype) -> None:
+    """What a checkpoint's writing makes: the check of a tensor, and the LoRA's copies in main memory.
+
+    The copies are the factors in float32 (`runtime.run.factors`; on a CPU they are the masters themselves), and the
+    file's tensors in its dtype. They go through one tensor after the other; here they are one piece each.
     """
-    has_card = trainee.program.compute.device == "cuda"
-    state = [value for one in trainee.optimizer.state.values() for value in one.values()]
-    for tensor in (*trainee.masters.values(), *state):
-        (~tensor.detach().isfinite()).sum()
-    masters = list(trainee.masters.values())
-    copies = [torch.empty_like(master, requires_grad=False) for master in masters] if has_card else []
-    tensors = [torch.empty(master.shape, dtype=dtype) for master in masters]
-    on_host([*copies, *tensors] if has_card else [])
+    masters = list(of.masters.values())
+    largest = max(masters, key=lambda master: master.numel()).detach()
+    (~largest.isfinite()).sum()
+    count = sum(master.numel() for master in masters)
+    has_card = of.program.compute.device == "cuda"
+    copies = torch.empty(count if has_card else 0)
+    tensors = torch.empty(count, dtype=dtype)
+    on_host([copies, tensors] if has_card else [])
+    assert state is not None  # held for as long as the state lasts
 
 
 # ---------------------------------------------------------------------------------------------- beside what is traced
 
 
-def waiting(program: plan.Program, outputs: plan.Outputs | None) -> dict[str, int]:
-    """Bytes that wait in main memory while the device trains: what is encoded, and encoders for the samples."""
-    sizes = {"encoded data": min(BUDGET, encoded_bytes(program))}
+def waiting(program: plan.Program, outputs: plan.Outputs | None) -> dict[str, dict[str, int]]:
+    """Bytes by what waits in main memory, for each phase: encoded data, and encoders that are wanted for samples."""
+    encoded = {"encoded data": min(BUDGET, encoded_bytes(program))}
+    away = {}
     if outputs is not None and outputs.samples.prompts:
         names = [name for name in frozen(program) if name in program.compute.offloaded]
         modules = bare(program, names, "fp32").values()
-        sizes["offloaded encoders"] = sum(_bytes(_tensors(module)) for module in modules)
-    return {name: size for name, size in sizes.items() if size}
+        away = {"offloaded encoders": sum(_bytes(_tensors(module)) for module in modules)}
+    beside = {"load": {}, "cache": encoded, "train": encoded | away, "save": encoded | away, "sample": encoded}
+    return {phase: {name: size for name, size in sizes.items() if size} for phase, sizes in beside.items()}
 
 
 def encoded_bytes(program: plan.Program) -> int:
