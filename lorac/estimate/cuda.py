@@ -15,12 +15,12 @@ RUNTIME_WORKSPACE = ":4096:8"
 
 
 def cublas_workspace(capability: tuple[int, int], config: str = "") -> int:
-    """Bytes that a cuBLAS handle keeps on a stream (`parseChosenWorkspaceSize`, aten/src/ATen/cuda/CublasHandlePool.cpp).
+    """Bytes that a cuBLAS handle keeps on a stream (`parseChosenWorkspaceSize`, ATen/cuda/CublasHandlePool.cpp).
 
-    `config` is CUBLAS_WORKSPACE_CONFIG: `:KiB:COUNT`, once or more; without it `:4096:2:16:8`, or 32 MiB on compute 9.0.
-    One handle serves the forward and one the backward: the autograd engine runs a CUDA backward in its own thread,
-    and handles are per thread (DeviceThreadHandlePool.h). cuBLASLt works in the same buffer (torch/backends/cuda,
-    TORCH_CUBLASLT_UNIFIED_WORKSPACE, on by default).
+    `config` is CUBLAS_WORKSPACE_CONFIG, `:KiB:COUNT` once or more; without it `:4096:2:16:8`, and 32 MiB on compute
+    9.0. One handle serves the forward and one the backward: the autograd engine runs a CUDA backward in its own
+    thread, and handles are per thread (DeviceThreadHandlePool.h). cuBLASLt works in the same buffer
+    (torch/backends/cuda, TORCH_CUBLASLT_UNIFIED_WORKSPACE, which is on by default).
     """
     if not config:
         config = ":4096:8" if capability == (9, 0) else ":4096:2:16:8"

@@ -31,7 +31,8 @@ aten = torch.ops.aten
 class CudaKernels:
     """While open, composite operators on CPU tensors go to what CUDA would run on a card of compute `capability`.
 
-    `workspace` is what CUBLAS_WORKSPACE_CONFIG says. The operators are put into the dispatcher, where calls from Python, from C++ and from a recomputation all pass.
+    `workspace` is what CUBLAS_WORKSPACE_CONFIG says. The operators are put into the dispatcher, where calls from
+    Python, from C++ and from a recomputation all pass.
     """
 
     def __init__(self, capability: tuple[int, int], workspace: str = "") -> None:

@@ -271,7 +271,13 @@ def waiting(program: plan.Program, outputs: plan.Outputs | None) -> dict[str, di
         names = [name for name in frozen(program) if name in program.compute.offloaded]
         modules = bare(program, names, "fp32").values()
         away = {"offloaded encoders": sum(_bytes(_tensors(module)) for module in modules)}
-    beside = {"load": {}, "cache": encoded, "train": encoded | away, "save": encoded | away, "sample": encoded}
+    beside = {
+        "load": {},
+        "cache": encoded,
+        "train": encoded | away,
+        "save": encoded | away,
+        "sample": encoded,
+    }
     return {phase: {name: size for name, size in sizes.items() if size} for phase, sizes in beside.items()}
 
 
