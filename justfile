@@ -59,3 +59,7 @@ validate-memory *LITGPT:
 # Compare predicted memory and seconds with real train steps on this machine's GPU; ARGS such as `--minutes 30`
 validate-gpu *ARGS:
     python -m tests.validate.gpu {{ ARGS }}
+
+# Compare each phase's predicted memory with real runs on this machine's CPU; figures in docs/phases.md
+validate-phases:
+    python -m tests.validate.phases

@@ -59,7 +59,7 @@ def _compile(
         card_bytes=card.memory,
         usable_bytes=card.usable,
         peak_bytes=cost.peak_bytes,
-        by_kind=cost.by_kind,
+        by_kind=cost.peak_kinds,
         phases=cost.phases,
         fallback_bytes=fitted.fallback_bytes,
         host_bytes=cost.host_bytes,

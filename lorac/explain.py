@@ -99,7 +99,7 @@ def explain(of: plan.Plan, folder: Path, tell: Callable[[str], None] = lambda li
         usable_bytes=usable,
         peak_bytes=cost.peak_bytes,
         seconds_per_step=seconds,
-        by_kind=cost.by_kind,
+        by_kind=cost.peak_kinds,
         phases=cost.phases,
         modules=tree(moments[max(cost.phases, key=lambda name: cost.phases[name])].peak),
         changes=tuple(changes),

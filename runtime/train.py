@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import resource
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -179,7 +179,10 @@ def peak_memory() -> int:
     """Most bytes that were in use."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_reserved()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage: its peak is still that of the program that started this one in its own place (Linux, exec).
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else memory_now()
 
 
 @contextmanager

@@ -40,7 +40,8 @@ class Block:
 class Cost:
     """Bytes at the peak (allocator, context and workspaces included), by kind and by phase, and seconds.
 
-    `host_bytes` is the most that the process has of main memory; `disk_bytes` is one checkpoint's.
+    `by_kind` is the train step's, `peak_kinds` that of the phase with the highest peak. `host_bytes` is the most that
+    the process has of main memory; `disk_bytes` is one checkpoint's.
     """
 
     peak_bytes: int
@@ -52,6 +53,7 @@ class Cost:
     host_bytes: int
     disk_bytes: int
     blocks: tuple[Block, ...]
+    peak_kinds: dict[str, int] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -114,12 +116,11 @@ class Costs:
             name: moment.reserved + sum(beside[name].values()) + overhead for name, moment in moments.items()
         }
         most = max(peaks, key=lambda name: peaks[name])
-        by_kind = {**moments[most].peak.by_kind(), **beside[most]}
-        by_kind["cached but unused"] = moments[most].reserved - moments[most].peak.bytes
-        by_kind["context and workspaces"] = overhead
+        train_kinds, peak_kinds = (_kinds(moments[name], beside[name], overhead) for name in ("train", most))
         cost = Cost(
             peak_bytes=peaks[most],
-            by_kind={kind: size for kind, size in by_kind.items() if size},
+            by_kind=train_kinds,
+            peak_kinds=peak_kinds,
             phases=peaks,
             micro_seconds=roofline.seconds(_passes(trace), card),
             update_seconds=roofline.seconds(_updates(trace), card),
@@ -210,6 +211,18 @@ def _updates(trace: Trace) -> Iterable[Call]:
 def _for_steps(cost: Cost, program: plan.Program) -> Cost:
     seconds = cost.micro_seconds * program.train.accumulation + cost.update_seconds
     return attrs.evolve(cost, seconds_per_step=seconds)
+
+
+def _kinds(moment: Moment, beside: dict[str, int], overhead: int) -> dict[str, int]:
+    """Bytes by kind of all that is taken at a phase's fullest moment."""
+    unused = moment.reserved - moment.peak.bytes
+    kinds = {
+        **moment.peak.by_kind(),
+        **beside,
+        "cached but unused": unused,
+        "context and workspaces": overhead,
+    }
+    return {kind: size for kind, size in kinds.items() if size}
 
 
 def _moment(trace: Trace, name: str, card: Card) -> Moment:
