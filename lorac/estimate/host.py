@@ -10,10 +10,10 @@ from runtime import plan
 
 MIB = 2**20
 
-PROCESS = 880 * MIB
-"""Resident bytes of a process that has imported all that a run needs, with a tokenizer and its first products:
-855 MiB at most with torch 2.14.1+cu130, diffusers 0.42.1 and transformers 5 on Linux (VmHWM of /proc/self/status,
-`just validate-phases`)."""
+PROCESS = 940 * MIB
+"""Resident bytes of a run's process beside its tensors: 855 MiB once all is imported, with a tokenizer and its first
+products; 931 at most over the runs of docs/phases.md, with what its allocator and oneDNN hold (VmHWM of
+/proc/self/status; torch 2.14.1+cu130, diffusers 0.42.1, transformers 5.23, Linux, `just validate-phases`)."""
 
 CUDA_PROCESS = 1717 * MIB
 """What more a process has resident once it computes on a GPU: 1122 MiB with the first tensor there and 594 MiB with

@@ -109,7 +109,7 @@ def estimate() -> plan.Estimate:
         by_kind={},
         phases={},
         fallback_bytes=(),
-        host_bytes=2**30,
+        host_bytes=2**29,
         disk_bytes=0,
         seconds_per_step=1.0,
         seconds=6.0,
