@@ -63,3 +63,7 @@ validate-gpu *ARGS:
 # Compare predicted seconds a step with measured ones on this CPU, which is calibrated first; writes docs/timing.*
 validate-timing:
     python -m tests.validate.timing --out docs
+
+# Compare each phase's predicted memory with real runs on this machine's CPU; figures in docs/phases.md
+validate-phases:
+    python -m tests.validate.phases

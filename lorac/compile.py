@@ -52,26 +52,39 @@ def _compile(
     from lorac.search import fit
 
     resolved = resolve(experiment, root, spec_dir, card, unlocked)
-    fitted = fit(resolved, Costs(card, cache_folder()))
-    cost, train = fitted.cost, fitted.program.train
-    # One more than is kept is there while it is written.
-    checkpoints = resolved.outputs.keep_checkpoints + 1
+    fitted = fit(resolved, Costs(card, cache_folder(), resolved.outputs))
+    cost, train, encoded = fitted.cost, fitted.program.train, encoded_bytes(fitted.program)
     estimate = plan.Estimate(
         card=card.name,
         card_bytes=card.memory,
         usable_bytes=card.usable,
         peak_bytes=cost.peak_bytes,
-        by_kind=cost.by_kind,
+        by_kind=cost.peak_kinds,
         phases=cost.phases,
         fallback_bytes=fitted.fallback_bytes,
         host_bytes=cost.host_bytes,
-        disk_bytes=cost.disk_bytes * checkpoints + encoded_bytes(fitted.program),
+        disk_bytes=written_bytes(cost.disk_bytes, train.steps, resolved.outputs) + encoded,
+        cache_bytes=encoded,
         seconds_per_step=cost.seconds_per_step,
         seconds=cost.seconds_per_step * train.steps,
         decisions=resolved.decisions + fitted.decisions,
         rejected=fitted.rejected,
     )
     return plan.make(fitted.program, resolved.outputs, estimate)
+
+
+def written_bytes(checkpoint: int, steps: int, outputs: plan.Outputs) -> int:
+    """Bytes that a run leaves in its folder, from one checkpoint's: checkpoints, exports, pictures.
+
+    While a checkpoint is written, one more than is kept is there; the exports, which come after the last one, are two
+    files of the LoRA and take less than that one. A picture takes no more than its pixels, in its file and in
+    TensorBoard's.
+    """
+    saved = -(-steps // outputs.save_steps) if outputs.save_steps else 1
+    samples = outputs.samples
+    drawn = (steps // samples.every if samples.every else 0) + 2
+    pictures = drawn * len(samples.prompts) * samples.width * samples.height * 3
+    return checkpoint * (min(saved, outputs.keep_checkpoints) + 1) + 2 * pictures
 
 
 def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card, unlocked: bool) -> str:

@@ -78,9 +78,9 @@ def explain(of: plan.Plan, folder: Path, tell: Callable[[str], None] = lambda li
     plan, times the plan's own seconds.
     """
     card, notes = card_of(of)
-    costs = Costs(card, folder)
+    costs = Costs(card, folder, of.outputs)
     tell("tracing the plan")
-    cost, trace = costs.exact(of.program), costs.trace(of.program)
+    cost, moments = costs.exact(of.program), costs.moments(of.program)
     usable, seconds = of.estimate.usable_bytes, of.estimate.seconds_per_step
     pace = seconds / cost.seconds_per_step
     changes = []
@@ -99,9 +99,9 @@ def explain(of: plan.Plan, folder: Path, tell: Callable[[str], None] = lambda li
         usable_bytes=usable,
         peak_bytes=cost.peak_bytes,
         seconds_per_step=seconds,
-        by_kind=cost.by_kind,
+        by_kind=cost.peak_kinds,
         phases=cost.phases,
-        modules=tree(trace.peak),
+        modules=tree(moments[max(cost.phases, key=lambda name: cost.phases[name])].peak),
         changes=tuple(changes),
         notes=notes,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,11 @@ def fill(estimate: plan.Estimate) -> str:
     return f"{size(peak)} of {size(usable)} usable on {estimate.card} ({peak / max(1, usable):.0%})"
 
 
+def highest(phases: Mapping[str, int]) -> str:
+    """The phase with the highest peak."""
+    return max(phases, key=lambda name: phases[name])
+
+
 def cost(of: plan.Plan) -> list[str]:
     """Steps, time, host memory, disk, and the peak of each phase."""
     estimate, steps = of.estimate, of.program.train.steps
@@ -96,7 +101,8 @@ def memory(estimate: plan.Estimate, width: int, block: str) -> list[str]:
     # A peak that would be a speck on the card is drawn large; the card's bar then ends in an arrow.
     scale = max(min(estimate.card_bytes, LARGEST * estimate.peak_bytes), estimate.peak_bytes, 1)
     bars = [_bar(start, start + count, scale, room, mark) for _, count, start, mark in rows]
-    return [f"memory at the peak: {fill(estimate)}"] + [
+    phase = f" ({highest(estimate.phases)})" if estimate.phases else ""
+    return [f"memory at the peak{phase}: {fill(estimate)}"] + [
         f"{INDENT}{name:<{label}}{INDENT}{size(count):>{sizes}}{INDENT}{bar}".rstrip()
         for (name, count, *_), bar in zip(rows, bars, strict=True)
     ]
@@ -160,7 +166,7 @@ def explain_text(of: Explained, width: int, block: str = "█") -> str:
     """Memory at the peak by kind and by module, then each change with what it buys."""
     room = f"{size(of.peak_bytes)} of {size(of.usable_bytes)} usable on {of.card}"
     kinds = sorted(of.by_kind.items(), key=lambda kind: (-kind[1], kind[0]))
-    phase = max(of.phases, key=lambda name: of.phases[name])
+    phase = highest(of.phases)
     parts = [
         [
             f"{of.name}  plan {of.plan_hash[:12]}",

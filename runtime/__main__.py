@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from runtime import plan
+from runtime import plan, preflight
 from runtime.ending import ended
 from runtime.errors import PlanError, Problem
 from runtime.preflight import Where
@@ -24,9 +24,10 @@ def carry_out(options: argparse.Namespace) -> None:
     """Run the plan at its places."""
     of = plan.read(options.plan)
     where = places(of, options)
+    preflight.check(of, where, options.accept_versions)
     from runtime.run import Options, run  # torch and the families are needed from here on
 
-    run(of, Options(where=where, accept_versions=options.accept_versions, fault=fault()))
+    run(of, Options(where=where, fault=fault()))
 
 
 def parser() -> argparse.ArgumentParser:

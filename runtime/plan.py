@@ -242,7 +242,8 @@ class Rejected:
 class Estimate:
     """Predicted cost: bytes at the peak by kind, bytes by phase, seconds.
 
-    `fallback_bytes` are the peaks of `train.fallbacks`, in their order.
+    `fallback_bytes` are the peaks of `train.fallbacks`, in their order. `host_bytes` is the most that the process has
+    of main memory; `disk_bytes` all that the run writes, `cache_bytes` of it in lorac's cache.
     """
 
     card: str
@@ -258,6 +259,7 @@ class Estimate:
     seconds: float
     decisions: tuple[Decision, ...]
     rejected: tuple[Rejected, ...]
+    cache_bytes: int = 0
 
 
 @attrs.frozen(kw_only=True)

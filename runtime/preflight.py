@@ -1,16 +1,21 @@
-"""Before anything is loaded: are the plan's inputs still what they were, and can this machine run it?"""
+"""Before anything is loaded: are the plan's inputs still what they were, and can this machine run it?
+
+Torch is imported only to look for a GPU, after all else was found right with a plan for one.
+"""
 
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
 import attrs
-import torch
+import psutil
 
 from runtime import plan
-from runtime.errors import MachineError, PlanError, Problem
+from runtime.errors import LoracError, MachineError, PlanError, Problem
 from runtime.families import inspect
+from runtime.human import size
 from runtime.safeio import digest, paths
 
 AGAIN = "make the plan again and review it: lorac plan SPEC"
@@ -35,7 +40,13 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
     problems = _data_problems(of.program.data, where.data) + _base_problems(of.program.base, where.base)
     if problems:
         raise PlanError(problems)
-    _machine(of.program, accept_versions)
+    problems = _versions(of.program, accept_versions) + _disk(of, where) + _memory(of.estimate)
+    if of.program.train.processes > 1:
+        hint = "set Fit(processes=1)"
+        problems.append(Problem("processes", "several processes are not supported yet", hint))
+    problems += _device(of.program)
+    if problems:
+        raise MachineError(problems)
 
 
 def _data_problems(data: plan.Images, root: Path) -> list[Problem]:
@@ -61,23 +72,74 @@ def _base_problems(base: plan.Base, path: Path) -> list[Problem]:
     return [Problem(str(path), "the base changed since planning", AGAIN)]
 
 
-def _machine(program: plan.Program, accept_versions: bool) -> None:
+def _versions(program: plan.Program, accepted: bool) -> list[Problem]:
+    hint = "install the plan's versions, plan again, or give --accept-versions"
+    here = {name: public_version(name) for name in program.versions}
+    return [
+        Problem(name, f"version {here[name]} is installed, the plan was made with {wanted}", hint)
+        for name, wanted in program.versions.items()
+        if here[name] != wanted and not accepted
+    ]
+
+
+def _device(program: plan.Program) -> list[Problem]:
+    if program.compute.device != "cuda":
+        return []
+    import torch
+
+    if torch.cuda.is_available():
+        return []
+    hint = "plan for this machine: lorac plan SPEC --card cpu"
+    return [Problem("device", "the plan is for a CUDA card, and there is none here", hint)]
+
+
+def _disk(of: plan.Plan, where: Where) -> list[Problem]:
+    """Each file system that the run writes to must have room for what it has still to write."""
+    needs: dict[int, tuple[Path, int]] = {}
+    for folder, need in still_to_write(of, where).items():
+        there = _existing(folder)
+        device = there.stat().st_dev
+        before = needs.get(device, (there, 0))
+        needs[device] = before[0], before[1] + need
     problems = []
-    if program.compute.device == "cuda" and not torch.cuda.is_available():
-        hint = "plan for this machine: lorac plan SPEC --card cpu"
-        problems.append(Problem("device", "the plan is for a CUDA card, and there is none here", hint))
-    if program.train.processes > 1:
-        hint = "set Fit(processes=1)"
-        problems.append(Problem("processes", "several processes are not supported yet", hint))
-    for name, wanted in program.versions.items():
-        here = public_version(name)
-        if here != wanted and not accept_versions:
-            hint = "install the plan's versions, plan again, or give --accept-versions"
-            problems.append(
-                Problem(name, f"version {here} is installed, the plan was made with {wanted}", hint)
-            )
-    if problems:
-        raise MachineError(problems)
+    for place, need in needs.values():
+        free = shutil.disk_usage(place).free
+        if free < need:
+            what = f"the run will write {size(need)}, and {size(free)} are free on this disk"
+            problems.append(Problem(str(place), what, f"free {size(need - free)} there, or give --output"))
+    return problems
+
+
+def still_to_write(of: plan.Plan, where: Where) -> dict[Path, int]:
+    """Folder -> bytes. A run that goes on has encoded its data, and some of its checkpoints are there already."""
+    own, cached = of.estimate.disk_bytes - of.estimate.cache_bytes, of.estimate.cache_bytes
+    if not _is_own(where.output, of.plan_hash):
+        return {where.output: own, where.cache: cached}
+    checkpoints = where.output / "checkpoints"
+    there = sum(path.stat().st_size for path in checkpoints.rglob("*") if path.is_file())
+    return {where.output: max(0, own - there), where.cache: 0 if there else cached}
+
+
+def _is_own(folder: Path, plan_hash: str) -> bool:
+    """Whether a folder is that of a run of this plan."""
+    try:
+        return plan.read(folder / "plan.json").plan_hash == plan_hash
+    except LoracError:
+        return False
+
+
+def _existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+
+
+def _memory(estimate: plan.Estimate) -> list[Problem]:
+    """The computer's memory: what the system can give now, without swapping."""
+    need, free = estimate.host_bytes, psutil.virtual_memory().available
+    if free >= need:
+        return []
+    what = f"the run needs {size(need)} of the computer's memory, and {size(free)} are available"
+    return [Problem("memory", what, f"close other programs until {size(need)} are available")]
 
 
 def public_version(name: str) -> str:

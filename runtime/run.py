@@ -16,7 +16,7 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import checkpoint, export, log, plan, preflight, sheet
+from runtime import checkpoint, export, log, plan, sheet
 from runtime import step as train_step
 from runtime.adapters import method
 from runtime.data.cache import encode
@@ -35,15 +35,13 @@ class Options:
     """What the command line may say beside the plan."""
 
     where: Where
-    accept_versions: bool = False
     fault: Callable[[int], None] = lambda step: None
 
 
 def run(of: plan.Plan, options: Options) -> Path:
-    """Carry out a plan. The run's folder. Raises LoracError, Interrupted among them."""
+    """Carry out a plan that `preflight.check` has let through. The run's folder. Raises LoracError, Interrupted too."""
     where, program, outputs = options.where, of.program, of.outputs
     device = torch.device(program.compute.device)
-    preflight.check(of, where, options.accept_versions)
     deterministic(program.compute)
     log.info(f"Using device: {device_name(program.compute)}")
     make_room(of, where.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import attrs
+import psutil
 import torch
 
 from runtime import checkpoint, log, plan
@@ -92,7 +94,7 @@ def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
     """Take the plan's next fallback: same samples, same effective batch, smaller micro-batch."""
     train, micro = run.plan.program.train, run.state.micro_batch
     smaller = [f for f in train.fallbacks if f.micro_batch < micro]
-    planned, real = run.plan.estimate.peak_bytes, peak_memory()
+    planned, real = planned_memory(run.plan), peak_memory()
     said = f"out of memory at step {run.state.step + 1}: planned {log.size(planned)}, used {log.size(real)}"
     if not smaller:
         hint = (
@@ -157,21 +159,30 @@ def due(step: int, every: int) -> bool:
 def note(run: Run, rate: float) -> str:
     """The bar's words: loss over the last steps, speed, memory now / planned."""
     loss = sum(run.state.losses) / len(run.state.losses)
-    used, planned = log.size(memory_now()), log.size(run.plan.estimate.peak_bytes)
+    used, planned = log.size(memory_now()), log.size(planned_memory(run.plan))
     return f"loss {loss:.4f} {rate:.2f} it/s mem {used} / {planned}"
+
+
+def planned_memory(of: plan.Plan) -> int:
+    """What `memory_now` is held against: the card's peak, or the process's own on a CPU."""
+    return of.estimate.peak_bytes if of.program.compute.device == "cuda" else of.estimate.host_bytes
 
 
 def memory_now() -> int:
     """Bytes in use: what the allocator holds on a card, or what the process has resident."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return torch.cuda.memory_reserved()
-    fields = Path("/proc/self/statm")
-    return int(fields.read_text().split()[1]) * 4096 if fields.exists() else 0
+    return psutil.Process().memory_info().rss
 
 
 def peak_memory() -> int:
     """Most bytes that were in use."""
-    return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else memory_now()
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_reserved()
+    # Not getrusage: its peak is still that of the program that started this one in its own place (Linux, exec).
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else memory_now()
 
 
 @contextmanager

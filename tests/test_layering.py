@@ -27,13 +27,15 @@ ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
 """What all of lorac may import of runtime."""
 
 ONLY_IN = {
+    "runtime.data": {"lorac/estimate"},
     "runtime.dtypes": {"lorac/estimate"},
     "runtime.ending": {"lorac/cli.py"},
     "runtime.families": {"lorac/estimate", "lorac/resolve.py"},
     "runtime.names": {"lorac/agree.py"},
     "runtime.step": {"lorac/estimate"},
 }
-"""What else it imports, and which files or folders do: the families, the train step that the trace runs, dtypes."""
+"""What else it imports, and which files or folders do: the families, the train step that the trace runs, dtypes, and
+how much of what is encoded stays in memory."""
 
 RUNS_CODE = {"lorac/load.py": {"compile", "exec"}}
 """Files that may call what runs code: the user's own spec is run because he asked for it."""

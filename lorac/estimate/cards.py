@@ -193,10 +193,16 @@ def find(text: str) -> Card:
 
 
 def detected() -> Card | None:
-    """The GPU that CUDA sees now, with its free memory; None where there is none."""
+    """The GPU that CUDA sees now, with its free memory; None where there is none.
+
+    To ask for the free memory makes a context of our own. The run will have one too, and its peak counts it: ours is
+    added to what is free, as large as the peak takes it to be.
+    """
     if not _has_driver():
         return None
     import torch
+
+    from lorac.estimate import cuda
 
     if not torch.cuda.is_available():
         return None
@@ -205,15 +211,15 @@ def detected() -> Card | None:
     entry = nearest(properties.name, total)
     card = calibrated(_card(properties.name, [entry], entry), calibration(properties.name))
     capability = (properties.major, properties.minor)
-    context_already_taken = 0 if not torch.cuda.is_initialized() else total - free
-    return attrs.evolve(
+    card = attrs.evolve(
         card,
         memory=total,
-        usable=int((total - context_already_taken) * (1 - MARGIN)),
         capability=capability,
         multiprocessors=properties.multi_processor_count,
         bf16=card.bf16 if capability >= (8, 0) else None,
     )
+    available = min(total, free + torch.cuda.memory_reserved(0) + cuda.overhead(card))
+    return attrs.evolve(card, usable=int(available * (1 - MARGIN)))
 
 
 def nearest(name: str, memory: int) -> dict[str, Any]:

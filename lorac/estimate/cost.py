@@ -1,6 +1,7 @@
 """What a program costs on a card: traced exactly, or estimated from one trace while the planner searches.
 
-- `exact` traces the program's own step and replays it through the card's allocator.
+- `exact` traces every phase of the program's run and replays it through the card's allocator; the peak is the
+  largest phase's.
 - `quick` scales the trace at micro-batch 1 (activations, temporaries and arithmetic grow with the micro-batch, the
   rest does not) and knows recomputation by `lorac.recompute`'s model. It ranks; only `exact` is believed.
 - Traces are kept on disk by content and shared by cards (`kept`): what a card makes of it takes centiseconds.
@@ -15,15 +16,13 @@ from pathlib import Path
 import attrs
 
 from lorac import offload, recompute
-from lorac.estimate import allocator, cuda, phases, roofline
+from lorac.estimate import allocator, cuda, host, phases, roofline
 from lorac.estimate.cards import Card
 from lorac.estimate.kept import Traces
-from lorac.estimate.record import Call, Trace
+from lorac.estimate.record import Call, Peak, Trace
 from runtime import plan
+from runtime.dtypes import DTYPES
 from runtime.families import family
-
-STATE_BYTES = 6
-"""A checkpoint's bytes for each trained parameter beside the optimizer's: float32 master, and a LoRA in 16 bits."""
 
 GROWS = ("saved activations", "temporaries", "inputs")
 """Kinds that are proportional to the micro-batch."""
@@ -44,8 +43,9 @@ class Block:
 class Cost:
     """Bytes at the peak (allocator, context and workspaces included), by kind and by phase, and seconds.
 
-    `waiting_seconds`, of a micro-batch's, are those in which it waits for offloaded blocks.
-    `disk_bytes` is one checkpoint's.
+    `by_kind` is the train step's, `peak_kinds` that of the phase with the highest peak. `waiting_seconds`, of a
+    micro-batch's, are those in which it waits for offloaded blocks. `host_bytes` is the most that the process has of
+    main memory; `disk_bytes` is one checkpoint's.
     """
 
     peak_bytes: int
@@ -58,21 +58,35 @@ class Cost:
     disk_bytes: int
     blocks: tuple[Block, ...]
     waiting_seconds: float = 0.0
+    peak_kinds: dict[str, int] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Moment:
+    """The most of a phase: the tensors then, and what the allocator holds for them."""
+
+    trace: Trace
+    peak: Peak
+    reserved: int
 
 
 class Costs:
-    """The costs of programs on one card. Traces are kept in `folder`, for every card of the same capability."""
+    """The costs of programs on one card. Traces are kept in `folder`, for every card of the same capability.
 
-    def __init__(self, card: Card, folder: Path) -> None:
+    `outputs` say what is drawn and written while training; None where nothing is.
+    """
+
+    def __init__(self, card: Card, folder: Path, outputs: plan.Outputs | None = None) -> None:
         self.card = card
         self.folder = folder
+        self.outputs = outputs
         self._traces = Traces(folder / "traces")
         self._known: dict[str, Cost] = {}
         self._seconds: dict[tuple[str, int], float] = {}
 
     def on(self, card: Card) -> Costs:
         """The same on another card."""
-        return Costs(card, self.folder)
+        return Costs(card, self.folder, self.outputs)
 
     def trace(self, program: plan.Program) -> Trace:
         """One step of this very program, as this card's kernels run it."""
@@ -85,27 +99,64 @@ class Costs:
             self._known[key] = self._cost(program)
         return self._known[key]
 
+    def moments(self, program: plan.Program) -> dict[str, Moment]:
+        """Each phase's fullest moment, in the order in which the runtime comes to them."""
+        capability, training = self.card.capability, self.trace(program)
+        preparing = self._traces.preparing(program, capability)
+        found = {name: _moment(preparing, name, self.card) for name in ("load", "cache")}
+        found["train"] = Moment(training, training.peak, _reserved(training, self.card))
+        if self.outputs is not None:
+            pausing = self._traces.pausing(program, self.outputs, capability)
+            drawn = ("sample",) if self.outputs.samples.prompts else ()
+            found |= {name: _moment(pausing, name, self.card) for name in ("save", *drawn)}
+        return found
+
     def _cost(self, program: plan.Program) -> Cost:
         trace, card, overhead = self.trace(program), self.card, cuda.overhead(self.card)
-        reserved, by_kind = _reserved(trace, card), trace.peak.by_kind()
-        by_kind["cached but unused"] = reserved - trace.peak.bytes
-        by_kind["context and workspaces"] = overhead
+        moments, beside = self.moments(program), phases.waiting(program, self.outputs)
+        here = beside if card.device == "cpu" else {name: {} for name in moments}  # a CPU has one memory
+        peaks = {
+            name: moment.reserved + sum(here[name].values()) + overhead for name, moment in moments.items()
+        }
+        most = max(peaks, key=lambda name: peaks[name])
+        train_kinds, peak_kinds = (_kinds(moments[name], here[name], overhead) for name in ("train", most))
         waiting = self._waiting(program)
-        caching = self._traces.caching(program, card.capability)
-        peaks = {"train": reserved + overhead, "cache": _reserved(caching, card) + overhead}
         cost = Cost(
-            peak_bytes=max(peaks.values()),
-            by_kind={kind: size for kind, size in by_kind.items() if size},
+            peak_bytes=peaks[most],
+            by_kind=train_kinds,
+            peak_kinds=peak_kinds,
             phases=peaks,
             micro_seconds=roofline.seconds(_passes(trace), card) + waiting,
             waiting_seconds=waiting,
             update_seconds=roofline.seconds(_updates(trace), card),
             seconds_per_step=0.0,
-            host_bytes=0,
-            disk_bytes=STATE_BYTES * trained_parameters(trace) + by_kind["optimizer state"],
+            host_bytes=self._host_bytes(program, moments, peaks, beside),
+            disk_bytes=self._checkpoint_bytes(trace),
             blocks=_blocks(program, trace, card),
         )
         return _for_steps(cost, program)
+
+    def _host_bytes(
+        self,
+        program: plan.Program,
+        moments: dict[str, Moment],
+        peaks: dict[str, int],
+        beside: dict[str, dict[str, int]],
+    ) -> int:
+        """The process, and the most that any phase has beside it."""
+        device, taken = self.card.device, []
+        for name, moment in moments.items():
+            on_card = host.traced_bytes(moment.trace, moment.peak.phase) + sum(beside[name].values())
+            tensors = on_card if device == "cuda" else peaks[name]
+            taken.append(tensors + host.picture_bytes(program, self.outputs, name))
+        return host.process_bytes(device) + max(taken)
+
+    def _checkpoint_bytes(self, trace: Trace) -> int:
+        """The masters in float32, the optimizer's state, and the LoRA in its file's dtype."""
+        kinds = trace.peak.by_kind()
+        masters = kinds.get("master weights") or kinds["adapter"]
+        lora = "fp16" if self.outputs is None else self.outputs.dtype
+        return masters + kinds["optimizer state"] + masters * DTYPES[lora].itemsize // 4
 
     def quick(self, program: plan.Program) -> Cost:
         """From the trace at micro-batch 1 without recomputation."""
@@ -116,15 +167,16 @@ class Costs:
         saved = [block.saved * micro for block in one.blocks]
         again, away = indices(one.blocks, program.compute)
         less = sum(saved) - recompute.peak(saved, again)
-        less += offload.freed([block.weights for block in one.blocks], away)
+        freed = offload.freed([block.weights for block in one.blocks], away)
         blocks = tuple(
             attrs.evolve(block, saved=size, seconds=block.seconds * micro)
             for block, size in zip(one.blocks, saved, strict=True)
         )
+        others = max(size for name, size in one.phases.items() if name != "train")
         train = one.phases["train"] + grows * (micro - 1) - less
         cost = attrs.evolve(
             one,
-            peak_bytes=max(train, one.phases["cache"]),
+            peak_bytes=max(train, others) - freed,
             by_kind={},
             micro_seconds=self._alone_seconds(alone, micro)
             + sum(blocks[index].seconds for index in again)
@@ -197,13 +249,6 @@ def choices_of(cost: Cost, usable: int) -> list[tuple[str, ...]]:
     return list(dict.fromkeys([(), part, tuple(names)]))
 
 
-def trained_parameters(trace: Trace) -> int:
-    """How many numbers the optimizer moves: those of the float32 masters, or of an adapter that is its own."""
-    live = trace.peak.live
-    masters = sum(block.bytes for block in live if block.kind == "master weights")
-    return (masters or sum(block.bytes for block in live if block.kind == "adapter")) // 4
-
-
 def _passes(trace: Trace) -> Iterable[Call]:
     """The calls of one micro-batch's forward and backward."""
     return (call for call in trace.calls if call.during != "optimizer")
@@ -217,6 +262,32 @@ def _updates(trace: Trace) -> Iterable[Call]:
 def _for_steps(cost: Cost, program: plan.Program) -> Cost:
     seconds = cost.micro_seconds * program.train.accumulation + cost.update_seconds
     return attrs.evolve(cost, seconds_per_step=seconds)
+
+
+def _kinds(moment: Moment, beside: dict[str, int], overhead: int) -> dict[str, int]:
+    """Bytes by kind of all that is taken at a phase's fullest moment."""
+    unused = moment.reserved - moment.peak.bytes
+    kinds = {
+        **moment.peak.by_kind(),
+        **beside,
+        "cached but unused": unused,
+        "context and workspaces": overhead,
+    }
+    return {kind: size for kind, size in kinds.items() if size}
+
+
+def _moment(trace: Trace, name: str, card: Card) -> Moment:
+    """A phase of a trace that goes through several, one after the other."""
+    peak = trace.phases[name]
+    if card.device == "cpu":
+        return Moment(trace, peak, peak.bytes)
+    marks = [at for at, _ in trace.marks if at > _begin(trace, name)]
+    until = marks[0] if marks else len(trace.events)
+    return Moment(trace, peak, allocator.replay(trace.requests(until)).peak_reserved)
+
+
+def _begin(trace: Trace, name: str) -> int:
+    return next(at for at, mark in trace.marks if mark == name)
 
 
 def _reserved(trace: Trace, card: Card) -> int:

@@ -10,15 +10,22 @@ from lorac.estimate.cards import Card
 
 MIB = 2**20
 
-LT_WORKSPACE = MIB
-"""cuBLASLt's, of each fused call (`_parseChosenWorkspaceSize`, aten/src/ATen/cuda/CUDABlas.cpp: 1024 KiB)."""
+RUNTIME_WORKSPACE = ":4096:8"
+"""CUBLAS_WORKSPACE_CONFIG as `runtime.run.deterministic` sets it, where nobody set it before: 8 buffers of 4096 KiB."""
 
 
-def cublas_workspace(capability: tuple[int, int]) -> int:
-    """Bytes that a cuBLAS handle keeps: `:4096:2:16:8`, or 32 MiB on compute 9.0 (`parseChosenWorkspaceSize`,
-    aten/src/ATen/cuda/CublasHandlePool.cpp). One handle serves the forward and one the backward: the autograd
-    engine runs a CUDA backward in its own thread, and handles are per thread (DeviceThreadHandlePool.h)."""
-    return 32 * MIB if capability == (9, 0) else (4096 * 2 + 16 * 8) * 1024
+def cublas_workspace(capability: tuple[int, int], config: str = "") -> int:
+    """Bytes that a cuBLAS handle keeps on a stream (`parseChosenWorkspaceSize`, ATen/cuda/CublasHandlePool.cpp).
+
+    `config` is CUBLAS_WORKSPACE_CONFIG, `:KiB:COUNT` once or more; without it `:4096:2:16:8`, and 32 MiB on compute
+    9.0. One handle serves the forward and one the backward: the autograd engine runs a CUDA backward in its own
+    thread, and handles are per thread (DeviceThreadHandlePool.h). cuBLASLt works in the same buffer
+    (torch/backends/cuda, TORCH_CUBLASLT_UNIFIED_WORKSPACE, which is on by default).
+    """
+    if not config:
+        config = ":4096:8" if capability == (9, 0) else ":4096:2:16:8"
+    numbers = [int(number) for number in config.removeprefix(":").split(":")]
+    return 1024 * sum(size * count for size, count in zip(numbers[::2], numbers[1::2], strict=True))
 
 
 CONTEXT_PER_MULTIPROCESSOR = int(3.9 * MIB)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import cattrs
 
 from lorac.estimate import phases
@@ -36,6 +37,7 @@ class Traces:
         train = program.train
         question = {
             **_question("training", program, capability),
+            "bucket": phases.largest_bucket(program.data),
             "adapter": plan.unstructure(program.adapter),
             "micro_batch": train.micro_batch,
             "accumulates": train.accumulation > 1,
@@ -45,13 +47,29 @@ class Traces:
         }
         return self._find(question, lambda: phases.training(program, capability))
 
-    def caching(self, program: plan.Program, capability: tuple[int, int]) -> Trace:
-        """Encoding one picture and one caption (`phases.caching`)."""
+    def preparing(self, program: plan.Program, capability: tuple[int, int]) -> Trace:
+        """Loading and encoding (`phases.preparing`)."""
         question = {
-            **_question("caching", program, capability),
-            "device": program.compute.device,
+            **_question("preparing", program, capability),
+            "bucket": phases.largest_bucket(program.data),
+            "trained": sorted(program.adapter.targets),
+            "compute": _without_blocks(program.compute),
         }
-        return self._find(question, lambda: phases.caching(program, capability))
+        return self._find(question, lambda: phases.preparing(program, capability))
+
+    def pausing(self, program: plan.Program, outputs: plan.Outputs, capability: tuple[int, int]) -> Trace:
+        """Saving and sampling (`phases.pausing`)."""
+        samples = outputs.samples
+        question = {
+            **_question("pausing", program, capability),
+            "adapter": plan.unstructure(program.adapter),
+            "optimizer": plan.unstructure(program.train.optimizer),
+            "objective": plan.unstructure(program.train.objective),
+            "compute": _without_blocks(program.compute),
+            "dtype": outputs.dtype,
+            "draws": [samples.width, samples.height, samples.guidance > 1] if samples.prompts else [],
+        }
+        return self._find(question, lambda: phases.pausing(program, outputs, capability))
 
     def _find(self, question: dict[str, Any], make: Callable[[], Trace]) -> Trace:
         key = hashlib.sha256(strict_json.canonical(question).encode()).hexdigest()
@@ -68,15 +86,19 @@ class Traces:
 
 
 def _question(phase: str, program: plan.Program, capability: tuple[int, int]) -> dict[str, Any]:
-    """What both phases' traces depend on."""
+    """What every trace depends on."""
     return {
         "phase": phase,
         "code": code_digest(),
         "versions": program.versions,
         "capability": capability,
         "base": [program.base.family, program.base.architecture, program.base.prediction_type],
-        "bucket": phases.largest_bucket(program.data),
     }
+
+
+def _without_blocks(compute: plan.Compute) -> Any:
+    """How a step without a backward is computed: nothing is recomputed in it."""
+    return plan.unstructure(attrs.evolve(compute, checkpointed=()))
 
 
 def _read(path: Path) -> Trace | None:

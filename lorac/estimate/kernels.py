@@ -31,11 +31,13 @@ aten = torch.ops.aten
 class CudaKernels:
     """While open, composite operators on CPU tensors go to what CUDA would run on a card of compute `capability`.
 
-    They are put into the dispatcher, where calls from Python, from C++ and from a recomputation all pass.
+    `workspace` is what CUBLAS_WORKSPACE_CONFIG says. The operators are put into the dispatcher, where calls from
+    Python, from C++ and from a recomputation all pass.
     """
 
-    def __init__(self, capability: tuple[int, int]) -> None:
+    def __init__(self, capability: tuple[int, int], workspace: str = "") -> None:
         self.capability = capability
+        self.workspace = workspace
         self._handles: set[bool] = set()
 
     @contextmanager
@@ -77,7 +79,7 @@ class CudaKernels:
         ):
             return 0
         self._handles.add(in_backward)
-        return cublas_workspace(self.capability)
+        return cublas_workspace(self.capability, self.workspace)
 
     def _attention(
         self,

@@ -1,26 +1,44 @@
-"""The phases of our own run, each as a step for the tracer: the train step is the very function the runtime runs."""
+"""The phases of our own run, each as a step for the tracer, in the order in which `runtime.run` goes through them.
+
+| phase | what happens, beside what is there already |
+| --- | --- |
+| load | every component comes through main memory, cast to its dtype, to the device |
+| cache | all components are there, the denoiser too; one picture and one caption are encoded |
+| train | the very function that the runtime runs, at its fullest |
+| save | the adapter and the optimizer's state are looked at and written |
+| sample | encoders that waited come to the device; two captions, one call of the denoiser, one picture decoded |
+
+Fake tensors are the card's unless `on_host` says otherwise; for a plan on the CPU there is only one memory.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import attrs
 import torch
+from torch import Tensor, nn
 
+from lorac.estimate import cuda
 from lorac.estimate.record import Trace
-from lorac.estimate.trace import label, materialize, on_host, trace
+from lorac.estimate.trace import label, materialize, on_host, phase, trace
 from runtime import plan
 from runtime import step as train_step
+from runtime.data.entries import BUDGET
 from runtime.dtypes import DTYPES
 from runtime.families import family
-from runtime.families.protocol import Batch, Modules
+from runtime.families.protocol import Family, Modules
 
 GRID = 64
 """Side in pixels of a picture that stands for any where only its caption counts."""
 
 HERE = torch.device("cpu")
 """Where fake tensors are, whatever the plan's device."""
+
+
+# ---------------------------------------------------------------------------------------------------------- training
 
 
 def training(program: plan.Program, capability: tuple[int, int], whole: bool = False) -> Trace:
@@ -31,22 +49,13 @@ def training(program: plan.Program, capability: tuple[int, int], whole: bool = F
     """
     of = family(program.base.family)
     trained = list(program.adapter.targets)
-    # Outside the tracer: peft moves what it makes to the base's device, meta.
-    modules = bare(program, [of.DENOISER, *(c for c in trained if c != of.DENOISER)], program.compute.dtype)
-    train_step.pack(of, modules, program.compute)
-    train_step.attach(modules, program)
-    encoders = [name for name in (*of.TEXT_ENCODERS, of.VAE) if name not in trained]
-    stay = bare(program, [name for name in encoders if name not in program.compute.offloaded], "fp32")
+    modules = _adapted(of, program)
+    stay = bare(program, [name for name in frozen(program) if name not in program.compute.offloaded], "fp32")
     micro, accumulates = program.train.micro_batch, program.train.accumulation > 1
 
     def make() -> Callable[[], None]:
         materialize(*modules.values(), *stay.values())
-        trainee = train_step.trainee(of, modules, program, HERE)
-        if trainee.stream is not None:
-            on_host(trainee.stream.host_tensors())
-            trainee.stream.fetched = lambda tensors: label("base weights", tensors)
-        if program.compute.dtype != "fp32":
-            label("master weights", trainee.masters.values())
+        trainee = _trainee(of, modules, program)
         width, height = largest_bucket(program.data)
         tokens = any(component in of.TEXT_ENCODERS for component in trained)
         batch = of.example(program.base.architecture, micro, width, height, tokens)
@@ -61,7 +70,28 @@ def training(program: plan.Program, capability: tuple[int, int], whole: bool = F
 
         return step
 
-    return trace(make, steps=2 if whole else 1, device=program.compute.device, capability=capability)
+    return _traced(make, program, capability, 2 if whole else 1)
+
+
+def _adapted(of: Family, program: plan.Program) -> Modules:
+    """What is trained, on the meta device, with the adapter on: made outside the tracer, as peft moves what it makes
+    to the base's device."""
+    trained = list(program.adapter.targets)
+    modules = bare(program, [of.DENOISER, *(c for c in trained if c != of.DENOISER)], program.compute.dtype)
+    train_step.pack(of, modules, program.compute)
+    train_step.attach(modules, program)
+    return modules
+
+
+def _trainee(of: Family, modules: Modules, program: plan.Program) -> train_step.Trainee:
+    """The step's parts, with the names of those that the tracer cannot know."""
+    trainee = train_step.trainee(of, modules, program, HERE)
+    if trainee.stream is not None:
+        on_host(trainee.stream.host_tensors())
+        trainee.stream.fetched = lambda tensors: label("base weights", tensors)
+    if program.compute.dtype != "fp32":
+        label("master weights", trainee.masters.values())
+    return trainee
 
 
 def _prefill(trainee: train_step.Trainee, accumulates: bool) -> None:
@@ -73,26 +103,184 @@ def _prefill(trainee: train_step.Trainee, accumulates: bool) -> None:
         trainee.optimizer.zero_grad(set_to_none=True)
 
 
-def caching(program: plan.Program, capability: tuple[int, int]) -> Trace:
-    """Encoding one picture and one caption, as the runtime does before training."""
-    of = family(program.base.family)
+def _traced(
+    make: Callable[[], Callable[[], None]], program: plan.Program, capability: tuple[int, int], steps: int = 1
+) -> Trace:
+    """The tracer, as the runtime sets torch up."""
+    workspace = cuda.RUNTIME_WORKSPACE
+    return trace(make, steps=steps, device=program.compute.device, capability=capability, workspace=workspace)
 
-    modules = bare(program, [of.VAE, *of.TEXT_ENCODERS], "fp32")
+
+# ------------------------------------------------------------------------------------------------- loading, encoding
+
+
+def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
+    """Phases "load" and "cache": all components come one after the other, then a picture and a caption are encoded.
+
+    A file's own dtype is in no plan: its tensors are taken to be of the other width, two bytes or four, than what
+    they are cast to. That is the most that a component takes on its way, whatever the file; where it is quantised,
+    that is done after the cast, layer by layer, and takes no more.
+    """
+    of = family(program.base.family)
+    trained = {of.DENOISER, *program.adapter.targets}
+    dtypes = {name: program.compute.dtype if name in trained else "fp32" for name in components(of)}
+    modules = {name: bare(program, [name], dtype)[name] for name, dtype in dtypes.items()}
+    counts = {name: sum(tensor.numel() for tensor in _tensors(module)) for name, module in modules.items()}
+    for name in trained:
+        train_step.pack(of, {name: modules[name]}, program.compute)
+    has_card, quantised = program.compute.device == "cuda", program.compute.quantization != "none"
 
     def make() -> Callable[[], None]:
-        materialize(*modules.values())
-        width, height = largest_bucket(program.data)
-        pixels = torch.empty(1, 3, height, width)
-        tokens = of.example(program.base.architecture, 1, width, height, True)
+        streamed: list[Tensor] = []  # in main memory until the adapter is on
+
+        def load(name: str) -> None:
+            in_file = torch.float16 if dtypes[name] == "fp32" else torch.float32
+            read = torch.empty(counts[name], dtype=in_file)
+            if not has_card and not (quantised and name in trained):
+                materialize(modules[name])
+                return
+            cast = torch.empty(counts[name], dtype=DTYPES[dtypes[name]])
+            on_host([read, cast] if has_card else [])
+            del read
+            if not has_card:
+                del cast
+                materialize(modules[name])
+            elif _is_streamed(name, program.compute):
+                streamed.append(cast)
+            else:
+                materialize(modules[name])
 
         def step() -> None:
-            with torch.no_grad():
-                of.encode_picture(modules, pixels)
-                of.encode_text(modules, tokens)
+            with phase("load"):
+                for name, module in modules.items():
+                    load(name)
+                    label("base weights", (t for t in _tensors(module) if t.device.type != "meta"))
+            with phase("cache"), torch.no_grad():
+                _encode(of, modules, program)
 
         return step
 
-    return trace(make, steps=1, device=program.compute.device, capability=capability)
+    return _traced(make, program, capability)
+
+
+def _encode(of: Family, modules: Modules, program: plan.Program) -> None:
+    """One picture of the largest bucket, and one caption where captions are encoded, as `runtime.data.cache` does."""
+    width, height = largest_bucket(program.data)
+    pixels = torch.empty(1, 3, height, width)
+    label("inputs", pixels)
+    latents = of.encode_picture(modules, pixels)
+    for tensor in latents.values():
+        tensor.isfinite().all()
+    del pixels, latents
+    if not _trains_text(of, program):
+        example = of.example(program.base.architecture, 1, GRID, GRID, True)
+        of.encode_text(modules, {name: t for name, t in example.items() if not t.is_floating_point()})
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _is_streamed(component: str, compute: plan.Compute) -> bool:
+    """Whether some of the component's blocks are offloaded: then it waits in main memory for its adapter."""
+    return any(block.startswith(f"{component}.") for block in compute.offloaded)
+
+
+# ------------------------------------------------------------------------------------------------- saving, sampling
+
+
+def pausing(program: plan.Program, outputs: plan.Outputs, capability: tuple[int, int]) -> Trace:
+    """Phases "save" and, where the plan has prompts, "sample": the state between two steps, without gradients.
+
+    Nothing is recomputed without a backward, so neither the micro-batch nor the recomputed blocks matter here.
+    """
+    of, samples = family(program.base.family), outputs.samples
+    program = attrs.evolve(program, compute=attrs.evolve(program.compute, checkpointed=()))
+    modules, encoders = _adapted(of, program), bare(program, frozen(program), "fp32")
+    stay = [module for name, module in encoders.items() if name not in program.compute.offloaded]
+
+    def make() -> Callable[[], None]:
+        materialize(*modules.values(), *stay)
+        trainee = _trainee(of, modules, program)
+        state = _moments(trainee)
+
+        def step() -> None:
+            with phase("save"), torch.no_grad():
+                _save(trainee, state, DTYPES[outputs.dtype])
+            if samples.prompts:
+                with phase("sample"), torch.no_grad():
+                    materialize(*encoders.values())
+                    _draw(of, {**modules, **encoders}, program, samples)
+
+        return step
+
+    return _traced(make, program, capability)
+
+
+def _draw(of: Family, modules: Modules, program: plan.Program, samples: plan.Samples) -> None:
+    """One picture as `Family.sample` draws it, every further step of its scheduler taking the same again.
+
+    Both prompts are encoded; the denoiser is called as the loss calls it, on two latents with guidance (classifier-free
+    guidance, Ho and Salimans 2022), on one without; the latents are decoded.
+    """
+    for module in modules.values():
+        module.eval()
+    architecture, size = program.base.architecture, (samples.width, samples.height)
+    tokens = of.example(architecture, 2, *size, True)
+    of.encode_text(modules, {name: t for name, t in tokens.items() if not t.is_floating_point()})
+    batch = of.example(architecture, 2 if samples.guidance > 1 else 1, *size, False)
+    label("inputs", batch.values())
+    of.loss(modules, batch, program.base, program.train.objective)
+    pixels = modules[of.VAE].decode(batch["latent_mean"][:1]).sample
+    (pixels * 0.5 + 0.5).clamp(0, 1)
+
+
+def _moments(of: train_step.Trainee) -> Tensor:
+    """The optimizer's two moments in one piece: to fill them in one by one takes longer than all the rest here."""
+    count = sum(master.numel() for master in of.masters.values())
+    bits = of.program.train.optimizer.state_bits
+    moments = torch.empty(2 * count, dtype=torch.uint8 if bits == 8 else torch.float32)
+    label("optimizer state", moments)
+    return moments
+
+
+def _save(of: train_step.Trainee, state: Tensor, dtype: torch.dtype) -> None:
+    """What a checkpoint's writing makes: the check of a tensor, and the LoRA's copies in main memory.
+
+    The copies are the factors in float32 (`runtime.run.factors`; on a CPU they are the masters themselves), and the
+    file's tensors in its dtype. They go through one tensor after the other; here they are one piece each.
+    """
+    masters = list(of.masters.values())
+    largest = max(masters, key=lambda master: master.numel()).detach()
+    (~largest.isfinite()).sum()
+    count = sum(master.numel() for master in masters)
+    has_card = of.program.compute.device == "cuda"
+    copies = torch.empty(count if has_card else 0)
+    tensors = torch.empty(count, dtype=dtype)
+    on_host([copies, tensors] if has_card else [])
+    assert state is not None  # held for as long as the state lasts
+
+
+# ---------------------------------------------------------------------------------------------- beside what is traced
+
+
+def waiting(program: plan.Program, outputs: plan.Outputs | None) -> dict[str, dict[str, int]]:
+    """Bytes by what waits in main memory, for each phase: encoded data, and encoders that are wanted for samples."""
+    encoded = {"encoded data": min(BUDGET, encoded_bytes(program))}
+    away = {}
+    if outputs is not None and outputs.samples.prompts:
+        names = [name for name in frozen(program) if name in program.compute.offloaded]
+        modules = bare(program, names, "fp32").values()
+        away = {"offloaded encoders": sum(_bytes(_tensors(module)) for module in modules)}
+    beside = {
+        "load": {},
+        "cache": encoded,
+        "train": encoded | away,
+        "save": encoded | away,
+        "sample": encoded,
+    }
+    return {phase: {name: size for name, size in sizes.items() if size} for phase, sizes in beside.items()}
 
 
 def encoded_bytes(program: plan.Program) -> int:
@@ -108,17 +296,32 @@ def encoded_bytes(program: plan.Program) -> int:
     with torch.device("meta"), torch.no_grad():
         for (width, height), count in counts.items():
             latents = of.encode_picture(modules, torch.empty(1, 3, height, width))
-            total += count * flips * _bytes(latents)
-        if not set(of.TEXT_ENCODERS) & set(program.adapter.targets):
+            total += count * flips * _bytes(latents.values())
+        if not _trains_text(of, program):
             example = of.example(program.base.architecture, 1, GRID, GRID, True)
             captions = len({item.caption for item in program.data.items}) or program.data.expected
             dropped = 1 if program.data.caption_dropout else 0
-            total += (captions + dropped) * _bytes(of.encode_text(modules, example))
+            total += (captions + dropped) * _bytes(of.encode_text(modules, example).values())
     return total
 
 
-def _bytes(tensors: Batch) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def components(of: Family) -> list[str]:
+    """Every component, in the order in which the runtime loads them."""
+    return [of.DENOISER, *of.TEXT_ENCODERS, of.VAE]
+
+
+def frozen(program: plan.Program) -> list[str]:
+    """The components that only encode and decode."""
+    of = family(program.base.family)
+    return [name for name in (*of.TEXT_ENCODERS, of.VAE) if name not in program.adapter.targets]
+
+
+def _trains_text(of: Family, program: plan.Program) -> bool:
+    return bool(set(of.TEXT_ENCODERS) & set(program.adapter.targets))
 
 
 def bare(program: plan.Program, components: list[str], dtype: plan.Dtype) -> Modules:

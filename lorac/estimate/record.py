@@ -122,10 +122,10 @@ class Trace:
         """Of one step (the last one traced)."""
         return sum(call.flops for call in self.calls)
 
-    def requests(self) -> Iterator[tuple[bool, int, int]]:
+    def requests(self, until: int | None = None) -> Iterator[tuple[bool, int, int]]:
         """The card's allocations in order, for the allocator's replay: (is it an allocation, block,
-        bytes)."""
-        for event in self.events:
+        bytes); of the first `until` events."""
+        for event in self.events[:until]:
             index = abs(event) - 1
             if self.blocks[index].place == "card":
                 yield event > 0, index, self.blocks[index].bytes

@@ -38,14 +38,16 @@ def trace(
     steps: int = 3,
     device: Literal["cuda", "cpu"] = "cuda",
     capability: tuple[int, int] = (8, 0),
+    workspace: str = "",
 ) -> Trace:
     """Record `make()` and `steps` runs of the step it returns, on fake tensors.
 
     `device` says whose operators to follow: "cuda" for what a card of compute `capability` allocates, "cpu"
-    for what `measure` would see here. Nothing is computed; questions for a value are answered by `answers`.
+    for what `measure` would see here. `workspace` is what CUBLAS_WORKSPACE_CONFIG says, "" where it is not
+    set. Nothing is computed; questions for a value are answered by `answers`.
     """
     with ExitStack() as stack:
-        kernels = CudaKernels(capability) if device == "cuda" else None
+        kernels = CudaKernels(capability, workspace) if device == "cuda" else None
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_foreach_takes_fakes())
         recorder = Recorder(Owners(), fake=True, kernels=kernels)

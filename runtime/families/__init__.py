@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from runtime.errors import Problem, SpecError
-from runtime.families.protocol import Family
+
+if TYPE_CHECKING:
+    from runtime.families.protocol import Family
 
 # bitsandbytes looks for kernels on a hub at import; and bars for the reading of a file are noise in a log.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,4 +28,4 @@ def family(name: str) -> Family:
     if name not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise SpecError(Problem("base.family", f"must be one of {known}, got {name!r}"))
-    return cast(Family, import_module(FAMILIES[name]))
+    return cast("Family", import_module(FAMILIES[name]))

@@ -28,7 +28,7 @@ cats  plan {of.plan_hash[:12]}
                                                     all, 8.00 GiB of 11.00 GiB
                                                     usable
 
-memory at the peak: 8.00 GiB of 11.00 GiB usable on 12GB (73%)
+memory at the peak (training): 8.00 GiB of 11.00 GiB usable on 12GB (73%)
   saved activations    5.00 GiB  ████████████████████
   base weights         2.00 GiB                      ███████
   temporaries        1021.0 MiB                             ████

@@ -10,7 +10,7 @@ import attrs
 
 from lorac import Images
 from lorac.data_lock import lock_images
-from runtime import plan
+from runtime import plan, preflight
 from runtime.families import family, inspect
 from runtime.preflight import Where, public_version
 from runtime.safeio import digest
@@ -109,7 +109,7 @@ def estimate() -> plan.Estimate:
         by_kind={},
         phases={},
         fallback_bytes=(),
-        host_bytes=0,
+        host_bytes=2**29,
         disk_bytes=0,
         seconds_per_step=1.0,
         seconds=6.0,
@@ -130,7 +130,9 @@ def where(of: plan.Plan, folder: Path) -> Where:
 
 
 def carry_out(of: plan.Plan, folder: Path, fault: Callable[[int], None] = lambda step: None) -> Path:
-    """Run a plan in this process. The WebUI's file."""
+    """Check a plan and run it in this process, as `python -m runtime` does. The WebUI's file."""
     from runtime.run import Options, run
 
-    return run(of, Options(where=where(of, folder), fault=fault)) / "tiny.safetensors"
+    places = where(of, folder)
+    preflight.check(of, places)
+    return run(of, Options(where=places, fault=fault)) / "tiny.safetensors"

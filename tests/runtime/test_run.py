@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import attrs
+import psutil
 import pytest
 import torch
 
@@ -120,7 +122,7 @@ def test_out_of_memory_steps_down_and_trains_the_same_thing(
     made = carry_out(of, tmp_path, once)
 
     _assert_close(made, through)
-    assert "out of memory at step 4: planned 1.00 GiB" in capfd.readouterr().out
+    assert "out of memory at step 4: planned 512.0 MiB" in capfd.readouterr().out
     manifest = json.loads((made.parent / "tiny.lorac.json").read_text())
     assert "micro_batch" in json.dumps(manifest)
 
@@ -142,6 +144,17 @@ def test_a_finished_run_is_not_run_again(
 
     assert made.stat().st_mtime_ns == before
     assert "Already complete" in capfd.readouterr().out
+
+
+def test_on_a_cpu_the_bar_holds_the_process_against_what_was_planned_for_it(
+    of: plan.Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    carry_out(of, tmp_path)
+
+    used = re.search(r"step 6/6 .* mem ([0-9.]+ [KMG]iB) / 512.0 MiB", capfd.readouterr().out)
+    assert used is not None
+    resident = psutil.Process().memory_info().rss
+    assert float(used[1].split()[0]) * 1024 ** "_KMG".index(used[1].split()[1][0]) < 2 * resident
 
 
 def test_another_plans_run_is_moved_aside_whole(

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains cyberpunk, plan 21cf9f73c48acf5d88cf13d57ceeae396400389bfbeeeb7423f2b3ec7df27033.
+# Trains cyberpunk, plan 81dc5d3eaf1898414b7308916ddeeaf57d217132b80cd839a99ea3f83ebcf769.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

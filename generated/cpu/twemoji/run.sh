@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains twemoji, plan ea577e912ecda144401302bea2ddcf0df7811a53f518b0bc5c3909afec1dd840.
+# Trains twemoji, plan 528029fb8b22857f3efc3841917eaf73892b5de13acf96a304834afa9c41eeff.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

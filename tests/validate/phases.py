@@ -1,0 +1,325 @@
+"""Every phase predicted and measured on this machine's CPU: `python -m tests.validate.phases` (`just validate-phases`).
+
+Writes docs/phases.json and docs/phases.md. Each setting is planned by lorac as a user's would be, then really run,
+twice: once recorded, for the live tensor bytes of each phase; once in a process of its own, for its resident memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import attrs
+import numpy as np
+from PIL import Image
+
+from lorac import Experiment, Fit, Images, LoRA, Outputs, Samples, Train
+from lorac.compile import compile_experiment
+from lorac.estimate.trace import measure, phase
+from runtime import checkpoint, plan, preflight
+from runtime import run as running
+from runtime import train as training
+from runtime.families import family
+from runtime.preflight import Where
+from runtime.sampling import Studio
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+EMOJI = ROOT / "specs" / "emoji" / "base"
+PACKAGES = ("torch", "diffusers", "transformers", "peft")
+MIB = 2**20
+PHASES = ("load", "cache", "train", "save", "sample")
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """A small run. `base` is "tiny", a random model of some MB, or "emoji", the demo's."""
+
+    name: str
+    base: str
+    parts: dict[str, Any]
+
+
+def settings() -> list[Setting]:
+    """Eight runs that differ in what decides memory."""
+    drawn = Samples(prompts=("noise",), steps=2)
+    large = Samples(prompts=("noise",), steps=2, width=256, height=256)
+    plain = Samples(prompts=("noise",), steps=2, guidance=1.0)
+
+    def setting(name: str, base: str, **parts: Any) -> Setting:
+        return Setting(name=name, base=base, parts=parts)
+
+    return [
+        setting("tiny, batch 2", "tiny", samples=drawn),
+        setting("tiny, batch 1, drawn at 256 px", "tiny", batch=1, samples=large),
+        setting("tiny, batch 2, text encoder trained", "tiny", samples=drawn, text_encoder=True),
+        setting("emoji, batch 4", "emoji", batch=4, samples=drawn),
+        setting("emoji, batch 1, nothing drawn", "emoji", batch=1),
+        setting("emoji, batch 4, recomputed", "emoji", batch=4, samples=plain, recomputed=True),
+        setting("emoji, batch 2, bf16", "emoji", samples=drawn, dtype="bf16"),
+        setting("emoji, batch 2, 128 px, rank 32", "emoji", samples=drawn, side=128, rank=32),
+    ]
+
+
+@attrs.frozen(kw_only=True)
+class Compared:
+    """Bytes of each phase's live tensors, and of the process: predicted and measured."""
+
+    name: str
+    predicted: dict[str, int]
+    measured: dict[str, int]
+    host_predicted: int
+    host_measured: int
+
+
+def experiment(
+    one: Setting,
+    base: Path,
+    data: Path,
+) -> Experiment:
+    """The setting as a user would write it."""
+    said = {
+        "batch": 2,
+        "side": 64,
+        "rank": 4,
+        "dtype": "fp32",
+        "text_encoder": False,
+        "recomputed": False,
+        "samples": Samples(),
+    }
+    said |= one.parts
+    return Experiment(
+        name="measured",
+        base=str(base),
+        data=Images(str(data), resolution=said["side"], buckets=False),
+        adapter=LoRA(rank=said["rank"], text_encoder=said["text_encoder"]),
+        train=Train(effective_batch=said["batch"], steps=2),
+        fit=Fit(
+            card="cpu",
+            threads=1,
+            dtype=said["dtype"],
+            micro_batch=said["batch"],
+            gradient_checkpointing=said["recomputed"],
+        ),
+        samples=said["samples"],
+        outputs=Outputs(save_steps=1),
+    )
+
+
+def compare(one: Setting, folder: Path, with_process: bool = True) -> Compared:
+    """Plan it, run it recorded, and run it again alone."""
+    base = EMOJI if one.base == "emoji" else family("sd1").tiny(folder / "base")
+    side = one.parts.get("side", 64)
+    data = pictures(folder / "data", side)
+    made = compile_experiment(experiment(one, base, data), folder, folder, card="cpu")
+    measured = recorded(made, places(made, folder / "recorded"))
+    return Compared(
+        name=one.name,
+        predicted=made.estimate.phases,
+        measured={name: measured[name] for name in made.estimate.phases},
+        host_predicted=made.estimate.host_bytes,
+        host_measured=alone(made, places(made, folder / "alone")) if with_process else 0,
+    )
+
+
+def pictures(folder: Path, side: int) -> Path:
+    """Six pictures of noise with captions."""
+    folder.mkdir(parents=True)
+    rows = ["image,prompt"]
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+        rows.append(f'{number}.png,"noise {number}"')
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def places(of: plan.Plan, folder: Path) -> Where:
+    """A run's places below a folder; what is encoded is not shared."""
+    folder.mkdir()
+    root = folder.parent
+    return Where(
+        base=root / of.outputs.places.base,
+        data=root / of.outputs.places.data,
+        output=folder / "out",
+        log=folder / "logs",
+        cache=folder / "cache",
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- measuring
+
+
+def recorded(of: plan.Plan, where: Where) -> dict[str, int]:
+    """Live tensor bytes at each phase's peak of the runtime's own run."""
+
+    def make() -> Callable[[], None]:
+        def step() -> None:
+            with named():
+                preflight.check(of, where)
+                running.run(of, running.Options(where=where))
+
+        return step
+
+    return {name: peak.bytes for name, peak in measure(make, steps=1).phases.items()}
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """The runtime's functions say which phase they are; nothing of what they do is changed."""
+    owners: list[tuple[Any, str, str]] = [
+        (running, "load", "load"),
+        (running, "encode", "cache"),
+        (training, "one_step", "train"),
+        (training, "save", "save"),
+        (checkpoint, "save", "save"),
+        (Studio, "draw", "sample"),
+    ]
+    with ExitStack() as stack:
+        for owner, attribute, name in owners:
+            real = getattr(owner, attribute)
+
+            def called(*args: Any, _real: Any = real, _name: str = name, **kwargs: Any) -> Any:
+                with phase(_name):
+                    return _real(*args, **kwargs)
+
+            stack.enter_context(mock.patch.object(owner, attribute, called))
+        yield
+
+
+ALONE = """
+import sys
+from runtime.__main__ import main
+code = main(sys.argv[1:])
+from runtime.train import peak_memory
+print(peak_memory())
+sys.exit(code)
+"""
+
+
+def alone(of: plan.Plan, where: Where) -> int:
+    """The most that a process of its own had resident."""
+    file = where.output.parent / "plan.json"
+    plan.write(of, file)
+    options = [f"--{name}={getattr(where, name)}" for name in ("base", "data", "output", "log")]
+    environment = {**os.environ, "LORAC_CACHE": str(where.cache), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", ALONE, str(file), *options]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=ROOT)
+    return int(done.stdout.split()[-1])
+
+
+# ----------------------------------------------------------------------------------------------------------- report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.parse_args()
+    warnings.filterwarnings("ignore")
+    rows = []
+    for one in settings():
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, LORAC_CACHE=f"{folder}/c"):
+            rows.append(compare(one, Path(folder)))
+            print(rows[-1].name, file=sys.stderr)
+    report = {
+        "command": "python -m tests.validate.phases",
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "rows": [attrs.asdict(row) for row in rows],
+    }
+    DOCS.mkdir(exist_ok=True)
+    (DOCS / "phases.json").write_text(json.dumps(report, indent=1) + "\n")
+    (DOCS / "phases.md").write_text(page(report))
+    print((DOCS / "phases.md").read_text())
+
+
+def page(report: dict[str, Any]) -> str:
+    """The report for people."""
+    rows = report["rows"]
+    errors = {
+        name: [row["predicted"][name] / row["measured"][name] - 1 for row in rows if name in row["predicted"]]
+        for name in PHASES
+    }
+    host = [row["host_predicted"] / row["host_measured"] - 1 for row in rows]
+    return PAGE.format(
+        command=report["command"],
+        versions=", ".join(f"{name} {version}" for name, version in report["versions"].items()),
+        rows="\n".join(_row(row) for row in rows),
+        errors="\n".join(f"| {name} | {_summary(values)} |" for name, values in errors.items()),
+        host_rows="\n".join(_host_row(row) for row in rows),
+        host=_summary(host),
+    )
+
+
+def _row(row: dict[str, Any]) -> str:
+    cells = (
+        f"{row['predicted'][name] / MIB:.1f} / {row['measured'][name] / MIB:.1f}"
+        if name in row["predicted"]
+        else ""
+        for name in PHASES
+    )
+    return f"| {row['name']} | {' | '.join(cells)} |"
+
+
+def _host_row(row: dict[str, Any]) -> str:
+    predicted, measured = row["host_predicted"], row["host_measured"]
+    return (
+        f"| {row['name']} | {predicted / MIB:.0f} | {measured / MIB:.0f} | {predicted / measured - 1:+.1%} |"
+    )
+
+
+def _summary(errors: list[float]) -> str:
+    sizes = [abs(error) for error in errors]
+    return f"{statistics.median(sizes):.2%} | {min(errors):+.2%} | {max(errors):+.2%}"
+
+
+PAGE = """# Every phase, predicted against measured
+
+Made by `{command}` with
+{versions};
+the rows as data are in `phases.json`. Each setting is planned as a user's would be (`--card cpu`), then really run by
+the runtime; no GPU took part.
+
+## Live tensor bytes
+
+Predicted / measured MiB at each phase's peak. Measured is what the runtime's own functions hold at most while they
+load, encode, train, save and draw, by the recorder that the tracer uses, over real tensors.
+
+| setting | load | cache | train | save | sample |
+| --- | ---: | ---: | ---: | ---: | ---: |
+{rows}
+
+| phase | median error | lowest | highest |
+| --- | ---: | ---: | ---: |
+{errors}
+
+What a file's own dtype is stands in no plan: "load" takes it to be of the other width, two bytes or four, than what
+it is cast to, which is the most that it can take. These bases are kept in fp16.
+
+## The process
+
+`host_bytes` against the most that a process of its own had resident (VmHWM of /proc/self/status; getrusage would show
+the process that started it), in MiB.
+
+| setting | predicted | measured | error |
+| --- | ---: | ---: | ---: |
+{host_rows}
+
+| median error | lowest | highest |
+| ---: | ---: | ---: |
+| {host} |
+"""
+
+
+if __name__ == "__main__":
+    main()
