@@ -106,7 +106,8 @@ def _disk(of: plan.Plan, where: Where) -> list[Problem]:
         free = shutil.disk_usage(place).free
         if free < need:
             what = f"the run will write {size(need)}, and {size(free)} are free on this disk"
-            problems.append(Problem(str(place), what, f"free {size(need - free)} there, or give --output"))
+            hint = f"free {size(need - free)} there, or write elsewhere: --output, LORAC_CACHE"
+            problems.append(Problem(str(place), what, hint))
     return problems
 
 

@@ -47,7 +47,7 @@ def test_a_full_disk_and_too_little_memory_are_told_at_once(
     assert refused.value.lines() == [
         f"error: {tmp_path}: the run will write 3.00 GiB, and 2.00 GiB are free on this disk",
         "error: memory: the run needs 8.00 GiB of the computer's memory, and 6.00 GiB are available",
-        "hint: free 1.00 GiB there, or give --output",
+        "hint: free 1.00 GiB there, or write elsewhere: --output, LORAC_CACHE",
         "hint: close other programs until 8.00 GiB are available",
     ]
 
