@@ -8,7 +8,8 @@
 | prompt_completion | prompt, completion: each text, or a list as in messages |
 | text | text |
 
-- alpaca: the user says instruction, a blank line, input; without an input, instruction alone. The assistant says output.
+- alpaca: the user says instruction, a blank line, input; where input is empty, instruction alone. The assistant
+  says output.
 - messages: content may be a list of {type: "text", text}, which are joined.
 - prompt_completion: text becomes a turn, the user's and the assistant's; only the completion is trained.
 - text: plain text, trained as a whole.

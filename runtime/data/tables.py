@@ -39,6 +39,7 @@ LARGEST = 2**30
 BOM = b"\xef\xbb\xbf"
 SPLIT = "split the file, or save it as .jsonl, which is read line by line"
 AS_UTF8 = "save it as UTF-8"
+MEND = "mend the file, or save it as .jsonl"
 ONE_A_LINE = 'write one object a line: {"instruction": "…", "output": "…"}'
 SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -102,34 +103,31 @@ def _json_rows(file: io.BufferedReader, where: str) -> Found:
         raise InputError(
             Problem(where, what, "write [{…}, {…}], or name it .jsonl if it has an object a line")
         )
-    line, counted = 1, 0
     at = _past_space(text, at + 1)
-    if text[at : at + 1] == "]":
-        at = _past_space(text, at + 1)
-    else:
-        while True:
-            line, counted = line + text.count("\n", counted, at), at
-            place = f"{where}:{line}"
-            try:
-                _, end = decoder.raw_decode(text, at)
-            except json.JSONDecodeError as fault:
-                what = f"is not JSON from here on: {fault.msg.lower()} (column {fault.colno})"
-                yield Problem(f"{where}:{fault.lineno}", what, "mend the file, or save it as .jsonl")
-                return
-            except RecursionError:
-                yield Problem(place, f"is nested deeper than {strict_json.DEPTH} levels")
-                return
-            yield _object(text[at:end], place, 'write [{"instruction": "…", "output": "…"}, …]')
-            at = _past_space(text, end)
-            if text[at : at + 1] != ",":
-                break
-            at = _past_space(text, at + 1)
+    line, counted = 1, 0
+    has_more = text[at : at + 1] != "]"
+    while has_more:
+        line, counted = line + text.count("\n", counted, at), at
+        place = f"{where}:{line}"
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as fault:
+            what = f"is not JSON from here on: {fault.msg.lower()} (column {fault.colno})"
+            yield Problem(f"{where}:{fault.lineno}", what, MEND)
+            return
+        except RecursionError:
+            yield Problem(place, f"is nested deeper than {strict_json.DEPTH} levels")
+            return
+        yield _object(text[at:end], place, 'write [{"instruction": "…", "output": "…"}, …]')
+        at = _past_space(text, end)
+        has_more = text[at : at + 1] == ","
+        at = _past_space(text, at + 1) if has_more else at
     if text[at : at + 1] == "]":
         at = _past_space(text, at + 1)
         if at == len(text):
             return
-    what = "is not JSON from here on: the array ends with `]`, and its elements are parted by `,`"
-    yield Problem(f"{where}:{text.count(chr(10), 0, at) + 1}", what, "mend the file, or save it as .jsonl")
+    what = "is not JSON from here on: elements are parted by `,`, and one `]` ends the file"
+    yield Problem(f"{where}:{text.count(chr(10), 0, at) + 1}", what, MEND)
 
 
 def _csv_rows(file: io.BufferedReader, where: str) -> Found:

@@ -73,7 +73,12 @@ def read(path: Path, shape: str = AUTO, columns: shapes.Columns | None = None) -
         else:
             seen.update(dict.fromkeys(row.values))
             if shape == AUTO:
-                shape = _detected(row, columns)
+                detected = shapes.detect(row, columns)
+                if isinstance(detected, Problem):
+                    raise WrongRows([*wrong, detected], more)
+                if problems := shapes.wrong_columns(detected, columns):
+                    raise SpecError(problems)
+                shape = detected
             result = shapes.sample(row, shape, columns)
         if not isinstance(result, list):
             found.append(result)
@@ -92,16 +97,6 @@ def read(path: Path, shape: str = AUTO, columns: shapes.Columns | None = None) -
         unread=tuple(column for column in seen if column not in read_from),
         repeated=len(found) - len({samples.content_digest(sample) for sample in found}),
     )
-
-
-def _detected(row: tables.Row, columns: shapes.Columns) -> str:
-    """The shape of the first row that can be read. Raises InputError or SpecError."""
-    shape = shapes.detect(row, columns)
-    if isinstance(shape, Problem):
-        raise InputError(shape)
-    if problems := shapes.wrong_columns(shape, columns):
-        raise SpecError(problems)
-    return shape
 
 
 def _digest(found: Sequence[Sample | Text]) -> str:
