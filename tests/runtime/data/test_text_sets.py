@@ -12,6 +12,7 @@ from runtime.data import text_sets
 from runtime.data.samples import Message, Sample
 from runtime.errors import InputError, SpecError
 
+JARGON = Path(__file__).parents[3] / "specs" / "jargon"
 ROWS = [
     {"instruction": "Add.", "input": "1, 2", "output": "3"},
     {"instruction": 'Greet, "politely".', "input": "", "output": "Hello.\nHow are you?"},
@@ -90,3 +91,14 @@ def test_a_first_row_of_no_shape_is_told_with_the_wrong_lines_before_it(tmp_path
 def test_a_shape_or_mapping_that_cannot_be_is_the_specs_mistake(tmp_path, shape, columns):
     with pytest.raises(SpecError):
         text_sets.read(write_jsonl(tmp_path / "a.jsonl", ROWS), shape, columns)
+
+
+def test_the_demos_jargon_file_is_one_question_and_answer_a_row():
+    """As many as its README says, no question twice, no answer longer than it says."""
+    locked = text_sets.read(JARGON / "jargon.jsonl")
+    assert locked.shape == "alpaca" and locked.repeated == 0 and locked.unread == ()
+    assert f"has {len(locked.samples):,} rows" in (JARGON / "README.md").read_text(encoding="utf-8")
+    questions = {sample.messages[0].content for sample in locked.samples if isinstance(sample, Sample)}
+    assert len(questions) == len(locked.samples)
+    answers = [sample.messages[1].content for sample in locked.samples if isinstance(sample, Sample)]
+    assert all(0 < len(answer) <= 1500 and answer == answer.strip() for answer in answers)
