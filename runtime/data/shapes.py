@@ -17,46 +17,24 @@
   formats (without its chat-less reading of prompt and completion: text becomes a turn).
 - Texts are taken as they are, not stripped. The assistant's messages are trained, but for empty ones and those with
   `weight: 0`.
-- Roles: system at most once and first, then user and assistant in turn, tools' answers between two of the assistant's
-  messages, the assistant last; at least one message is trained.
+- Which messages may follow which is in `turns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, TypeGuard
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
 
-from runtime.data.samples import ROLES, Message, Role, Sample, Text
+from runtime.data import turns
+from runtime.data.samples import Message, Role, Sample, Text
 from runtime.data.tables import Row
+from runtime.data.turns import Wrongs
 from runtime.errors import Problem
 
 Columns = Mapping[str, str]
 """A shape's column -> what the file calls it."""
-
-Wrongs = list[tuple[str, str]]
-"""What is wrong with a row, and a hint; where is the row's place."""
-
-SPEAKERS: dict[str, Role] = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "observation": "tool",
-}
-"""ShareGPT's `from` -> role."""
-
-FOLLOWS: dict[Role | None, tuple[Role, ...]] = {
-    None: ("system", "user"),
-    "system": ("user",),
-    "user": ("assistant",),
-    "assistant": ("user", "tool"),
-    "tool": ("tool", "assistant"),
-}
-"""Which roles may follow one; None is the start."""
 
 
 @attrs.frozen
@@ -84,13 +62,15 @@ def detect(row: Row, columns: Columns | None = None) -> str | Problem:
     ]
     if len(found) == 1:
         return found[0]
+    if not able:
+        named = ", ".join(f"`{column}`" for column in columns)
+        return Problem("columns", f"no shape has the columns {named}", f"the shapes are {_shapes()}")
     has = ", ".join(f"`{column}`" for column in row.values) or "none"
     if found:
         what = f"its columns admit several shapes: {', '.join(found)} (columns: {has})"
         return Problem(row.where, what, f'say which one: shape="{found[0]}"')
-    wanted = "; ".join(f"{name} ({', '.join(shape.required)})" for name, shape in SHAPES.items())
     hint = 'map the columns to a shape\'s: shape="alpaca", columns={"instruction": "question", "output": "answer"}'
-    return Problem(row.where, f"its columns are no shape's: {has}; the shapes are {wanted}", hint)
+    return Problem(row.where, f"its columns are no shape's: {has}; the shapes are {_shapes()}", hint)
 
 
 def wrong_columns(shape: str, columns: Columns, where: str = "columns") -> list[Problem]:
@@ -127,7 +107,7 @@ def sample(row: Row, shape: str, columns: Columns | None = None) -> Sample | Tex
     if not wrongs:
         built = rule.build(row.values, columns, wrongs)
         if isinstance(built, list) and not wrongs:
-            _check_turns(built, wrongs)
+            turns.check(built, wrongs)
     if wrongs:
         return [Problem(row.where, what, hint) for what, hint in wrongs]
     return Text(built, row.where) if isinstance(built, str) else Sample(tuple(built), row.where)
@@ -148,7 +128,7 @@ def _alpaca(values: Mapping[str, Any], columns: Columns, wrongs: Wrongs) -> list
 def _sharegpt(values: Mapping[str, Any], columns: Columns, wrongs: Wrongs) -> list[Message]:
     system = _column(values, columns, "system", wrongs, optional=True)
     name = columns.get("conversations", "conversations")
-    messages = _messages(values[name], name, wrongs, ("from", "value"), SPEAKERS)
+    messages = turns.read(values[name], name, wrongs, ("from", "value"), turns.SPEAKERS)
     if system.strip() and messages and messages[0].role == "system":
         wrongs.append(
             (f"has a system message in `{columns.get('system', 'system')}` and in `{name}`", "keep one")
@@ -158,7 +138,7 @@ def _sharegpt(values: Mapping[str, Any], columns: Columns, wrongs: Wrongs) -> li
 
 def _chat(values: Mapping[str, Any], columns: Columns, wrongs: Wrongs) -> list[Message]:
     name = columns.get("messages", "messages")
-    return _messages(values[name], name, wrongs)
+    return turns.read(values[name], name, wrongs)
 
 
 def _prompt_completion(values: Mapping[str, Any], columns: Columns, wrongs: Wrongs) -> list[Message]:
@@ -168,7 +148,7 @@ def _prompt_completion(values: Mapping[str, Any], columns: Columns, wrongs: Wron
         name = columns.get(column, column)
         is_trained = column == "completion"
         if isinstance(values[name], list):
-            messages = _messages(values[name], name, wrongs)
+            messages = turns.read(values[name], name, wrongs)
             found += messages if is_trained else [attrs.evolve(m, trained=False) for m in messages]
         else:
             text = _column(values, columns, column, wrongs, wanted="text or a list of messages")
@@ -193,6 +173,10 @@ SHAPES: dict[str, Shape] = {
 # ------------------------------------------------------------------------------------------------------------- parts
 
 
+def _shapes() -> str:
+    return "; ".join(f"{name} ({', '.join(shape.required)})" for name, shape in SHAPES.items())
+
+
 def _column(
     values: Mapping[str, Any],
     columns: Columns,
@@ -207,133 +191,8 @@ def _column(
     value = values.get(name)
     if optional and value is None:
         return ""
-    return _text(value, f"`{name}`", wrongs, may_be_empty=optional, wanted=wanted)
-
-
-def _text(value: Any, name: str, wrongs: Wrongs, *, may_be_empty: bool = False, wanted: str = "text") -> str:
-    if not isinstance(value, str):
-        wrongs.append((f"{name} must be {wanted}, got {_kind(value)}", ""))
-    elif "\0" in value:
-        wrongs.append((f"{name} has a NUL character", "remove it"))
-    elif not value.strip() and not may_be_empty:
-        wrongs.append((f"{name} is empty", "fill it in, or remove the row"))
-    else:
-        return value
-    return ""
+    return turns.text_of(value, f"`{name}`", wrongs, may_be_empty=optional, wanted=wanted)
 
 
 def _system(text: str) -> list[Message]:
     return [Message("system", text, False)] if text.strip() else []
-
-
-def _messages(
-    value: Any,
-    name: str,
-    wrongs: Wrongs,
-    keys: tuple[str, str] = ("role", "content"),
-    roles: Mapping[str, Role] | None = None,
-) -> list[Message]:
-    """The messages of a list of objects; each one that is wrong is told and left out."""
-    roles = roles or {role: role for role in ROLES}
-    who, what = keys
-    shown = f"[{{{who}, {what}}}, …]"
-    if not isinstance(value, list):
-        hint = "save the set as .jsonl, which can hold lists" if isinstance(value, str) else ""
-        wrongs.append((f"`{name}` must be a list of messages {shown}, got {_kind(value)}", hint))
-        return []
-    if not value:
-        wrongs.append((f"`{name}` has no messages", "remove the row"))
-    messages = []
-    for index, item in enumerate(value):
-        place = f"{name}[{index}]"
-        if not isinstance(item, dict):
-            wrongs.append((f"`{place}` must be an object {{{who}, {what}}}, got {_kind(item)}", ""))
-            continue
-        before = len(wrongs)
-        given = {key: part for key, part in item.items() if part is not None}
-        _check_keys(given, place, keys, wrongs)
-        role = given.get(who)
-        if who in given and not _is_in(role, roles):
-            got = repr(role) if isinstance(role, str) else _kind(role)
-            wrongs.append((f"`{place}.{who}` must be one of {', '.join(roles)}, got {got}", ""))
-        is_said_by_assistant = _is_in(role, roles) and roles[role] == "assistant"
-        text = ""
-        if what in given:
-            text = _content(given[what], f"{place}.{what}", wrongs, may_be_empty=is_said_by_assistant)
-        weight = given.get("weight", 1)
-        if isinstance(weight, bool) or weight not in (0, 1):
-            wrongs.append((f"`{place}.weight` must be 0 or 1, got {weight!r}", ""))
-        if len(wrongs) == before and _is_in(role, roles):
-            is_trained = is_said_by_assistant and weight == 1 and bool(text.strip())
-            messages.append(Message(roles[role], text, is_trained))
-    return messages
-
-
-def _is_in(value: Any, roles: Collection[str]) -> TypeGuard[str]:
-    return isinstance(value, str) and value in roles
-
-
-def _check_keys(given: Mapping[str, Any], place: str, keys: tuple[str, str], wrongs: Wrongs) -> None:
-    """Keys that a message lacks or that would be passed over in silence."""
-    missing = [key for key in keys if key not in given]
-    if missing and keys == ("from", "value") and {"role", "content"} <= set(given):
-        hint = 'it is of the other shape: shape="messages", columns={"messages": "conversations"}'
-    elif missing and keys == ("role", "content") and {"from", "value"} <= set(given):
-        hint = 'it is of the other shape: shape="sharegpt", columns={"conversations": "messages"}'
-    else:
-        hint = ""
-    wrongs += [(f"`{place}` has no `{key}`", hint) for key in missing]
-    for key in given:
-        if key not in (*keys, "weight") and not hint:
-            what = f"`{place}` has a key `{key}`, which lorac does not read"
-            wrongs.append(
-                (what, f"remove `{key}`; a message is {{{', '.join(keys)}}}, weight 0 or 1 besides")
-            )
-
-
-def _content(value: Any, place: str, wrongs: Wrongs, *, may_be_empty: bool) -> str:
-    """A message's text: text, or the parts {type: "text", text} joined."""
-    if not isinstance(value, list):
-        return _text(value, f"`{place}`", wrongs, may_be_empty=may_be_empty)
-    texts = []
-    for index, part in enumerate(value):
-        if not isinstance(part, dict) or part.get("type") != "text" or set(part) != {"type", "text"}:
-            kind = f"type {part['type']!r}" if isinstance(part, dict) and "type" in part else _kind(part)
-            wrongs.append((f'`{place}[{index}]` must be {{type: "text", text}}, got {kind}', ""))
-        else:
-            texts.append(_text(part["text"], f"`{place}[{index}].text`", wrongs, may_be_empty=True))
-    joined = "".join(texts)
-    return (
-        joined if len(texts) < len(value) else _text(joined, f"`{place}`", wrongs, may_be_empty=may_be_empty)
-    )
-
-
-def _check_turns(messages: Iterable[Message], wrongs: Wrongs) -> None:
-    """The rules about roles, over a conversation whose messages are each right."""
-    before: Role | None = None
-    is_learned_from = False
-    for number, message in enumerate(messages, start=1):
-        if message.role not in FOLLOWS[before]:
-            after = f"follows {before}'s" if before else "comes first"
-            what = f"message {number} is {message.role}'s and {after}; {' or '.join(FOLLOWS[before])} is wanted there"
-            wrongs.append((what, "make user and assistant take turns, the system's message first"))
-        before = message.role
-        is_learned_from = is_learned_from or message.trained
-    if before != "assistant":
-        wrongs.append(
-            (f"the last message is {before}'s; the assistant's is wanted", "end with the answer to learn")
-        )
-    if not is_learned_from:
-        wrongs.append(("no message of the assistant's is to be learned: all are empty or have weight 0", ""))
-
-
-def _kind(value: Any) -> str:
-    """What a value is, in JSON's words."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int | float):
-        return f"the number {value}"
-    names: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
-    return names.get(type(value), type(value).__name__)

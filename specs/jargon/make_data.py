@@ -35,39 +35,9 @@ PLACEHOLDER = re.compile(r"\[\d\d-\d\d-\d\d\]")
 WIDTH = 75
 """Columns at which the lines of a paragraph were broken: 79, less what characters of two columns may take."""
 
-POINTING = frozenset(
-    {
-        "a",
-        "adj",
-        "adv",
-        "also",
-        "and",
-        "as",
-        "at",
-        "compare",
-        "entry",
-        "for",
-        "is",
-        "like",
-        "main",
-        "n",
-        "of",
-        "or",
-        "same",
-        "see",
-        "sense",
-        "senses",
-        "syn",
-        "synonym",
-        "synonymous",
-        "the",
-        "under",
-        "v",
-        "variant",
-        "vi",
-        "vt",
-        "with",
-    }
+POINTING = (
+    "a adj adv also and as at compare entry for is like main n of or same see sense senses syn synonym "
+    "synonymous the under v variant vi vt with"
 )
 """Words of an entry that only points to others."""
 
@@ -120,14 +90,9 @@ def cleaned(definition: str) -> str:
     if re.fullmatch("[A-Z]", parts[-1].strip()):  # the heading of the next letter's section
         del parts[-1]
     paragraphs = []
-    is_caption = False
-    for part in parts:
-        if PLACEHOLDER.fullmatch(part.strip()):
-            is_caption = True
-        elif is_caption and not part.strip()[0].isdigit():
-            is_caption = False
-        else:
-            is_caption = False
+    for before, part in pairwise(["", *(part.strip("\n") for part in parts)]):
+        is_caption = PLACEHOLDER.fullmatch(before.strip()) and not part.strip()[0].isdigit()
+        if not is_caption and not PLACEHOLDER.fullmatch(part.strip()):
             paragraphs.append(_paragraph(part))
     return "\n\n".join(paragraphs)
 
@@ -167,7 +132,7 @@ def only_points(definition: str) -> bool:
     body = _body(definition)
     rest = re.sub(r"\[[^\]]*\]|\([^)]*\)", "", REFERENCE.sub("", body)).lower()
     rest = re.sub(r"\n\s*\n\s*[a-z]$", "", rest.rstrip())
-    return bool(REFERENCE.search(body)) and not set(re.findall(r"[a-z]+", rest)) - POINTING
+    return bool(REFERENCE.search(body)) and not set(re.findall(r"[a-z]+", rest)) - set(POINTING.split())
 
 
 @click.command()

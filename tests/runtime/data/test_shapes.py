@@ -281,6 +281,12 @@ def test_columns_of_no_shape_are_a_problem_that_names_all_shapes():
     assert "`question`" in found.what and all(name in found.what for name in shapes.SHAPES)
 
 
+def test_a_mapping_of_columns_that_no_shape_has_is_a_problem_of_the_mapping():
+    found = shapes.detect(Row({"text": "a"}, WHERE), {"question": "text"})
+    assert isinstance(found, Problem)
+    assert found.where == "columns" and "no shape has the columns `question`" in found.what
+
+
 @pytest.mark.parametrize(
     ("shape", "columns", "expected"),
     [
