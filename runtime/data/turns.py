@@ -43,7 +43,7 @@ def read(
     keys: tuple[str, str] = ("role", "content"),
     roles: Mapping[str, Role] | None = None,
 ) -> list[Message]:
-    """The messages of a list of objects; each one that is wrong is told and left out."""
+    """The messages of a list of objects. Where `wrongs` grew, what comes back is not to be used."""
     roles = roles or {role: role for role in ROLES}
     who, what = keys
     shown = f"[{{{who}, {what}}}, …]"
@@ -53,13 +53,8 @@ def read(
         return []
     if not value:
         wrongs.append((f"`{name}` has no messages", "remove the row"))
-    messages = []
-    for index, item in enumerate(value):
-        before = len(wrongs)
-        message = _message(item, f"{name}[{index}]", wrongs, keys, roles)
-        if message and len(wrongs) == before:
-            messages.append(message)
-    return messages
+    messages = (_message(item, f"{name}[{index}]", wrongs, keys, roles) for index, item in enumerate(value))
+    return [message for message in messages if message]
 
 
 def check(messages: Iterable[Message], wrongs: Wrongs) -> None:
@@ -111,7 +106,7 @@ def kind_of(value: Any) -> str:
 def _message(
     item: Any, place: str, wrongs: Wrongs, keys: tuple[str, str], roles: Mapping[str, Role]
 ) -> Message | None:
-    """One message; where something is wrong with it that is told, and what comes back is not to be used."""
+    """One message, None where it has no role that is known."""
     who, what = keys
     if not isinstance(item, dict):
         wrongs.append((f"`{place}` must be an object {{{who}, {what}}}, got {kind_of(item)}", ""))

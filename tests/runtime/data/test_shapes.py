@@ -52,6 +52,7 @@ def said(**turns: str) -> list[dict[str, str]]:
     [
         ({}, [user("Add."), assistant("3")]),
         ({"input": ""}, [user("Add."), assistant("3")]),
+        ({"input": " \n"}, [user("Add."), assistant("3")]),
         ({"input": None}, [user("Add."), assistant("3")]),
         ({"input": "1, 2"}, [user("Add.\n\n1, 2"), assistant("3")]),
         ({"system": "Be brief."}, [system("Be brief."), user("Add."), assistant("3")]),

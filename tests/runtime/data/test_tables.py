@@ -206,6 +206,11 @@ def test_wrong_rows_of_csv_are_told_and_the_right_ones_are_read(tmp_path):
         assert said in what
 
 
+def test_a_csv_whose_first_line_cannot_be_read_has_no_columns_to_read_rows_by(tmp_path):
+    (row,) = found(write(tmp_path, "rows.csv", b"a,\xe9\n1,2\n3,4\n"))
+    assert row == (1, "is not UTF-8 (byte 2 is 0xe9)")
+
+
 def test_a_csv_text_beyond_the_csv_modules_limit_points_to_jsonl(tmp_path):
     path = write(tmp_path, "rows.csv", "a,b\n1," + "x" * (csv.field_size_limit() + 1) + "\n")
     (problem,) = tables.rows(path)
