@@ -20,6 +20,9 @@ _TEMPLATES = Path(__file__).parent / "templates"
 NAMED = ("chatml", "gemma", "glm4", "llama3", "mistral", "phi3")
 """Templates for bases that have none of their own."""
 
+_SPACE = ("Ġ", "▁")
+"""How byte-level and SentencePiece vocabularies write a leading space."""
+
 
 @attrs.frozen(kw_only=True)
 class Tokens:
@@ -59,13 +62,8 @@ def conversation(
     one where the template closes it with no special token. Raises InputError.
     """
     said = spoken(chat, messages, trained)
-    encoded = _encode(tokenizer, said.text)
     ids, mask = [], []
-    reached = 0
-    for token, (first, last) in encoded:
-        # Byte-level tokenizers may report a token without its leading space; tokens leave no gaps between them.
-        begin = min(first, reached)
-        reached = max(reached, last)
+    for token, begin in _encode(tokenizer, said.text):
         ids.append(token)
         mask.append(any(start <= begin < end for start, end in said.spans))
     if said.open_ended and tokenizer.eos_token_id is not None:
@@ -95,10 +93,25 @@ def cut(samples: Iterable[Tokens], length: int) -> Cut:
     return Cut(kept=tuple(kept), truncated=truncated, dropped=dropped)
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int, tuple[int, int]]]:
-    """Each token with the characters [first, last) it stands for."""
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int, int]]:
+    """Each token with the place of its first character.
+
+    Byte-level tokenizers may report a token without its leading space (`trim_offsets`), which is its own all the
+    same; what a special token swallowed behind it (Phi-3's newlines) belongs to no token.
+    """
     if not tokenizer.is_fast:
         what = "the base's tokenizer does not say which characters a token stands for"
         raise InputError(Problem("tokenizer", what, "use a base with a tokenizer.json"))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+    names = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    found = []
+    reached = 0
+    for token, name, (first, last) in zip(
+        encoded["input_ids"], names, encoded["offset_mapping"], strict=True
+    ):
+        begin = (
+            min(first, reached + len(text[reached:first].rstrip(" "))) if name.startswith(_SPACE) else first
+        )
+        found.append((token, begin))
+        reached = max(reached, last)
+    return found
