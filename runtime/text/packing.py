@@ -4,8 +4,8 @@
   random; which samples share a sequence is a function of their lengths, the order and the length alone.
 - Packed samples are kept apart by positions that begin again at 0: transformers reads them off `position_ids` and
   masks attention between samples (`masking_utils.find_packed_sequence_indices`), but only where it is given no
-  `attention_mask` and no cache. Call a model on a packed batch with `use_cache=False`: with a cache, which is a
-  config's default, samples see each other in silence.
+  `attention_mask` and no cache. With a cache, which is every config's default, samples see each other in silence:
+  call models with `inputs`, which says so.
 - A label stands at its own token, as transformers' losses take it (they shift); a sample's first token has none, for
   what comes before it is another sample.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -132,6 +133,12 @@ def padded(samples: Sequence[Tokens], pad: int) -> Batch:
         rows.append(row.fill(length, pad))
     mask = torch.tensor([row.samples for row in rows]) != NOBODY
     return _batch(rows, mask)
+
+
+def inputs(batch: Batch) -> dict[str, Any]:
+    """What a causal model of transformers is called with, so that no sample sees another."""
+    mask = {} if batch.attention_mask is None else {"attention_mask": batch.attention_mask}
+    return {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False, **mask}
 
 
 class _Row:
