@@ -172,8 +172,7 @@ def _chunk(rows: Tensor, head: Head, tokens: Tensor, slopes: bool) -> tuple[Tens
     if not slopes:
         return losses, None
     logits /= total
-    minus_one = torch.full_like(own, -1)
-    logits.scatter_add_(-1, tokens.unsqueeze(-1), minus_one)
+    logits[torch.arange(tokens.shape[0], device=tokens.device), tokens] -= 1
     if bent is not None:
         logits *= bent.square_().neg_().add_(1)
     if head.scale != 1:

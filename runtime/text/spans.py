@@ -41,7 +41,7 @@ class Chat:
     """A template with what it reads of its tokenizer. `closing` matches a special token, and space before it."""
 
     source: str
-    tokens: dict[str, str]
+    tokens: dict[str, Any]
     closing: re.Pattern[str]
 
 
@@ -164,7 +164,7 @@ def _render(
     """The text, and the spans that generation tags mark where the template has them."""
     tagged = _GENERATION.search(chat.source) is not None
     try:
-        texts, spans = render_jinja_template(
+        rendered: Any = render_jinja_template(
             conversations=[[dict(message) for message in messages]],
             chat_template=chat.source,
             add_generation_prompt=prompt,
@@ -173,6 +173,7 @@ def _render(
         )
     except Exception as error:  # whatever a stranger's program raises is its own fault, told in a line
         raise _fault(f"fails: {' '.join(str(error).split()) or type(error).__name__}") from None
+    texts, spans = rendered
     return texts[0], spans[0] if tagged else None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
@@ -75,6 +76,45 @@ def test_losses_and_gradients_are_those_of_the_whole_logits(
         rtol=1e-11,
         atol=1e-12,
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "given", "way"),
+    [
+        ("Llama", {}, {}),
+        ("Gemma2", {"final_logit_softcapping": 0.2}, {"softcap": 0.2}),
+        ("Granite", {"logits_scaling": 8.0}, {"scale": 1 / 8}),
+        ("Cohere", {"logit_scale": 0.25, "eos_token_id": 1}, {"scale": 0.25}),
+    ],
+)
+def test_losses_are_those_of_the_models_that_bend_their_logits(
+    family: str, given: dict[str, float], way: dict[str, float]
+) -> None:
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "pad_token_id": 0,
+        "attn_implementation": "eager",
+        "initializer_range": 0.5,
+    }
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{family}ForCausalLM")(
+        getattr(transformers, f"{family}Config")(**sizes, **given)
+    )
+    texts = batch()
+    targets = targets_of(texts.labels, texts.samples)
+
+    logits = model(**packing.inputs(texts)).logits
+    hidden = model.model(**packing.inputs(texts)).last_hidden_state
+    ours = loss_sums(hidden, Head(weight=model.lm_head.weight, **way), targets)
+
+    each = F.cross_entropy(logits.flatten(0, 1)[targets.places], targets.tokens, reduction="none")
+    torch.testing.assert_close(ours, torch.zeros(4).index_add(0, targets.samples, each))
 
 
 def test_targets_are_predicted_from_the_token_before_in_the_same_sample() -> None:
