@@ -94,7 +94,7 @@ def spoken(chat: Chat, messages: Sequence[Message], trained: Sequence[bool]) -> 
         closed = any(
             match.end() == len(text[:end].rstrip()) for match in chat.closing.finditer(text, start, end)
         )
-        open_ended = not closed and not text[end:].strip()
+        open_ended = not closed
     return Spoken(text=text, spans=tuple(spans), open_ended=open_ended)
 
 

@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from lorac.estimate.trace import trace
 from runtime.text import packing
@@ -178,6 +179,20 @@ def test_a_loss_that_nobody_asks_gradients_of_keeps_none() -> None:
 
     assert losses.grad_fn is None
     torch.testing.assert_close(losses, whole(hidden, Head(weight=weight), given).detach())
+
+
+@pytest.mark.parametrize(("trains_head", "products"), [(False, 2), (True, 4)], ids=["frozen", "trained"])
+def test_only_trained_tokens_go_through_the_head_and_a_frozen_one_is_gone_through_once_each_way(
+    trains_head: bool, products: int
+) -> None:
+    given = batch()
+    hidden, weight, _ = tensors()
+    targets = targets_of(given.labels, given.samples)
+
+    with FlopCounterMode(display=False) as counter:
+        loss_sums(hidden, Head(weight=weight.requires_grad_(trains_head)), targets, 4).sum().backward()
+
+    assert counter.get_total_flops() == products * 2 * len(targets.tokens) * VOCABULARY * WIDTH
 
 
 def full_size(chunked: bool, trains_head: bool = False) -> Callable[[], Callable[[], None]]:

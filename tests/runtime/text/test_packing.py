@@ -130,10 +130,11 @@ def test_a_sequence_takes_no_more_than_its_length() -> None:
         packing.pack([0, 9], [0, 1], 9)
 
 
-def test_best_fit_fills_sequences_that_first_come_first_packed_would_not() -> None:
-    lengths = [6, 3, 5, 4, 2, 4]
+def test_a_sample_goes_where_it_leaves_the_least_space() -> None:
+    lengths = [7, 6, 3, 2, 2]
 
-    assert packing.pack(lengths, range(6), 8) == [(0, 4), (1, 2), (3, 5)]
+    assert packing.pack(lengths, range(5), 10) == [(0, 2), (1, 3, 4)]
+    assert packing.pack(lengths, [4, 3, 2, 1, 0], 10) == [(4, 3, 1), (2, 0)]
 
 
 @settings(max_examples=60, deadline=None)
