@@ -165,7 +165,7 @@ def _render(
     tagged = _GENERATION.search(chat.source) is not None
     try:
         rendered: Any = render_jinja_template(
-            conversations=[[dict(message) for message in messages]],
+            conversations=[[{k: v for k, v in message.items() if v is not None} for message in messages]],
             chat_template=chat.source,
             add_generation_prompt=prompt,
             return_assistant_tokens_mask=tagged,

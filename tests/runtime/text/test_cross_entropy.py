@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lorac.estimate.trace import trace
+from lorac.estimate.trace import measure, trace
 from runtime.text import packing
 from runtime.text.cross_entropy import Head, Targets, loss_sums, targets_of
 from runtime.text.packing import IGNORED
@@ -227,6 +227,33 @@ def test_the_traced_peak_is_far_below_the_logits(trains_head: bool) -> None:
 
     assert whole_peak > logits
     assert peak < logits / 6
+
+
+def test_a_packed_step_is_traced_as_it_is_measured() -> None:
+    texts = batch()
+    targets = targets_of(texts.labels, texts.samples)
+
+    def make() -> Callable[[], None]:
+        config = transformers.LlamaConfig(
+            vocab_size=4096,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+        model = transformers.LlamaForCausalLM(config)
+
+        def step() -> None:
+            hidden = model.model(**packing.inputs(texts)).last_hidden_state
+            loss_sums(hidden, Head(weight=model.lm_head.weight), targets, 4).sum().backward()
+            model.zero_grad()
+
+        return step
+
+    traced, measured = trace(make, device="cpu"), measure(make)
+
+    assert traced.peak.bytes == pytest.approx(measured.peak.bytes, rel=0.01)
 
 
 @pytest.mark.parametrize("trains_head", [False, True], ids=["frozen", "trained"])
