@@ -184,7 +184,7 @@ def explain_text(of: Explained, width: int, block: str = "█") -> str:
 
 
 CHANGE_HEAD = ("change", "peak", "", "s a step", "", "room left")
-CHANGE_NOTE = "each was traced itself; micro-batch and recomputed blocks leave the result as it is"
+CHANGE_NOTE = "each was traced itself; micro-batch, recomputed and offloaded blocks leave the result as it is"
 
 
 def _change_cells(one: MemoryChange, of: Explained) -> tuple[str, ...]:

@@ -139,6 +139,9 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
             given.pop("epochs", None)
     if cls is Samples and len(given.get("references", ())) not in (0, len(given.get("prompts", ()))):
         given["prompts"] = ["a prompt"] * len(given["references"])
+    if cls is Experiment and "adapter" in given and "fit" in given and given["adapter"].text_encoder:
+        fit = given["fit"]
+        given["fit"] = attrs.evolve(fit, offload=Auto() if fit.offload == "text_encoder" else fit.offload)
     if cls is Samples and not given.get("prompts"):
         given.pop("every", None)
     return given
