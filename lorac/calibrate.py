@@ -5,6 +5,7 @@
 - Operators that compute get a line (start, FLOPs, bytes) by least squares of the relative error, those that only move
   memory a curve over bytes.
 - What is left is the launch: a small network's step, less what its calls take by these figures.
+- Calls take longer in a step than each does alone: by how much, a larger network's step says.
 """
 
 from __future__ import annotations
@@ -106,8 +107,11 @@ def calibrate(device: str, threads: int, tell: Tell = lambda what, share: None) 
     tell("launches", ROUNDS / (ROUNDS + 1))
     with _as_in_a_run(device, threads):
         launch = _launches(own, device)
+        own = attrs.evolve(own, launch=launch["forward"], measured=attrs.evolve(own.measured, launch=launch))
+        if device == "cpu":
+            own = attrs.evolve(own, measured=attrs.evolve(own.measured, together=_together(own)))
     tell("launches", 1.0)
-    return attrs.evolve(own, launch=launch["forward"], measured=attrs.evolve(own.measured, launch=launch))
+    return own
 
 
 def keep(found: Calibration) -> Path:
@@ -134,6 +138,7 @@ def show(found: Calibration, path: Path, width: int) -> str:
     table.add_row("memory, beyond them", f"{found.bandwidth / 1e9:,.1f}", "GB/s")
     for name, seconds in found.measured.launch.items():
         table.add_row(f"launch, {name}", f"{seconds * 1e6:,.1f}", "µs")
+    table.add_row("work in a step, to work alone", f"{found.measured.together:.2f}", "times")
     console = Console(width=width, file=io.StringIO())
     with console.capture() as text:
         console.print(table)
@@ -259,11 +264,17 @@ def curve(probes: list[Timed]) -> Curve:
 # -------------------------------------------------------------------------------------------------------- launches
 
 
-def _small() -> Any:
-    """A UNet by diffusers with peft's LoRA on it, so small that a call takes little more than its launch."""
+SMALL = (32, 8)
+"""Channels and the latent's side of a network so small that a call takes little more than its launch."""
+LARGE = (80, 40)
+"""Of one whose activations no cache holds, as in a real step."""
+
+
+def _unet(channels: int, side: int) -> Any:
+    """A UNet by diffusers with peft's LoRA on it."""
     unet: Any = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(32, 32),
+        sample_size=side,
+        block_out_channels=(channels, channels),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=32,
@@ -277,7 +288,7 @@ def _small() -> Any:
 
 def _launches(found: Calibration, device: str) -> dict[str, float]:
     """Seconds that a call of each pass takes beside its work, from a small network's step."""
-    model: Any = _small().to(device)
+    model: Any = _unet(*SMALL).to(device)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, foreach=True)
     latents, context = torch.rand(1, 4, 8, 8, device=device), torch.rand(1, 8, 32, device=device)
@@ -336,3 +347,28 @@ def _recomputing(model: Any, again: bool) -> None:
         model.enable_gradient_checkpointing()
     else:
         model.disable_gradient_checkpointing()
+
+
+def _together(found: Calibration) -> float:
+    """How many times as long calls take in a large network's step as each does alone; launches are left out."""
+    channels, side = LARGE
+    model = _unet(channels, side)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    latents, context = torch.rand(2, 4, side, side), torch.rand(2, 77, 32)
+    moment = torch.zeros(2, dtype=torch.long)
+
+    def step() -> None:
+        model(latents, moment, encoder_hidden_states=context).sample.square().mean().backward()
+        for parameter in learned:
+            parameter.grad = None
+
+    calls = measure(lambda: step, steps=1).calls
+    card = cards.calibrated(cards.cpu(), found)
+    launches = sum(found.measured.launch[call.during] for call in calls)
+    taken = []
+    for _ in range(ROUNDS + 1):
+        began = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - began)
+    work = roofline.seconds(calls, card) - launches
+    return max(1.0, (statistics.median(taken[1:]) - launches) / work)

@@ -96,7 +96,9 @@ class Measured:
     """What `lorac calibrate` found: operator -> dtype, both named as torch does, -> what a call takes.
 
     `launch` is the seconds that each call of a pass ("forward", "backward", "recompute", "optimizer") takes on top:
-    Python, autograd, views. `threads` is how many the figures hold for; 0 on a GPU, whose calls overlap their launch.
+    Python, autograd, views. `together` is how many times as long calls take in a step as each of them does alone, over
+    and over: there, what they read is no longer in the caches, and what they write is memory new to the process.
+    `threads` is how many the figures hold for; 0 on a GPU, whose calls overlap their launch.
     """
 
     threads: int
@@ -104,6 +106,7 @@ class Measured:
     computing: dict[str, dict[str, Line]]
     moving: dict[str, dict[str, Curve]]
     launch: dict[str, float]
+    together: float = 1.0
 
 
 @attrs.frozen(kw_only=True)

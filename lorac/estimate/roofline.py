@@ -54,7 +54,7 @@ def of_call(call: Call, card: Card, times: int = 1) -> float:
 def _as_measured(call: Call, card: Card, measured: Measured, times: int) -> float:
     launch = measured.launch.get(call.during, card.launch)
     work = _work(call, measured, times)
-    return max(work, launch) if card.device == "cuda" else work + launch
+    return max(work, launch) if card.device == "cuda" else measured.together * work + launch
 
 
 def _work(call: Call, measured: Measured, times: int) -> float:
