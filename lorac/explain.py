@@ -15,7 +15,7 @@ import attrs
 from lorac import points, recompute, relief, timeline
 from lorac.estimate import cards, cuda
 from lorac.estimate.cards import Card
-from lorac.estimate.cost import Cost, Costs, blocks_away, single
+from lorac.estimate.cost import Cost, Costs, single
 from lorac.estimate.record import Peak, rounded
 from runtime import plan
 from runtime.errors import SpecError
@@ -244,7 +244,7 @@ def offloads(program: plan.Program, costs: Costs) -> Iterator[tuple[str, plan.Pr
         return
     blocks = costs.blocks(program)
     for names, words in (((), "no block"), (blocks, f"all {len(blocks)} blocks")):
-        if names != blocks_away(program.compute):
+        if names != plan.blocks_away(program.compute):
             yield f"{words} offloaded", points.offloading(program, names)
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-BACKWARD = 2.0
-"""A frozen block's backward in forwards: the gradient of its input takes one product for each of the forward's, and
-the adapter's and the activations' share takes up the rest."""
+BACKWARD = 1.0
+"""A frozen block's backward in forwards, at least: the gradient of its input takes one product for each of the
+forward's. What the adapter and attention add is left out, so that no wait is taken for hidden that is not."""
 
 
 def spread(blocks: int, away: int) -> tuple[int, ...]:

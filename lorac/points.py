@@ -14,13 +14,13 @@ import attrs
 
 from lorac import offload, spec
 from lorac.agree import batch_choices
-from lorac.estimate.cost import Costs, blocks_away, choices_of
+from lorac.estimate.cost import Costs, choices_of
 from lorac.resolve import Resolved, preferred, quantizations, state_bits
 from runtime import plan
 
 SLICES = (2, 4, 8, 16, 32, 64)
 MOST_SLICES = 8
-"""Where the spec gives no bound: at that, attention's scores are seldom the largest thing left."""
+"""Where the spec gives no bound: a choice of ours, not a measurement."""
 
 Lane = tuple[int, int, int]
 
@@ -28,7 +28,7 @@ Lane = tuple[int, int, int]
 def lane(point: plan.Program) -> Lane:
     """Points of which the quick estimate is wrong by about as much: micro-batch, slices, blocks offloaded."""
     compute = point.compute
-    return point.train.micro_batch, compute.attention_chunks, len(blocks_away(compute))
+    return point.train.micro_batch, compute.attention_chunks, len(plan.blocks_away(compute))
 
 
 def settings(resolved: Resolved) -> Iterator[plan.Program]:
@@ -120,7 +120,7 @@ def offloads_blocks(resolved: Resolved) -> tuple[bool, bool]:
 
 def offloading(program: plan.Program, blocks: tuple[str, ...]) -> plan.Program:
     """The program with these blocks offloaded, beside what is."""
-    away = blocks_away(program.compute)
+    away = plan.blocks_away(program.compute)
     waits = tuple(name for name in program.compute.offloaded if name not in away)
     return attrs.evolve(program, compute=attrs.evolve(program.compute, offloaded=(*waits, *blocks)))
 

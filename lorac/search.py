@@ -15,7 +15,7 @@ import attrs
 
 from lorac import relief, spec
 from lorac.agree import batch_choices
-from lorac.estimate.cost import Cost, Costs, blocks_away
+from lorac.estimate.cost import Cost, Costs
 from lorac.points import Lane, lane, points, settings
 from lorac.resolve import Resolved, preferred, quantizations, state_bits
 from runtime import plan
@@ -138,7 +138,7 @@ def reject(point: plan.Program, cost: Cost, resolved: Resolved, why: str) -> pla
 def name(program: plan.Program) -> str:
     """A point in words."""
     train, compute = program.train, program.compute
-    recomputed, away = len(compute.checkpointed), len(blocks_away(compute))
+    recomputed, away = len(compute.checkpointed), len(plan.blocks_away(compute))
     said = (
         (True, f"rank {program.adapter.rank}"),
         (compute.quantization != "none", f"{compute.quantization} base"),
@@ -191,7 +191,7 @@ def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[pl
 def _where_it_waits(resolved: Resolved, program: plan.Program, cost: Cost) -> Iterator[plan.Decision]:
     """What is not on the card all the time, and how attention is cut."""
     compute, fit_ = program.compute, resolved.experiment.fit
-    away = blocks_away(compute)
+    away = plan.blocks_away(compute)
     encoders = [name for name in compute.offloaded if name not in away]
     if encoders:
         drawn = bool(resolved.outputs.samples.prompts)

@@ -1,7 +1,7 @@
 """Blocks whose frozen weights wait in the computer's memory and come to the device when they are needed.
 
-- At most two such blocks are on the device: the one that computes, and the next one, which is fetched while it does,
-  on a stream of its own. In the backward pass blocks come back in the reverse order.
+- At most two such blocks are on a card: the one that computes, and the next one, which is fetched while it does, on a
+  stream of its own. In the backward pass blocks come back in the reverse order. A CPU fetches nothing ahead.
 - Only frozen tensors move. What is trained stays on the device, so the optimizer knows nothing of it.
 - Autograd would keep a weight that it saved for the backward: such a weight is saved as a name, and fetched again.
   A block that is recomputed saves nothing in its first pass, and is fetched by its recomputation.
@@ -42,10 +42,14 @@ class Saved:
 
 
 class Stream:
-    """Fetches blocks to the device and lets them go. `fetched` is told of each block's tensors on the device."""
+    """Fetches blocks to the device, one ahead or none, and lets them go. `fetched` is told of each block's tensors.
 
-    def __init__(self, device: torch.device) -> None:
+    The memory trace is of fake CPU tensors: it fetches ahead as the card will.
+    """
+
+    def __init__(self, device: torch.device, ahead: bool) -> None:
         self.device = device
+        self.ahead = ahead
         self.blocks: list[Block] = []
         self.fetched: Callable[[list[Tensor]], None] = lambda tensors: None
         self._here: dict[int, list[Tensor]] = {}
@@ -73,7 +77,7 @@ class Stream:
             for other in [one for one in self._here if one not in (number, ahead)]:
                 self._let_go(other)
             self._fetch(number)
-            if self._side is not None and 0 <= ahead < len(self.blocks):
+            if self.ahead and 0 <= ahead < len(self.blocks):
                 self._fetch(ahead)
             self._last = number
         if number in self._ready:
@@ -127,12 +131,12 @@ class Stream:
 
 
 def stream_blocks(
-    blocks: Mapping[str, nn.Module], recomputed: Container[str], device: torch.device
+    blocks: Mapping[str, nn.Module], recomputed: Container[str], device: torch.device, ahead: bool
 ) -> Stream | None:
     """Have these blocks (in the order of the forward pass) fetch their frozen weights. In place; None for none."""
     if not blocks:
         return None
-    stream = Stream(device)
+    stream = Stream(device, ahead)
     for name, block in blocks.items():
         number, forward, saves = stream.add(block), block.forward, name not in recomputed
 

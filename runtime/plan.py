@@ -138,6 +138,16 @@ class Train:
     fallbacks: tuple[Fallback, ...] = ()
 
 
+def blocks_away(compute: Compute) -> tuple[str, ...]:
+    """The blocks among what is offloaded: a block is named COMPONENT.PATH, an encoder by its component alone."""
+    return tuple(name for name in compute.offloaded if "." in name)
+
+
+def streams(compute: Compute, component: str) -> bool:
+    """Whether some of the component's blocks are offloaded."""
+    return any(block.startswith(f"{component}.") for block in blocks_away(compute))
+
+
 @attrs.frozen(kw_only=True)
 class Compute:
     """How the step is computed. `checkpointed` names the blocks whose activations are recomputed.

@@ -97,13 +97,8 @@ def load(
         module = of.load(where.base, program.base, name, dtype)
         if name in trained:
             train_step.pack(of, {name: module}, program.compute)
-        modules[name] = module if streamed(name, program.compute) else module.to(device)
+        modules[name] = module if plan.streams(program.compute, name) else module.to(device)
     return modules, of.load_tokenizers(where.base, program.base)
-
-
-def streamed(component: str, compute: plan.Compute) -> bool:
-    """Whether some of the component's blocks are offloaded."""
-    return any(block.startswith(f"{component}.") for block in compute.offloaded)
 
 
 def encoding() -> Callable[[str, int, int], None]:

@@ -69,7 +69,7 @@ def lay(
 ) -> offload.Stream | None:
     """Lay the forward pass on the device: slice attention, fetch weights, recompute blocks, as the plan says."""
     blocks = family.blocks(modules)
-    away = [name for name in compute.offloaded if name not in {*family.TEXT_ENCODERS, family.VAE}]
+    away = plan.blocks_away(compute)
     problems = [
         Problem(f"compute.{field}", f"no block is called {name}")
         for field, names in (("checkpointed", compute.checkpointed), ("offloaded", away))
@@ -84,7 +84,7 @@ def lay(
     streamed = {name: block for name, block in blocks.items() if name in away}
     for component in dict.fromkeys(name.partition(".")[0] for name in streamed):
         offload.move_the_rest(modules[component], streamed.values(), device)
-    stream = offload.stream_blocks(streamed, compute.checkpointed, device)
+    stream = offload.stream_blocks(streamed, compute.checkpointed, device, ahead=compute.device == "cuda")
     recompute(blocks[name] for name in compute.checkpointed)
     return stream
 

@@ -307,8 +307,8 @@ LINKS = {7: 16, 8: 32, 9: 64, 10: 64, 12: 64}
 Hopper on (PCI-SIG: 8, 16 and 32 GT/s a lane). Capability 6 (Pascal) is PCIe 3.0 too."""
 
 LINK_REACHED = 0.75
-"""Of that, what a copy from pinned memory reaches: 12 GB/s over PCIe 3.0 and 24 to 26 over 4.0 are what CUDA's
-bandwidthTest sample is commonly seen to print."""
+"""Of that, what a copy from pinned memory is taken to reach: 12 and 24 GB/s over PCIe 3.0 and 4.0. An assumption: no
+source is cited for it, and it was not measured by us."""
 
 EIGHT_LANES = ("rtx3050", "rtx4060", "rtx5060")
 """Cards with eight lanes, Ti models too (NVIDIA's specifications: "PCI Express Gen 4 x8", "Gen 5 x8")."""

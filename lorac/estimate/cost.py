@@ -203,7 +203,7 @@ class Costs:
 
     def _waiting(self, program: plan.Program) -> float:
         """Seconds that a micro-batch waits for offloaded blocks."""
-        if not blocks_away(program.compute):
+        if not plan.blocks_away(program.compute):
             return 0.0
         micro, blocks = program.train.micro_batch, self.exact(single(program)).blocks
         again, away = indices(blocks, program.compute)
@@ -215,11 +215,6 @@ def _key(program: plan.Program) -> str:
     """What a cost depends on. The data's items count by their largest bucket alone: a thousand are slow to hash."""
     base, bucket = program.base, phases.largest_bucket(program.data)
     return repr((base.family, base.architecture, bucket, program.adapter, program.train, program.compute))
-
-
-def blocks_away(compute: plan.Compute) -> tuple[str, ...]:
-    """The blocks among what is offloaded: a block is named COMPONENT.PATH, an encoder by its component alone."""
-    return tuple(name for name in compute.offloaded if "." in name)
 
 
 def indices(blocks: tuple[Block, ...], compute: plan.Compute) -> tuple[list[int], list[int]]:
@@ -235,7 +230,7 @@ def single(program: plan.Program) -> plan.Program:
     """The program at micro-batch 1, with no block recomputed or offloaded and the same effective batch."""
     accumulation = program.train.micro_batch * program.train.accumulation
     train = attrs.evolve(program.train, micro_batch=1, accumulation=accumulation)
-    waits = tuple(name for name in program.compute.offloaded if name not in blocks_away(program.compute))
+    waits = tuple(name for name in program.compute.offloaded if name not in plan.blocks_away(program.compute))
     compute = attrs.evolve(program.compute, checkpointed=(), offloaded=waits)
     return attrs.evolve(program, train=train, compute=compute)
 

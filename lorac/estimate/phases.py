@@ -145,7 +145,7 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
             if not has_card:
                 del cast
                 materialize(modules[name])
-            elif _is_streamed(name, program.compute):
+            elif plan.streams(program.compute, name):
                 streamed.append(cast)
             else:
                 materialize(modules[name])
@@ -180,11 +180,6 @@ def _encode(of: Family, modules: Modules, program: plan.Program) -> None:
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
-
-
-def _is_streamed(component: str, compute: plan.Compute) -> bool:
-    """Whether some of the component's blocks are offloaded: then it waits in main memory for its adapter."""
-    return any(block.startswith(f"{component}.") for block in compute.offloaded)
 
 
 # ------------------------------------------------------------------------------------------------- saving, sampling

@@ -39,8 +39,8 @@ def test_only_the_first_block_is_waited_for_where_the_rest_hides_behind_computin
     weights, seconds, away = [10, 10, 10, 10], [1.0, 1.0, 1.0, 1.0], (0, 1, 2, 3)
 
     assert offload.waiting(weights, seconds, away, (), link=10.0) == 1.0
-    # At half that link a fetch takes two seconds: one is not hidden in each forward, none in a backward of two.
-    assert offload.waiting(weights, seconds, away, (), link=5.0) == 2.0 + 3 * 1.0
-    # And a fifth: four and two are not, but a recomputed block's backward hides one more.
-    assert offload.waiting(weights, seconds, away, (), link=2.0) == 5.0 + 3 * 4.0 + 3 * 3.0
-    assert offload.waiting(weights, seconds, away, {0, 1, 2, 3}, link=2.0) == 5.0 + 3 * 4.0 + 3 * 2.0
+    # At half that link a fetch takes two seconds, and a block's forward or backward hides one of them.
+    assert offload.waiting(weights, seconds, away, (), link=5.0) == 2.0 + 3 * 1.0 + 3 * 1.0
+    # At a fifth, four seconds are not hidden; the backward of a recomputed block hides one more.
+    assert offload.waiting(weights, seconds, away, (), link=2.0) == 5.0 + 3 * 4.0 + 3 * 4.0
+    assert offload.waiting(weights, seconds, away, {0, 1, 2, 3}, link=2.0) == 5.0 + 3 * 4.0 + 3 * 3.0

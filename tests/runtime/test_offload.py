@@ -125,7 +125,8 @@ def test_an_unknown_block_is_named(of: plan.Plan, tmp_path: Path) -> None:
     ]
 
 
-def test_at_most_two_blocks_are_on_the_device_and_the_rest_is_let_go() -> None:
+@pytest.mark.parametrize(("ahead", "most"), [(False, 1), (True, 2)])
+def test_at_most_two_blocks_are_on_the_device_and_the_rest_is_let_go(ahead: bool, most: int) -> None:
     torch.manual_seed(0)
     blocks = [nn.Linear(4, 4) for _ in range(5)]
     adapters = [nn.Parameter(torch.randn(4)) for _ in blocks]
@@ -133,7 +134,7 @@ def test_at_most_two_blocks_are_on_the_device_and_the_rest_is_let_go() -> None:
     for block, copy in zip(blocks, reference, strict=True):
         copy.load_state_dict(block.state_dict())
         block.requires_grad_(False)
-    stream = stream_blocks({str(i): block for i, block in enumerate(blocks)}, (), CPU)
+    stream = stream_blocks({str(i): block for i, block in enumerate(blocks)}, (), CPU, ahead)
     assert stream is not None
     resident = []
     stream.fetched = lambda tensors: resident.append(len(stream._here) + 1)
@@ -147,13 +148,23 @@ def test_at_most_two_blocks_are_on_the_device_and_the_rest_is_let_go() -> None:
 
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     assert len(resident) == 9  # five forward; the last one is still there for the backward
-    assert max(resident) <= 2
+    assert max(resident) == most
     stream.rest()
     assert not stream._here
     assert all(
         block.weight.data_ptr() == host.host[0].data_ptr()
         for block, host in zip(blocks, stream.blocks, strict=True)
     )
+
+
+def test_the_block_that_a_card_fetches_ahead_is_in_the_traced_peak(of: plan.Plan) -> None:
+    names = block_names(of)
+    on_card, on_cpu = (
+        phases.training(with_compute(of, offloaded=names, device=device).program, (8, 6)).peak.by_kind()
+        for device in ("cuda", "cpu")
+    )
+
+    assert on_card["base weights"] > on_cpu["base weights"]
 
 
 def test_an_offloaded_block_is_not_in_the_traced_peak(of: plan.Plan) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -20,10 +19,7 @@ from runtime.adapters import lora
 from runtime.errors import MachineError, PlanError
 from runtime.quantization import QuantisedLinear, quantise
 
-without_bitsandbytes = pytest.mark.skipif(
-    find_spec("bitsandbytes") is None, reason="bitsandbytes is an extra: quantize"
-)
-KINDS = [pytest.param("nf4", marks=without_bitsandbytes), "int8"]
+KINDS = ["nf4", "int8"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SIZES = [(96, 80), (80, 36), (300, 200), (10, 3)]
 """In and out: whole and part blocks of 64, one and several blocks of 256 scales."""
@@ -67,16 +63,17 @@ def blocks(bias: bool = True) -> nn.Sequential:
 @each_dtype
 @each_size
 def test_nf4_is_what_bitsandbytes_makes(size: tuple[int, int], dtype: torch.dtype) -> None:
-    bnb = pytest.importorskip("bitsandbytes").functional
+    from bitsandbytes import functional
+
     layer = linear(size, dtype)
-    packed, state = bnb.quantize_4bit(
+    packed, state = functional.quantize_4bit(
         layer.weight.detach(), blocksize=64, compress_statistics=True, quant_type="nf4"
     )
     made = quantised(layer, "nf4", dtype)
     held = made.state_dict()
     assert torch.equal(held["packed"], packed)
     assert torch.equal(held["absmax"], state.absmax)
-    assert torch.equal(made.weight, bnb.dequantize_4bit(packed, state))
+    assert torch.equal(made.weight, functional.dequantize_4bit(packed, state))
 
 
 @each_kind
@@ -100,7 +97,6 @@ def test_the_bytes_do_not_depend_on_the_count_of_threads(kind: str) -> None:
 
 
 def test_nf4_takes_a_little_over_half_a_byte_a_weight() -> None:
-    pytest.importorskip("bitsandbytes")
     made = quantised(nn.Linear(1024, 1024, bias=False), "nf4")
     table = 256 * 4
     took = sum(buffer.nbytes for buffer in made.buffers()) - table

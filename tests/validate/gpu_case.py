@@ -99,8 +99,8 @@ class Predicted:
 
 
 def grid() -> list[Case]:
-    """Every case, in an order of which any beginning is a fair sample."""
-    cases = [
+    """Every case, in an order of which any beginning is a fair sample: a case of each kind in turn."""
+    sd1 = [
         Case(
             model="sd1",
             rank=rank,
@@ -119,13 +119,13 @@ def grid() -> list[Case]:
             (False, True),
         )
     ]
-    cases += [
+    llama = [
         Case(model="llama", rank=rank, micro_batch=micro, length=length, checkpointing=again, dtype=dtype)
         for rank, micro, length, again, dtype in itertools.product(
             (8, 32), (1, 4), (512, 1024), ("none", "all"), ("bf16", "fp32")
         )
     ]
-    cases += [
+    ways = [
         Case(
             model="sd1",
             rank=32,
@@ -152,8 +152,11 @@ def grid() -> list[Case]:
             ),
         )
     ]
-    random.Random(SEED).shuffle(cases)
-    return cases
+    kinds = (sd1, llama, ways)
+    for cases in kinds:
+        random.Random(SEED).shuffle(cases)
+    in_turn = itertools.zip_longest(*kinds)
+    return [case for turn in in_turn for case in turn if case is not None]
 
 
 def predict(case: Case, card: Card, folder: Path, shapes: Shapes = FULL) -> Predicted:

@@ -86,8 +86,8 @@ def held_in_full(case: Case) -> Case:
 
 
 def test_any_beginning_of_the_grid_is_a_mixture_and_the_order_is_always_the_same() -> None:
-    begun = grid()[:174]
-    assert begun == grid()[:174]
+    begun = grid()[:60]
+    assert begun == grid()[:60]
     for field in attrs.fields_dict(Case):
         assert {getattr(case, field) for case in begun} == {getattr(case, field) for case in grid()}, field
 

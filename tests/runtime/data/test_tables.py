@@ -7,9 +7,11 @@ import json
 import sys
 from pathlib import Path
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from runtime.data import tables
 from runtime.data.tables import Row
@@ -93,9 +95,6 @@ def test_csv_rows_come_back(tmp_path_factory, rows, end):
 
 
 def test_parquet_rows_come_back_and_a_cut_file_is_told(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
     rows = [
         {"instruction": "a", "turns": [{"role": "user"}], "n": 1},
         {"instruction": None, "turns": [], "n": 2},
