@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from runtime import log, plan
+from runtime import evaluate, log, plan
 from runtime.errors import LoracError, PlanError, Problem
 from runtime.safeio import atomic, digest, safetensors, strict_json, weights
 from runtime.step import Trainee
@@ -26,7 +26,7 @@ class State:
     """What is known at a step besides tensors.
 
     `micro_batch` is what the run had stepped down to; `notes` say what did not go as planned; `started_at` is
-    ISO 8601, UTC.
+    ISO 8601, UTC. `held_out` is what was measured after a step, by its number.
     """
 
     step: int
@@ -35,6 +35,19 @@ class State:
     losses: tuple[float, ...]
     notes: tuple[str, ...]
     started_at: str
+    held_out: dict[str, evaluate.HeldOut] = attrs.field(factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured on what is held out, by name: before the first step and last."""
+        if not self.held_out:
+            return {}
+        steps = sorted(self.held_out, key=int)
+        said = {}
+        for when, step in (("before", steps[0]), ("after", steps[-1])):
+            for name, value in attrs.asdict(self.held_out[step]).items():
+                said[f"held_out_{name}_{when}"] = float(value)
+        return said
 
 
 @attrs.frozen(kw_only=True)

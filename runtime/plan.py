@@ -25,22 +25,27 @@ from runtime.safeio import atomic, strict_json
 
 FORMAT = 1
 
-Layout = Literal["diffusers", "single_file"]
+Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["none", "int8", "nf4"]
 StateBits = Literal[8, 32]
-PredictionType = Literal["epsilon", "v_prediction"]
+PredictionType = Literal["epsilon", "v_prediction", "next_token"]
+Init = Literal["kaiming", "gaussian", "pissa"]
 
 
 @attrs.frozen(kw_only=True)
 class Base:
-    """The frozen model. `digest` is over its files' contents; `architecture` maps component -> config."""
+    """The frozen model. `digest` is over its files' contents; `architecture` maps component -> config.
+
+    `remote_code`: the base brings Python files that loading it runs; they are covered by the digest.
+    """
 
     family: str
     layout: Layout
     digest: str
     prediction_type: PredictionType
     architecture: dict[str, Any]
+    remote_code: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -70,16 +75,79 @@ class Images:
 
 
 @attrs.frozen(kw_only=True)
+class TextFile:
+    """One file of a text set: POSIX path in the data folder, sha256 of the file.
+
+    `shape` is how its rows are read (`runtime.data.shapes`), `columns` what it calls the shape's columns, `weight`
+    how often an epoch visits each sample. `samples` are read, `trained` of them trained on; the rest is held out or
+    cut to nothing.
+    """
+
+    path: str
+    sha256: str
+    shape: str
+    columns: dict[str, str]
+    weight: float
+    samples: int
+    trained: int
+
+
+@attrs.frozen(kw_only=True)
+class Texts:
+    """The locked text set: what is trained on is a sequence of at most `length` tokens.
+
+    `digest` covers what the samples say, in their order; `expected` counts an epoch's sequences. `template` is the
+    chat template's source, empty for plain text. Packed sequences hold several samples each. `held_out` is the share
+    of samples that is measured on and never trained on; 0 is none.
+    """
+
+    kind: Literal["text"] = "text"
+    digest: str
+    files: tuple[TextFile, ...]
+    expected: int
+    length: int
+    packing: bool
+    template: str
+    held_out: float
+
+
+Data = Images | Texts
+
+Shape = tuple[int, ...]
+"""What sets a sample's cost: (width, height) of a picture's bucket in pixels, or (tokens,) of a sequence."""
+
+
+def largest(data: Data) -> Shape:
+    """The shape that sets the peak: the bucket with the most pixels, or a full sequence."""
+    if isinstance(data, Texts):
+        return (data.length,)
+    buckets = {item.bucket for item in data.items} or {(data.resolution, data.resolution)}
+    return max(buckets, key=lambda bucket: (bucket[0] * bucket[1], bucket))
+
+
+def locked_files(data: Data) -> dict[str, str]:
+    """Every file of the data by its path in the data folder, with its sha256."""
+    return {one.path: one.sha256 for one in (data.items if isinstance(data, Images) else data.files)}
+
+
+@attrs.frozen(kw_only=True)
 class Adapter:
-    """The trained part. `targets` maps component -> regex (full match on the module's path in it)."""
+    """The trained part. `targets` maps component -> regex (full match on the module's path in it).
+
+    The update is scaled by alpha / rank, with `rslora` by alpha / √rank (Kalajdzievski 2023). `dora` learns the
+    weights' magnitudes apart (Liu et al. 2024). `whole` names modules of the backbone that are trained as they are.
+    """
 
     method: Literal["lora"]
     rank: int
     alpha: float
     dropout: float
-    init: Literal["kaiming", "gaussian"]
+    init: Init
     targets: dict[str, str]
     modules: dict[str, int]
+    rslora: bool = False
+    dora: bool = False
+    whole: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -105,10 +173,14 @@ class Schedule:
 
 @attrs.frozen(kw_only=True)
 class Objective:
-    """The loss. `snr_gamma` 0 is off (min-SNR weighting, Hang et al. 2023); `noise_offset` 0 is off."""
+    """The loss. `snr_gamma` 0 is off (min-SNR weighting, Hang et al. 2023); `noise_offset` 0 is off.
 
-    snr_gamma: float
-    noise_offset: float
+    `neftune_alpha` 0 is off (noise on token embeddings, Jain et al. 2023).
+    """
+
+    snr_gamma: float = 0.0
+    noise_offset: float = 0.0
+    neftune_alpha: float = 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -121,7 +193,10 @@ class Fallback:
 
 @attrs.frozen(kw_only=True)
 class Train:
-    """What is trained for how long. micro_batch * accumulation * processes == effective_batch."""
+    """What is trained for how long. micro_batch * accumulation * processes == effective_batch.
+
+    `lora_plus_ratio` is B's learning rate in A's (LoRA+, Hayou et al. 2024).
+    """
 
     steps: int
     effective_batch: int
@@ -135,6 +210,7 @@ class Train:
     objective: Objective
     max_grad_norm: float
     seed: int
+    lora_plus_ratio: float = 1.0
     fallbacks: tuple[Fallback, ...] = ()
 
 
@@ -172,7 +248,7 @@ class Program:
 
     locked: bool
     base: Base
-    data: Images
+    data: Data
     adapter: Adapter
     train: Train
     compute: Compute
@@ -206,6 +282,23 @@ class Samples:
     weight: float
     every: int
     references: tuple[str, ...] = ()
+    kind: Literal["pictures"] = "pictures"
+
+
+@attrs.frozen(kw_only=True)
+class Answers:
+    """Answers of a language model at each checkpoint and at the end, with the adapter and without.
+
+    `temperature` 0 takes the likeliest token; else answer i is drawn with seed + i.
+    """
+
+    prompts: tuple[str, ...]
+    system: str
+    seed: int
+    max_tokens: int
+    temperature: float
+    every: int
+    kind: Literal["answers"] = "answers"
 
 
 @attrs.frozen(kw_only=True)
@@ -214,7 +307,7 @@ class Outputs:
 
     name: str
     places: Places
-    samples: Samples
+    samples: Samples | Answers
     base_name: str
     save_steps: int
     keep_checkpoints: int
@@ -419,20 +512,44 @@ def wrongs(plan: Plan) -> list[str]:
         ("adapter.rank", adapter.rank, 1),
         ("outputs.save_steps", outputs.save_steps, 0),
         ("outputs.keep_checkpoints", outputs.keep_checkpoints, 1),
-        ("outputs.samples.steps", outputs.samples.steps, 1),
+        *_samples_bounds(outputs.samples),
     ]:
         if value < low:
             found.append(f"{name} must be at least {low}, got {value}")
     if not 0 <= adapter.dropout < 1:
         found.append(f"adapter.dropout must be at least 0 and below 1, got {adapter.dropout}")
-    if program.locked and not data.items:
-        found.append("a locked plan has no data items")
-    for index, item in enumerate(data.items):
-        if not is_inner(item.path):
-            found.append(f"data.items[{index}].path must stay inside the data folder, got {item.path!r}")
-        if item.repeats < 1 or min(item.bucket) < 8 or min(item.width, item.height) < 1:
-            found.append(f"data.items[{index}] has a repeats, size or bucket out of range")
-    return found
+    files = locked_files(data)
+    if program.locked and not files:
+        found.append("a locked plan has no data")
+    found += [
+        f"data's {path!r} must stay inside the data folder" for path in files if not is_inner(path)
+    ]
+    return found + (_wrong_pictures(data) if isinstance(data, Images) else _wrong_texts(data))
+
+
+def _samples_bounds(samples: Samples | Answers) -> list[tuple[str, int, int]]:
+    if isinstance(samples, Samples):
+        return [("outputs.samples.steps", samples.steps, 1)]
+    return [("outputs.samples.max_tokens", samples.max_tokens, 1)]
+
+
+def _wrong_pictures(data: Images) -> list[str]:
+    return [
+        f"data.items[{index}] has a repeats, size or bucket out of range"
+        for index, item in enumerate(data.items)
+        if item.repeats < 1 or min(item.bucket) < 8 or min(item.width, item.height) < 1
+    ]
+
+
+def _wrong_texts(data: Texts) -> list[str]:
+    found = [f"data.length must be at least 2, got {data.length}"] if data.length < 2 else []
+    if not 0 <= data.held_out < 1:
+        found.append(f"data.held_out must be at least 0 and below 1, got {data.held_out}")
+    return found + [
+        f"data.files[{index}].weight must be above 0, got {file.weight}"
+        for index, file in enumerate(data.files)
+        if not file.weight > 0
+    ]
 
 
 def is_inner(path: str) -> bool:

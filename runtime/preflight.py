@@ -49,19 +49,20 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
         raise MachineError(problems)
 
 
-def _data_problems(data: plan.Images, root: Path) -> list[Problem]:
+def _data_problems(data: plan.Data, root: Path) -> list[Problem]:
     problems, files = [], {}
-    for item in data.items:
-        path = paths.inside(root, item.path, error=PlanError)
+    locked = plan.locked_files(data)
+    for name in locked:
+        path = paths.inside(root, name, error=PlanError)
         if path.is_file():
-            files[item] = path
+            files[name] = path
         else:
-            problems.append(Problem(str(root / item.path), "is gone since planning", AGAIN))
+            problems.append(Problem(str(root / name), "is gone since planning", AGAIN))
     hashes = digest.sha256_files(files.values())
     problems += [
-        Problem(str(root / item.path), "changed since planning", AGAIN)
-        for item, path in files.items()
-        if hashes[path] != item.sha256
+        Problem(str(root / name), "changed since planning", AGAIN)
+        for name, path in files.items()
+        if hashes[path] != locked[name]
     ]
     return problems
 

@@ -14,19 +14,15 @@ from typing import Any
 
 import attrs
 import torch
-from PIL.Image import Image
 
-from runtime import checkpoint, export, log, plan, sheet
+from runtime import checkpoint, export, log, media, plan
 from runtime import step as train_step
 from runtime.adapters import method
-from runtime.data.cache import encode
 from runtime.dtypes import DTYPES
 from runtime.errors import MachineError, PlanError, Problem
 from runtime.families import family
 from runtime.families.protocol import Family, Modules
 from runtime.preflight import Where
-from runtime.safeio import images
-from runtime.sampling import Studio, save_png
 from runtime.train import Run, peak_memory, train
 
 
@@ -53,31 +49,34 @@ def run(of: plan.Plan, options: Options) -> Path:
         architecture = family(program.base.family)
         modules, tokenizers = load(architecture, program, where, device)
         log.info(f"Loaded base model from {outputs.places.base} ({architecture.TITLE})")
-        encoded = encode(architecture, modules, tokenizers, program, where.data, where.cache, encoding())
+        medium = media.medium(program.data)
+        feed = medium.prepare(architecture, modules, tokenizers, program, where, device)
         put_away(modules, of)
         trainee = adapt(architecture, modules, program)
         state = begin(of, trainee, where.output / "checkpoints")
-        studio = Studio(family=architecture, modules=modules, tokenizers=tokenizers, program=program)
         metrics = log.Metrics(where.log, state.step)
+        ready = media.Ready(
+            plan=of, trainee=trainee, modules=modules, tokenizers=tokenizers, where=where, metrics=metrics
+        )
         job = Run(
             plan=of,
             trainee=trainee,
-            fetch=lambda samples: encoded.batch(samples, device),
+            feed=feed,
             folder=where.output,
             metrics=metrics,
             state=state,
             lora_files=lambda step: {
                 f"{outputs.name}-{step:06}.safetensors": export.lora_bytes(of, factors(trainee), step)
             },
-            draw_samples=lambda step: draw_samples(studio, of, where, metrics, step),
+            show=lambda step: medium.show(ready, step),
             fault=options.fault,
         )
         log.info(f"Training started... total steps: {program.train.steps}" + resumed(state))
         try:
             job.state = train(job)
+            finish(job, medium.finish(ready), where)
         finally:
             metrics.close()
-        finish(job, studio, where)
     return where.output
 
 
@@ -89,30 +88,15 @@ def load(
     It is quantised on the CPU, whatever the device, so that every machine gets the same bytes.
     A component whose blocks are offloaded stays in the computer's memory until the adapter is on it.
     """
-    components = [of.DENOISER, *of.TEXT_ENCODERS, of.VAE]
-    trained = {of.DENOISER, *program.adapter.targets}
+    trained = {of.BACKBONE, *program.adapter.targets}
     modules = {}
-    for name in components:
+    for name in of.COMPONENTS:
         dtype = DTYPES[program.compute.dtype] if name in trained else torch.float32
         module = of.load(where.base, program.base, name, dtype)
         if name in trained:
             train_step.pack(of, {name: module}, program.compute)
         modules[name] = module if plan.streams(program.compute, name) else module.to(device)
     return modules, of.load_tokenizers(where.base, program.base)
-
-
-def encoding() -> Callable[[str, int, int], None]:
-    """A bar for each kind of thing that is encoded, made when the first of it is done."""
-    bars: dict[str, log.Bar] = {}
-
-    def tell(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            bars[what] = log.Bar(f"encoding {what}", total).__enter__()
-        bars[what].step(done - bars[what].done)
-        if done == total:
-            bars[what].__exit__(None, None, None)
-
-    return tell
 
 
 def adapt(of: Family, modules: Modules, program: plan.Program) -> train_step.Trainee:
@@ -170,45 +154,9 @@ def factors(trainee: train_step.Trainee) -> export.Weights:
     return found
 
 
-def draw_samples(studio: Studio, of: plan.Plan, where: Where, metrics: log.Metrics, step: int) -> None:
-    """Samples at a checkpoint. What goes wrong here is told, and training goes on."""
-    samples = of.outputs.samples
-    if not samples.prompts:
-        return
-    try:
-        pictures = studio.draw(samples, samples.weight)
-    except Exception as error:  # a sample is never worth a run: the checkpoint is already safe
-        log.warn(f"no samples at step {step}: {type(error).__name__}: {error}")
-        return
-    for place, picture in enumerate(pictures):
-        save_png(picture, where.output / "samples" / f"{step:06}-{place:02}.png")
-        metrics.picture(step, f"sample/{place:02}", picture)
-
-
-def last_samples(studio: Studio, of: plan.Plan, where: Where) -> list[Image]:
-    """The pictures at the LoRA's preferred weight, and a sheet of them beside the base's and the references."""
-    samples, weight = of.outputs.samples, of.outputs.preferred_weight
-    if not samples.prompts:
-        return []
-    try:
-        previews = studio.draw(samples, weight)
-        columns = {"base": studio.draw(samples, 0.0), f"LoRA {weight:g}": previews}
-        if samples.references:
-            columns["reference"] = [images.open_picture(Path(place)) for place in samples.references]
-    except Exception as error:  # a picture is never worth a run: the LoRA is written all the same
-        log.warn(f"no final samples: {type(error).__name__}: {error}")
-        return []
-    for place, picture in enumerate(previews):
-        save_png(picture, where.output / "samples" / f"final-{place:02}.png")
-    save_png(sheet.sheet(samples.prompts, columns), where.output / "sheet.png")
-    log.info(f"Contact sheet: {of.outputs.places.output}/sheet.png")
-    return previews
-
-
-def finish(job: Run, studio: Studio, where: Where) -> None:
-    """Draw the last samples, write every output, and leave nothing half done."""
+def finish(job: Run, shown: export.Shown, where: Where) -> None:
+    """Write every output, and leave nothing half done."""
     of = job.plan
-    previews = last_samples(studio, of, where)
     facts = export.Facts(
         steps=job.state.step,
         seconds=job.state.seconds,
@@ -216,10 +164,11 @@ def finish(job: Run, studio: Studio, where: Where) -> None:
         micro_batch=job.state.micro_batch,
         device=device_name(of.program.compute),
         peak_bytes=peak_memory(),
+        metrics=job.state.metrics,
         notes=job.state.notes,
         started_at=job.state.started_at,
     )
-    manifest = export.export(where.output, factors(job.trainee), of, facts, previews)
+    manifest = export.export(where.output, factors(job.trainee), of, facts, shown)
     for file in manifest.files:
         log.info(f"Wrote {of.outputs.places.output}/{file.name} ({log.size(file.size)})")
 

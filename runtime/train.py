@@ -10,20 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import attrs
 import psutil
 import torch
 
-from runtime import checkpoint, log, plan
-from runtime.data.order import Order, Sample, micro_batches
+from runtime import checkpoint, evaluate, log, plan
 from runtime.errors import DivergedError, Interrupted, MachineError, Problem
-from runtime.families.protocol import Batch
+from runtime.media import Feed
 from runtime.optimizers import factor
 from runtime.step import Trainee, gradients, update
-
-Fetch = Callable[[Sequence[Sample]], Batch]
-"""The batch of some samples of one bucket, on the device."""
 
 LOSS_WINDOW = 100
 """Steps that the shown loss is averaged over."""
@@ -35,23 +32,23 @@ class Run:
 
     plan: plan.Plan
     trainee: Trainee
-    fetch: Fetch
+    feed: Feed
     folder: Path
     metrics: log.Metrics
     state: checkpoint.State
     lora_files: Callable[[int], dict[str, bytes]]
-    draw_samples: Callable[[int], None]
+    show: Callable[[int], None]
     fault: Callable[[int], None] = lambda step: None
 
 
 def train(run: Run) -> checkpoint.State:
     """Train to the plan's last step. Raises Interrupted (all saved), DivergedError or MachineError."""
     program = run.plan.program.train
-    order = Order(run.plan.program.data, program.seed, program.effective_batch)
+    measure(run)
     with log.Bar("step", program.steps, run.state.step) as bar, stoppable() as stop:
         while run.state.step < program.steps:
             began = time.monotonic()
-            loss, norm = one_step(run, order.step(run.state.step))
+            loss, norm = one_step(run, run.feed.step(run.state.step))
             spent = time.monotonic() - began
             run.state = attrs.evolve(
                 run.state,
@@ -67,21 +64,23 @@ def train(run: Run) -> checkpoint.State:
             if stop():
                 interrupted(run)
             if due(step, run.plan.outputs.save_steps) or step == program.steps:
+                measure(run)
                 save(run)  # the last step too: whatever happens after it, nothing is lost
             if due(step, run.plan.outputs.samples.every) and step < program.steps:
-                run.draw_samples(step)
+                run.show(step)
     return run.state
 
 
-def one_step(run: Run, samples: Sequence[Sample]) -> tuple[float, float]:
+def one_step(run: Run, samples: Sequence[Any]) -> tuple[float, float]:
     """One optimizer step; where memory runs out, again with the plan's next smaller micro-batch."""
     program = run.plan.program.train
     while True:
         try:
             run.fault(run.state.step)
-            groups = micro_batches(samples, run.state.micro_batch)
-            batches = ((run.fetch(group), [sample.key for sample in group]) for group in groups)
-            loss, norm = (value.item() for value in gradients(run.trainee, batches, len(samples)))
+            groups = run.feed.cut(samples, run.state.micro_batch)
+            batches = ((run.feed.batch(group), [sample.key for sample in group]) for group in groups)
+            total = run.feed.weigh(samples)
+            loss, norm = (value.item() for value in gradients(run.trainee, batches, total))
             break
         except torch.OutOfMemoryError as error:
             step_down(run, error)
@@ -117,9 +116,9 @@ def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
     log.warn(steps_down)
 
 
-def check_finite(run: Run, samples: Sequence[Sample], loss: float, norm: float) -> None:
+def check_finite(run: Run, samples: Sequence[Any], loss: float, norm: float) -> None:
     """Stop before a step that would spoil the weights, or that moves nothing at all."""
-    step, items = run.state.step, run.plan.program.data.items
+    step = run.state.step
     if math.isfinite(loss) and math.isfinite(norm) and (norm > 0 or step > 0):
         return
     last = checkpoint.whole(run.folder / "checkpoints")
@@ -129,9 +128,22 @@ def check_finite(run: Run, samples: Sequence[Sample], loss: float, norm: float) 
         what = "the gradient is zero: nothing learns"
     program = run.plan.program.train
     rate = program.learning_rate * factor(program.schedule, step, program.steps)
-    names = " ".join(dict.fromkeys(items[sample.item].path for sample in samples))
-    hint = "lower train.learning_rate, or look at these pictures"
+    names = " ".join(dict.fromkeys(run.feed.names(samples)))
+    hint = "lower train.learning_rate, or look at these samples"
     raise DivergedError(Problem(f"step {step + 1}", f"{what} (lr {rate:.1e}, samples {names}); {kept}", hint))
+
+
+def measure(run: Run) -> None:
+    """The loss of what is held out, once a checkpoint and before the first step; nothing where nothing is held out."""
+    step = run.state.step
+    if str(step) in run.state.held_out:
+        return
+    found = evaluate.held_out(run.trainee, run.feed, run.state.micro_batch)
+    if found is None:
+        return
+    run.metrics.scalars(step, {"held_out/loss": found.loss, "held_out/perplexity": found.perplexity})
+    log.info(f"Held-out loss {found.loss:.4f}, perplexity {found.perplexity:.2f} after step {step}")
+    run.state = attrs.evolve(run.state, held_out={**run.state.held_out, str(step): found})
 
 
 def save(run: Run) -> Path:

@@ -300,7 +300,7 @@ def _reserved(trace: Trace, card: Card) -> int:
 def _blocks(program: plan.Program, trace: Trace, card: Card) -> tuple[Block, ...]:
     """What each block that may be recomputed saves, and its forward's seconds, in the order of the forward pass."""
     of = family(program.base.family)
-    components = dict.fromkeys([of.DENOISER, *program.adapter.targets])
+    components = dict.fromkeys([of.BACKBONE, *program.adapter.targets])
     modules = phases.bare(program, list(components), program.compute.dtype)
     names = {
         f"{type(modules[name.split('.')[0]]).__name__}.{name.split('.', 1)[1]}": name

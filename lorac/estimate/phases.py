@@ -77,7 +77,7 @@ def _adapted(of: Family, program: plan.Program) -> Modules:
     """What is trained, on the meta device, with the adapter on: made outside the tracer, as peft moves what it makes
     to the base's device."""
     trained = list(program.adapter.targets)
-    modules = bare(program, [of.DENOISER, *(c for c in trained if c != of.DENOISER)], program.compute.dtype)
+    modules = bare(program, [of.BACKBONE, *(c for c in trained if c != of.BACKBONE)], program.compute.dtype)
     train_step.pack(of, modules, program.compute)
     train_step.attach(modules, program)
     return modules
@@ -122,7 +122,7 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
     that is done after the cast, layer by layer, and takes no more.
     """
     of = family(program.base.family)
-    trained = {of.DENOISER, *program.adapter.targets}
+    trained = {of.BACKBONE, *program.adapter.targets}
     dtypes = {name: program.compute.dtype if name in trained else "fp32" for name in components(of)}
     modules = {name: bare(program, [name], dtype)[name] for name, dtype in dtypes.items()}
     counts = {name: sum(tensor.numel() for tensor in _tensors(module)) for name, module in modules.items()}
@@ -306,7 +306,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 def components(of: Family) -> list[str]:
     """Every component, in the order in which the runtime loads them."""
-    return [of.DENOISER, *of.TEXT_ENCODERS, of.VAE]
+    return [of.BACKBONE, *of.TEXT_ENCODERS, of.VAE]
 
 
 def frozen(program: plan.Program) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 from PIL.Image import Image
@@ -38,13 +38,20 @@ class Wish:
 
 
 class Family(Protocol):
-    """One architecture: how it is recognised, built, loaded, encoded, trained, sampled and named."""
+    """One architecture of pictures: how it is recognised, built, loaded, encoded, trained, sampled and named.
+
+    A family of language models has the same, but for what only pictures need (`runtime.families.causal_lm`).
+    """
 
     NAME: str
     TITLE: str
-    KIND: str
-    """What data it takes: "images"."""
-    DENOISER: str
+    KIND: Literal["images"]
+    """What data it takes."""
+    EXPORTS: tuple[str, ...]
+    """How its LoRAs are written, as `runtime.export` names it."""
+    COMPONENTS: tuple[str, ...]
+    """Every component, in the order in which it is loaded, the backbone first."""
+    BACKBONE: str
     """The component that is trained."""
     TEXT_ENCODERS: tuple[str, ...]
     VAE: str
@@ -77,8 +84,11 @@ class Family(Protocol):
     def load_tokenizers(self, path: Path, base: plan.Base) -> dict[str, Any]:
         """The tokenizers by text encoder."""
 
-    def targets(self, preset: str, text_encoder: bool) -> dict[str, str]:
-        """Component -> regex for a preset ("qkv", "qkvo", "qkvo+ff", "qkvo+ff+conv") or "re:…"."""
+    PRESETS: dict[str, Any]
+    """The words for sets of adapted modules, the usual one first."""
+
+    def targets(self, architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
+        """Component -> regex for one of `PRESETS` or "re:…"."""
 
     def blocks(self, modules: Modules) -> dict[str, nn.Module]:
         """The blocks that are recomputed, offloaded and quantised, by name, in the order of the forward pass.
@@ -98,7 +108,7 @@ class Family(Protocol):
     def encode_picture(self, modules: Modules, pixels: Tensor) -> Batch:
         """What is cached of a picture: pixels (N, 3, H, W) in [-1, 1] -> latents' distribution."""
 
-    def example(self, architecture: Architecture, size: int, width: int, height: int, tokens: bool) -> Batch:
+    def example(self, architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
         """A batch of the right shapes and dtypes, values irrelevant; `tokens` if the text encoder is trained."""
 
     def draw(self, item: Batch, generator: Generator, objective: plan.Objective) -> Batch:

@@ -28,7 +28,9 @@ from runtime.safeio import weights
 NAME = "sd1"
 TITLE = "Stable Diffusion 1.x"
 KIND = "images"
-DENOISER = "unet"
+EXPORTS = ("webui", "diffusers")
+COMPONENTS = ("unet", "text_encoder", "vae")
+BACKBONE = "unet"
 TEXT_ENCODERS = ("text_encoder",)
 VAE = "vae"
 GRID = 64
@@ -48,7 +50,7 @@ SCHEDULER: dict[str, Any] = {
     "set_alpha_to_one": False,
     "clip_sample": False,
 }
-TARGETS = {
+PRESETS = {
     "qkv": (r".*\.attn[12]\.to_[qkv]", r".*\.self_attn\.[qkv]_proj"),
     "qkvo": (r".*\.attn[12]\.to_([qkv]|out\.0)", r".*\.self_attn\.([qkv]|out)_proj"),
     "qkvo+ff": (
@@ -201,8 +203,8 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------------- training
 
 
-def targets(preset: str, text_encoder: bool) -> dict[str, str]:
-    unet, text = (preset[3:],) * 2 if preset.startswith("re:") else TARGETS[preset]
+def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
+    unet, text = (preset[3:],) * 2 if preset.startswith("re:") else PRESETS[preset]
     return {"unet": unet, **({"text_encoder": text} if text_encoder else {})}
 
 
@@ -249,7 +251,8 @@ def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
     return {"latent_mean": posterior.mean, "latent_std": posterior.std}
 
 
-def example(architecture: Architecture, size: int, width: int, height: int, tokens: bool) -> Batch:
+def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
+    width, height = shape
     vae, text = architecture["vae"], architecture["text_encoder"]
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     latent = torch.empty(size, vae["latent_channels"], height // factor, width // factor)

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def block_names(of: plan.Plan) -> tuple[str, ...]:
     base = family(of.program.base.family)
-    return tuple(base.blocks(phases.bare(of.program, [base.DENOISER], "fp32")))
+    return tuple(base.blocks(phases.bare(of.program, [base.BACKBONE], "fp32")))
 
 
 def with_compute(of: plan.Plan, **changes: object) -> plan.Plan:
@@ -103,7 +103,7 @@ def test_pictures_are_drawn_through_offloaded_blocks(of: plan.Plan, tmp_path: Pa
 
 def test_a_trained_text_encoder_may_be_streamed_too(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
     of = tiny_plan(tiny_base, tiny_data, text_encoder=True)
-    components = [family("sd1").DENOISER, *family("sd1").TEXT_ENCODERS]
+    components = [family("sd1").BACKBONE, *family("sd1").TEXT_ENCODERS]
     names = tuple(family("sd1").blocks(phases.bare(of.program, components, "fp32")))
     assert any(name.startswith("text_encoder.") for name in names)
 

@@ -249,7 +249,7 @@ def program(case: Case, architecture: dict[str, Any]) -> plan.Program:
 def components(case: Case) -> list[str]:
     """What is on the card while the case trains, in the order in which `lorac.estimate.phases` makes it."""
     of = family("sd1")
-    return [of.DENOISER, *(of.TEXT_ENCODERS if case.text_encoder else ())]
+    return [of.BACKBONE, *(of.TEXT_ENCODERS if case.text_encoder else ())]
 
 
 def blocks(
