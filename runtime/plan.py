@@ -130,6 +130,11 @@ def locked_files(data: Data) -> dict[str, str]:
     return {one.path: one.sha256 for one in (data.items if isinstance(data, Images) else data.files)}
 
 
+def samples(data: Data) -> int:
+    """Pictures, or conversations and texts, that are trained on."""
+    return len(data.items) if isinstance(data, Images) else sum(file.trained for file in data.files)
+
+
 @attrs.frozen(kw_only=True)
 class Adapter:
     """The trained part. `targets` maps component -> regex (full match on the module's path in it).

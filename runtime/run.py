@@ -6,7 +6,7 @@ import fcntl
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 import torch
+from PIL.Image import Image
 
 from runtime import checkpoint, export, log, media, plan
 from runtime import step as train_step
@@ -154,7 +155,7 @@ def factors(trainee: train_step.Trainee) -> export.Weights:
     return found
 
 
-def finish(job: Run, shown: export.Shown, where: Where) -> None:
+def finish(job: Run, previews: Sequence[Image], where: Where) -> None:
     """Write every output, and leave nothing half done."""
     of = job.plan
     facts = export.Facts(
@@ -168,7 +169,7 @@ def finish(job: Run, shown: export.Shown, where: Where) -> None:
         notes=job.state.notes,
         started_at=job.state.started_at,
     )
-    manifest = export.export(where.output, factors(job.trainee), of, facts, shown)
+    manifest = export.export(where.output, factors(job.trainee), of, facts, previews)
     for file in manifest.files:
         log.info(f"Wrote {of.outputs.places.output}/{file.name} ({log.size(file.size)})")
 

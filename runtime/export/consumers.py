@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import attrs
 
+from runtime import plan
 from runtime.export import diffusers
 from runtime.export.manifest import Loads, Verdict
 
@@ -85,6 +86,33 @@ CONSUMERS = (
         checked="its loader was read, not run",
     ),
 )
+
+VLLM_RANKS = 16
+"""vLLM's `--max-lora-rank` where it is not given (vLLM ac7509e2, facts/outputs.md part 4)."""
+
+
+def of_language(adapter: plan.Adapter, file: str, folder: str) -> tuple[Verdict, ...]:
+    """What those who load a language model's adapter do with the folder."""
+    is_plain = not (adapter.dora or adapter.whole)
+    why_not = "it refuses an adapter with DoRA or with modules that are trained whole"
+    rank = f" --max-lora-rank {adapter.rank}" if adapter.rank > VLLM_RANKS else ""
+    rows: tuple[tuple[str, str, bool, str], ...] = (
+        ("PEFT", f'PeftModel.from_pretrained(base, "{folder}")', True, "0.21.2 is run by lorac's tests"),
+        ("vLLM", f"vllm serve BASE --enable-lora{rank} --lora-modules NAME={folder}", is_plain, "its rules were read"),
+        ("llama.cpp", f"convert_lora_to_gguf.py --base BASE {folder}", is_plain, "its converter was read, not run"),
+    )
+    return tuple(
+        Verdict(
+            consumer=name,
+            loads="loads" if loads else "refuses",
+            reason=f"takes every key ({checked})" if loads else why_not,
+            file=file,
+            folder="",
+            call=call,
+        )
+        for name, call, loads, checked in rows
+    )
+
 
 CHECKED = {"stable-diffusion-v1/lora"}
 """ModelSpec's architectures for which the above was established. Of others nothing is claimed."""

@@ -15,7 +15,7 @@ FORMAT = 1
 SUFFIX = ".lorac.json"
 
 Loads = Literal["loads", "partial", "refuses", "not checked"]
-Role = Literal["webui", "diffusers", "sidecar", "preview"]
+Role = Literal["webui", "diffusers", "peft", "sidecar", "preview"]
 
 
 def _now() -> str:
@@ -65,7 +65,7 @@ class Verdict:
 @attrs.frozen(kw_only=True)
 class Hashes:
     """What others show for the WebUI's file. `autov2` depends on the metadata, the others on the weights
-    alone."""
+    alone. `sshs_legacy_hash` is empty where the file is not for the WebUI."""
 
     sha256: str
     body_sha256: str
@@ -77,14 +77,14 @@ class Hashes:
 
 @attrs.frozen(kw_only=True)
 class Made:
-    """What the LoRA is. `modules` counts them by component; `licenses` are the user's words."""
+    """What the LoRA is. `samples` are pictures, or conversations and texts; `modules` counts them by component."""
 
     family: str
     base_name: str
     base_digest: str
     prediction_type: str
     data_digest: str
-    images: int
+    samples: int
     method: str
     rank: int
     alpha: float
@@ -96,7 +96,7 @@ class Made:
 
 @attrs.frozen(kw_only=True)
 class Usage:
-    """How to call it in a prompt."""
+    """How to call it: in a prompt, or to a program. `resolution` is 0 and `sd_version` empty where nothing is drawn."""
 
     example: str
     trigger_words: str

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import attrs
 
-from runtime.export import consumers, diffusers
+from runtime import plan as plans
+from runtime.export import consumers, diffusers, peft
 from runtime.export.manifest import FORMAT, Again, Facts, File, Hashes, Made, Manifest, Role, Usage
 from runtime.families import family
 from runtime.plan import Plan
 from runtime.safeio import digest, safetensors, strict_json
 
+NAMED: dict[str, Role] = {diffusers.FILE: "diffusers", peft.FILE: "peft", peft.CONFIG: "peft"}
 ROLES: dict[str, Role] = {".safetensors": "webui", ".json": "sidecar", ".png": "preview"}
 
 
@@ -38,7 +40,17 @@ def webui(plan: Plan) -> str:
 
 def sd_version(plan: Plan) -> str:
     """A1111's and Forge's word for the family: SD1, SD2, SDXL, Flux, or Unknown."""
+    if isinstance(plan.program.data, plans.Texts):
+        return ""
     return family(plan.program.base.family).metadata(plan.program.base).get("sd version", "Unknown")
+
+
+def _example(plan: Plan) -> str:
+    """How the adapter is called: in a prompt, or by vLLM's command."""
+    outputs = plan.outputs
+    if isinstance(plan.program.data, plans.Texts):
+        return f"vllm serve {outputs.base_name} --enable-lora --lora-modules {outputs.name}={outputs.places.output}"
+    return f"<lora:{outputs.name}:{outputs.preferred_weight:g}> {outputs.trigger}".strip()
 
 
 def manifest(
@@ -47,9 +59,9 @@ def manifest(
     """What goes into `NAME.lorac.json`, for these files as they lie in `folder`."""
     program, outputs = plan.program, plan.outputs
     about = family(program.base.family).metadata(program.base)
-    file = f"{outputs.name}.safetensors"
+    file = next(each for each in files if each.endswith(".safetensors"))
     header = safetensors.read_header(folder / file)
-    example = f"<lora:{outputs.name}:{outputs.preferred_weight:g}> {outputs.trigger}".strip()
+    example = _example(plan)
     return Manifest(
         format=FORMAT,
         name=outputs.name,
@@ -60,7 +72,7 @@ def manifest(
             base_digest=program.base.digest,
             prediction_type=program.base.prediction_type,
             data_digest=program.data.digest,
-            images=len(program.data.items),
+            samples=plans.samples(program.data),
             method=program.adapter.method,
             rank=program.adapter.rank,
             alpha=program.adapter.alpha,
@@ -75,11 +87,13 @@ def manifest(
             preferred_weight=outputs.preferred_weight,
             negative_text=outputs.negative_text,
             sd_version=sd_version(plan),
-            resolution=program.data.resolution,
+            resolution=0 if isinstance(program.data, plans.Texts) else program.data.resolution,
         ),
-        hashes=_hashes(folder / file, header.metadata["sshs_legacy_hash"]),
+        hashes=_hashes(folder / file, header.metadata.get("sshs_legacy_hash", "")),
         files=tuple(_file(folder / each) for each in files),
-        consumers=consumers.verdicts(
+        consumers=consumers.of_language(program.adapter, file, outputs.places.output)
+        if isinstance(program.data, plans.Texts)
+        else consumers.verdicts(
             about.get("modelspec.architecture", ""),
             {key.partition(".")[0] for key in header.tensors},
             file,
@@ -119,5 +133,5 @@ def _hashes(path: Path, legacy: str) -> Hashes:
 
 
 def _file(path: Path) -> File:
-    role = "diffusers" if path.name == diffusers.FILE else ROLES[path.suffix]
+    role = NAMED.get(path.name) or ROLES[path.suffix]
     return File(name=path.name, role=role, size=path.stat().st_size, sha256=digest.sha256_file(path))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -21,7 +21,7 @@ from torch import Tensor
 from runtime import names
 from runtime import plan as plans
 from runtime.errors import InputError, LoracError, MachineError, Problem, SpecError
-from runtime.export import diffusers, kohya, metadata, pictures, sidecars
+from runtime.export import diffusers, kohya, metadata, peft, pictures, sidecars
 from runtime.export.manifest import SUFFIX, Facts, Manifest
 from runtime.export.weights import Weights, check
 from runtime.families import family
@@ -83,7 +83,7 @@ def claim(folder: Path, plan: Plan) -> None:
     if wrong:
         raise SpecError(Problem("name", f"{wrong}, got {name!r}", "give the experiment another name"))
     manifest, webui, plain = f"{name}{SUFFIX}", f"{name}.safetensors", (f"{name}.json", f"{name}.preview.png")
-    found = {file: _plan_of(folder / file) for file in (manifest, webui, diffusers.FILE)}
+    found = {file: _plan_of(folder / file) for file in (manifest, webui, diffusers.FILE, peft.FILE)}
     ours = {None, plan.plan_hash} | ({UNMARKED} if found[manifest] == plan.plan_hash else set())
     other = [file for file, mark in found.items() if mark not in ours]
     if plan.plan_hash not in found.values():
@@ -95,8 +95,10 @@ def claim(folder: Path, plan: Plan) -> None:
 
 
 def lora_bytes(plan: Plan, weights: Weights, step: int) -> bytes:
-    """The LoRA after `step` steps as WebUI loads it, for a file called as `checkpoint_name` says."""
-    file = _webui_file(plan, weights, checkpoint_name(plan, step), step, None)
+    """The LoRA after `step` steps as its first consumer loads it, for a file called as `checkpoint_name` says."""
+    kind = family(plan.program.base.family).EXPORTS[0]
+    renamed = attrs.evolve(plan, outputs=attrs.evolve(plan.outputs, name=checkpoint_name(plan, step)))
+    file = next(c for c in KINDS[kind](renamed, weights, step, None).values() if isinstance(c, _Tensors))
     return safetensors.serialise(file.tensors, file.metadata)
 
 
@@ -115,7 +117,9 @@ def finished(folder: Path, plan: Plan) -> Path | None:
         found = digest.sha256_files(files)
     except InputError:
         return None
-    return folder / f"{plan.outputs.name}.safetensors" if found == files else None
+    if found != files:
+        return None
+    return next(file for file in files if file.suffix == ".safetensors")
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -125,16 +129,40 @@ def read_manifest(path: Path) -> Manifest:
 
 def _contents(weights: Weights, plan: Plan, step: int, previews: Sequence[Image]) -> dict[str, Content]:
     """Every file but the manifest, in the order in which they are put in place."""
+    contents: dict[str, Content] = {}
+    for kind in family(plan.program.base.family).EXPORTS:
+        contents |= KINDS[kind](plan, weights, step, previews[0] if previews else None)
+    return contents
+
+
+def _for_webui(plan: Plan, weights: Weights, step: int, picture: Image | None) -> dict[str, Content]:
     name = plan.outputs.name
-    picture = previews[0] if previews else None
     contents: dict[str, Content] = {
         f"{name}.safetensors": _webui_file(plan, weights, name, step, picture),
-        diffusers.FILE: _diffusers_file(plan, weights),
         f"{name}.json": sidecars.webui(plan).encode(),
     }
     if picture is not None:
         contents[f"{name}.preview.png"] = pictures.png(picture)
     return contents
+
+
+def _for_diffusers(plan: Plan, weights: Weights, step: int, picture: Image | None) -> dict[str, Content]:
+    return {diffusers.FILE: _diffusers_file(plan, weights)}
+
+
+def _for_peft(plan: Plan, weights: Weights, step: int, picture: Image | None) -> dict[str, Content]:
+    return {
+        peft.FILE: _Tensors(peft.tensors(weights, plan), {"format": "pt", **metadata.origin(plan)}),
+        peft.CONFIG: peft.config(weights, plan).encode(),
+    }
+
+
+KINDS: dict[str, Callable[[Plan, Weights, int, Image | None], dict[str, Content]]] = {
+    "webui": _for_webui,
+    "diffusers": _for_diffusers,
+    "peft": _for_peft,
+}
+"""How a family's `EXPORTS` are written."""
 
 
 def _webui_file(plan: Plan, weights: Weights, name: str, step: int, picture: Image | None) -> _Tensors:

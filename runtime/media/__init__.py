@@ -13,8 +13,9 @@ from typing import Any, Protocol, cast
 
 import attrs
 import torch
+from PIL.Image import Image
 
-from runtime import export, log, plan
+from runtime import log, plan
 from runtime.errors import PlanError, Problem
 from runtime.families.protocol import Batch, Modules
 from runtime.preflight import Where
@@ -85,8 +86,8 @@ class Medium(Protocol):
     def show(self, ready: Ready, step: int) -> None:
         """Samples after `step` steps. What goes wrong is told, and training goes on."""
 
-    def finish(self, ready: Ready) -> export.Shown:
-        """The last samples, for the export."""
+    def finish(self, ready: Ready) -> Sequence[Image]:
+        """The last samples; pictures among them become the LoRA's previews."""
 
 
 def medium(data: plan.Data) -> Medium:
@@ -95,10 +96,3 @@ def medium(data: plan.Data) -> Medium:
         raise PlanError(Problem("data.kind", f"must be one of {', '.join(MEDIA)}, got {data.kind!r}"))
     return cast(Medium, import_module(MEDIA[data.kind]))
 
-
-def write_text(path: Path, text: str) -> None:
-    """A sample that is text, whole or not at all."""
-    from runtime.safeio import atomic
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(path, text)

@@ -13,7 +13,6 @@ from PIL.Image import Image
 from runtime import log, plan, sheet
 from runtime.data.cache import Encoded, encode
 from runtime.data.order import Order, Sample, micro_batches
-from runtime.export import Shown
 from runtime.families import family
 from runtime.families.protocol import Batch, Modules
 from runtime.media import Ready
@@ -94,12 +93,8 @@ def show(ready: Ready, step: int) -> None:
         ready.metrics.picture(step, f"sample/{place:02}", picture)
 
 
-def finish(ready: Ready) -> Shown:
+def finish(ready: Ready) -> list[Image]:
     """The pictures at the LoRA's preferred weight, and a sheet of them beside the base's and the references."""
-    return Shown(pictures=tuple(_last(ready)))
-
-
-def _last(ready: Ready) -> list[Image]:
     samples, weight = _wanted(ready.plan), ready.plan.outputs.preferred_weight
     output = ready.where.output
     if not samples.prompts:

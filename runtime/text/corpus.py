@@ -1,0 +1,179 @@
+"""A plan's text files as token ids: read, split, rendered, tokenised and cut, each file once for all plans.
+
+What is made of a file is kept on disk by content: the file's bytes, how its rows are read, the template, the length, the
+held-out share, the base's tokenizer and the versions of what tokenises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from runtime.data import held_out, samples, text_sets
+from runtime.data.entries import Entries
+from runtime.data.samples import Sample, Text
+from runtime.errors import InputError, Problem
+from runtime.safeio import strict_json
+from runtime.text import render
+from runtime.text.render import Tokens
+from runtime.text.spans import Chat, chat_of
+
+VERSION = 1
+"""Part of every key: raise it when the same key would mean other tokens."""
+
+SPLIT_SEED = 0
+"""What decides which samples are held out: not the training's seed, so that runs are measured on the same ones."""
+
+
+@attrs.frozen(kw_only=True)
+class Rule:
+    """How text becomes tokens. `template` is a chat template's source, empty for plain text alone."""
+
+    template: str
+    length: int
+    held_out: float
+
+
+@attrs.frozen(eq=False)
+class Side:
+    """Samples end to end: `ids` and `trained` are flat, sample i lies at ends[i - 1]:ends[i]; `rows` are their numbers
+    in the file, from 1."""
+
+    ids: NDArray[np.int32]
+    trained: NDArray[np.bool_]
+    ends: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sample."""
+        return np.diff(self.ends, prepend=0)
+
+    def sample(self, number: int) -> Tokens:
+        """One sample."""
+        begin, end = (int(self.ends[number - 1]) if number else 0), int(self.ends[number])
+        return Tokens(ids=tuple(self.ids[begin:end].tolist()), trained=tuple(self.trained[begin:end].tolist()))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Corpus:
+    """One file's samples on both sides. `truncated` lost tokens to the length, `dropped` all that was to be learned."""
+
+    train: Side
+    held_out: Side
+    read: int
+    truncated: int
+    dropped: int
+
+
+def of_file(
+    path: Path,
+    sha256: str,
+    shape: str,
+    columns: Mapping[str, str],
+    rule: Rule,
+    tokenizer: PreTrainedTokenizerBase,
+    base_digest: str,
+    cache: Path | None,
+) -> Corpus:
+    """The corpus of one file, from the cache or made now. Raises InputError with all that is wrong with its rows."""
+    question = {
+        "version": VERSION,
+        "file": sha256,
+        "shape": shape,
+        "columns": dict(columns),
+        "rule": attrs.asdict(rule),
+        "base": base_digest,
+        "versions": {name: version(name) for name in ("transformers", "tokenizers", "jinja2")},
+    }
+    key = hashlib.sha256(strict_json.canonical(question).encode()).hexdigest()
+    entries = Entries(cache / "encoded", budget=0) if cache else None
+    kept = entries.read(key) if entries else None
+    if kept is not None:
+        return _unpack({name: tensor.numpy() for name, tensor in kept.items()})
+    made = tokenise(text_sets.read(path, shape, columns).samples, rule, tokenizer, path.name)
+    if entries:
+        entries.write(key, {name: torch.from_numpy(array) for name, array in _pack(made).items()})
+    return made
+
+
+def tokenise(
+    found: tuple[Sample | Text, ...], rule: Rule, tokenizer: PreTrainedTokenizerBase, where: str
+) -> Corpus:
+    """Split, render and cut. Raises InputError where nothing is left to train on, or a template takes no sample."""
+    split = (
+        held_out.by_fraction(found, rule.held_out, SPLIT_SEED, where)
+        if rule.held_out
+        else held_out.Split(train=tuple(range(len(found))), held_out=())
+    )
+    chat = None if all(isinstance(one, Text) for one in found) else chat_of(tokenizer, rule.template or None)
+    sides, truncated, dropped = [], 0, 0
+    for numbers in (split.train, split.held_out):
+        tokens = [tokens_of(tokenizer, chat, found[number]) for number in numbers]
+        cut = render.cut(tokens, rule.length)
+        sides.append(_side([(numbers[place], sample) for place, sample in cut.kept]))
+        truncated, dropped = truncated + cut.truncated, dropped + cut.dropped
+    if not len(sides[0]):
+        what = f"of {len(found):,} samples none has a trained token within {rule.length} tokens"
+        raise InputError(Problem(where, what, "raise sequences.length, or shorten the prompts"))
+    return Corpus(train=sides[0], held_out=sides[1], read=len(found), truncated=truncated, dropped=dropped)
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase, chat: Chat | None, of: Sample | Text) -> Tokens:
+    """One sample's tokens. Raises InputError with the sample's place."""
+    if isinstance(of, Text):
+        return render.plain(tokenizer, of.text)
+    assert chat is not None
+    messages = [{"role": message.role, "content": message.content} for message in of.messages]
+    try:
+        return render.conversation(tokenizer, chat, messages, [message.trained for message in of.messages])
+    except InputError as error:
+        raise InputError(
+            [Problem(of.where, f"{p.where} {p.what}".strip(), p.hint) for p in error.problems]
+        ) from None
+
+
+def digest(found: tuple[Sample | Text, ...]) -> str:
+    """sha256 over what the samples say, in their order."""
+    return hashlib.sha256("\n".join(samples.digest(one) for one in found).encode()).hexdigest()
+
+
+def _side(kept: list[tuple[int, Tokens]]) -> Side:
+    return Side(
+        ids=np.array([token for _, sample in kept for token in sample.ids], dtype=np.int32),
+        trained=np.array([on for _, sample in kept for on in sample.trained], dtype=np.bool_),
+        ends=np.cumsum([len(sample.ids) for _, sample in kept], dtype=np.int64),
+        rows=np.array([number + 1 for number, _ in kept], dtype=np.int64),
+    )
+
+
+def _pack(of: Corpus) -> dict[str, NDArray[np.generic]]:
+    counts = np.array([of.read, of.truncated, of.dropped], dtype=np.int64)
+    return {
+        "counts": counts,
+        **{
+            f"{name}.{part}": getattr(side, part)
+            for name, side in (("train", of.train), ("held_out", of.held_out))
+            for part in ("ids", "trained", "ends", "rows")
+        },
+    }
+
+
+def _unpack(arrays: Mapping[str, NDArray[np.generic]]) -> Corpus:
+    train, held = (
+        Side(*(arrays[f"{name}.{part}"] for part in ("ids", "trained", "ends", "rows")))  # type: ignore[arg-type]
+        for name in ("train", "held_out")
+    )
+    read, truncated, dropped = (int(count) for count in arrays["counts"])
+    return Corpus(train=train, held_out=held, read=read, truncated=truncated, dropped=dropped)
