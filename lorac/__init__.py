@@ -3,6 +3,40 @@
 `from lorac import …` gives the words a spec is written in. It imports no torch.
 """
 
-from lorac.spec import AdamW, Auto, Base, Experiment, Fit, Images, LoRA, Outputs, Samples, Train
+from lorac.spec import (
+    AdamW,
+    Answers,
+    Auto,
+    Base,
+    Completions,
+    Conversations,
+    Experiment,
+    Fit,
+    Images,
+    Instructions,
+    LoRA,
+    Outputs,
+    Samples,
+    Sequences,
+    Text,
+    Train,
+)
 
-__all__ = ["AdamW", "Auto", "Base", "Experiment", "Fit", "Images", "LoRA", "Outputs", "Samples", "Train"]
+__all__ = [
+    "AdamW",
+    "Answers",
+    "Auto",
+    "Base",
+    "Completions",
+    "Conversations",
+    "Experiment",
+    "Fit",
+    "Images",
+    "Instructions",
+    "LoRA",
+    "Outputs",
+    "Samples",
+    "Sequences",
+    "Text",
+    "Train",
+]

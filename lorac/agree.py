@@ -39,7 +39,7 @@ def trigger_has_words(images: Images) -> Iterator[Disagreement]:
 @reads("targets")
 def targets_are_a_regex(adapter: LoRA) -> Iterator[Disagreement]:
     """What follows `re:` is a regular expression."""
-    if adapter.targets.startswith("re:"):
+    if isinstance(adapter.targets, str) and adapter.targets.startswith("re:"):
         try:
             re.compile(adapter.targets[3:])
         except re.error as error:
@@ -91,6 +91,26 @@ def references_pair_prompts(samples: Samples) -> Iterator[Disagreement]:
     if samples.references and len(samples.references) != len(samples.prompts):
         what = f"has {len(samples.references)} pictures for {len(samples.prompts)} prompts"
         yield samples, "references", what, "give one picture for each prompt, or none"
+
+
+@reads("data", "sequences", "samples")
+def data_is_of_one_kind(experiment: Experiment) -> Iterator[Disagreement]:
+    """Pictures come alone and are drawn; text comes in one file or several, and is asked."""
+    from lorac.spec import Answers, Images, Samples, Sequences
+
+    given = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
+    pictures = [one for one in given if isinstance(one, Images)]
+    if not given:
+        yield experiment, "data", "is empty", "give a folder of pictures or a text file"
+    if pictures and len(given) > 1:
+        hint = "give one Images(…): its folders may have repeats; or text files only"
+        yield experiment, "data", "has pictures beside other data", hint
+    if pictures and isinstance(experiment.samples, Answers):
+        yield experiment, "samples", "are Answers(…), and the data are pictures", "use Samples(prompts=…)"
+    if pictures and experiment.sequences != Sequences():
+        yield experiment, "sequences", "is given, and the data are pictures", "leave it out"
+    if given and not pictures and experiment.samples != Samples() and isinstance(experiment.samples, Samples):
+        yield experiment, "samples", "are Samples(…), and the data are text", "use Answers(prompts=…)"
 
 
 @reads("samples")

@@ -82,6 +82,8 @@ def written_bytes(checkpoint: int, steps: int, outputs: plan.Outputs) -> int:
     """
     saved = -(-steps // outputs.save_steps) if outputs.save_steps else 1
     samples = outputs.samples
+    if isinstance(samples, plan.Answers):
+        return checkpoint * (min(saved, outputs.keep_checkpoints) + 1)
     drawn = (steps // samples.every if samples.every else 0) + 2
     pictures = drawn * len(samples.prompts) * samples.width * samples.height * 3
     return checkpoint * (min(saved, outputs.keep_checkpoints) + 1) + 2 * pictures
@@ -89,9 +91,13 @@ def written_bytes(checkpoint: int, steps: int, outputs: plan.Outputs) -> int:
 
 def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card, unlocked: bool) -> str:
     """sha256 of all that a plan depends on."""
-    places = [folder / experiment.base.path, folder / experiment.data.path]
-    if experiment.data.metadata_path is not None:
-        places.append(folder / experiment.data.metadata_path)
+    given: tuple[Any, ...] = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
+    places = [folder / experiment.base.path, *(folder / one.path for one in given)]
+    places += [
+        folder / one.metadata_path
+        for one in given
+        if isinstance(one, spec.Images) and one.metadata_path is not None
+    ]
     hashes = digest.DigestCache(cache_folder()).sha256_files(sorted(_files(places)))
     question: dict[str, Any] = {
         "code": code_digest(),

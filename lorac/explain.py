@@ -249,7 +249,12 @@ def offloads(program: plan.Program, costs: Costs) -> Iterator[tuple[str, plan.Pr
 
 
 def resolutions(program: plan.Program) -> Iterator[tuple[str, plan.Program]]:
-    """Three quarters and one and a half times the resolution, to 64 pixels."""
+    """Three quarters and one and a half times the resolution, to 64 pixels; or half and twice a sequence's tokens."""
+    if isinstance(program.data, plan.Texts):
+        for length in (program.data.length // 2, program.data.length * 2):
+            data = attrs.evolve(program.data, length=length)
+            yield f"sequences of {length} tokens", attrs.evolve(program, data=data)
+        return
     side = program.data.resolution
     for wanted in (side * 3 // 4, side * 3 // 2):
         rounded_ = max(relief.SIDE_STEP, wanted // relief.SIDE_STEP * relief.SIDE_STEP)

@@ -17,12 +17,13 @@ from runtime.errors import DoesNotFit, Problem, SpecError
 @attrs.frozen(kw_only=True)
 class Row:
     """The best plan for a card. Where nothing fits, `peak_bytes` is the least found, and what was not decided is
-    None; `why` then says what would help."""
+    None; `why` then says what would help. `length` is a sequence's tokens, where the data are no pictures."""
 
     name: str
     card: str
     fits: bool
-    resolution: int
+    resolution: int | None
+    length: int | None
     rank: int | None
     micro_batch: int | None
     accumulation: int | None
@@ -76,7 +77,8 @@ def row(one: Loaded, card: str, root: Path, unlocked: bool) -> Row:
             name=experiment.name,
             card=card,
             fits=False,
-            resolution=experiment.data.resolution,
+            resolution=_resolution(experiment.data),
+            length=None if _resolution(experiment.data) else experiment.sequences.length,
             rank=None,
             micro_batch=None,
             accumulation=None,
@@ -90,6 +92,11 @@ def row(one: Loaded, card: str, root: Path, unlocked: bool) -> Row:
     return of_plan(made, card)
 
 
+def _resolution(data: object) -> int | None:
+    """The pictures' resolution; None for text."""
+    return getattr(data, "resolution", None)
+
+
 def of_plan(made: plan.Plan, card: str) -> Row:
     """What a plan decided."""
     program, estimate = made.program, made.estimate
@@ -97,7 +104,8 @@ def of_plan(made: plan.Plan, card: str) -> Row:
         name=made.outputs.name,
         card=card,
         fits=True,
-        resolution=program.data.resolution,
+        resolution=_resolution(program.data),
+        length=program.data.length if isinstance(program.data, plan.Texts) else None,
         rank=program.adapter.rank,
         micro_batch=program.train.micro_batch,
         accumulation=program.train.accumulation,

@@ -39,8 +39,10 @@ def _rows(cls: type, dotted: str) -> Iterator[Row]:
             unit=rule.unit,
             doc=field.metadata["doc"],
         )
-        if attrs.has(rule.type):
-            yield from _rows(rule.type, f"{name}.")
+        for cls in (rule.type, *rule.others):
+            if attrs.has(cls):
+                prefix = f"{name}({cls.__name__})." if rule.others else f"{name}."
+                yield from _rows(cls, prefix)
 
 
 def _takes(rule: Rule) -> str:

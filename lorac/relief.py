@@ -16,7 +16,7 @@ import attrs
 
 from lorac import points, spec
 from lorac.agree import batch_choices
-from lorac.estimate import cards, cuda, phases
+from lorac.estimate import cards, cuda
 from lorac.estimate.cards import Card
 from lorac.estimate.cost import Costs
 from lorac.resolve import Resolved, quantizations, state_bits
@@ -108,6 +108,10 @@ def with_fewest_bits(resolved: Resolved) -> Resolved:
     return attrs.evolve(resolved, program=program)
 
 
+SHORTEST = 128
+"""Tokens of the shortest sequences that are offered as a way out."""
+
+
 def lower_ranks(program: plan.Program) -> list[tuple[str, plan.Program]]:
     """Halves of the rank down to 1, highest first."""
     rank, found = program.adapter.rank // 2, []
@@ -120,17 +124,31 @@ def lower_ranks(program: plan.Program) -> list[tuple[str, plan.Program]]:
 
 def lower_resolutions(program: plan.Program) -> list[tuple[str, plan.Program]]:
     """The resolution in steps of 64 pixels down to 256, highest first."""
+    if isinstance(program.data, plan.Texts):
+        return shorter_sequences(program, program.data)
     sides = range(program.data.resolution - SIDE_STEP, LEAST_SIDE - 1, -SIDE_STEP)
     return [(f"data.resolution {side}", at_resolution(program, side)) for side in sides]
 
 
+def shorter_sequences(program: plan.Program, data: plan.Texts) -> list[tuple[str, plan.Program]]:
+    """Halves of the sequences' length down to 128 tokens, longest first."""
+    length, found = data.length // 2, []
+    while length >= SHORTEST:
+        shorter = attrs.evolve(data, length=length)
+        found.append((f"sequences.length {length}", attrs.evolve(program, data=shorter)))
+        length //= 2
+    return found
+
+
 def at_resolution(program: plan.Program, side: int) -> plan.Program:
     """The program with its largest bucket scaled to another resolution (pixels): for its cost, not for training."""
-    part = program.data.resolution * SIDE_STEP
+    data = program.data
+    assert isinstance(data, plan.Images)
+    part = data.resolution * SIDE_STEP
     # Rounded up: a peak said too low would be worse than one said too high.
-    width, height = (-(-length * side // part) * SIDE_STEP for length in phases.largest_bucket(program.data))
-    items = tuple(attrs.evolve(item, bucket=(width, height)) for item in program.data.items)
-    return attrs.evolve(program, data=attrs.evolve(program.data, items=items, resolution=side))
+    width, height = (-(-length * side // part) * SIDE_STEP for length in plan.largest(data))
+    items = tuple(attrs.evolve(item, bucket=(width, height)) for item in data.items)
+    return attrs.evolve(program, data=attrs.evolve(data, items=items, resolution=side))
 
 
 def fits(resolved: Resolved, program: plan.Program, costs: Costs) -> bool:

@@ -135,7 +135,7 @@ def fit_text(rows: Sequence[FitRow], width: int) -> str:
     parts: dict[str, list[FitRow]] = {}
     for row in rows:
         parts.setdefault(row.name, []).append(row)
-    head = ("card", "rank", "pixels", "micro × accum.", "recomputed", "peak / usable", "time")
+    head = ("card", "rank", "px or tokens", "micro × accum.", "recomputed", "peak / usable", "time")
     blocks = []
     for name, of in parts.items():
         lines = [name, *table([head, *map(_fit_cells, of)], width)]
@@ -149,12 +149,12 @@ def fit_text(rows: Sequence[FitRow], width: int) -> str:
 def _fit_cells(row: FitRow) -> tuple[str, ...]:
     memory_ = f"{size(row.peak_bytes)} / {size(row.usable_bytes)}"
     if row.seconds is None:
-        return (row.card, "-", str(row.resolution), "does not fit", "-", memory_, "-")
+        return (row.card, "-", str(row.resolution or row.length), "does not fit", "-", memory_, "-")
     batch = f"{row.micro_batch} × {row.accumulation} = {row.effective_batch}"
     return (
         row.card,
         str(row.rank),
-        str(row.resolution),
+        str(row.resolution or row.length),
         batch,
         f"{row.checkpointed} blocks" if row.checkpointed else "none",
         memory_,

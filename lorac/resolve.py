@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import torch
 
-from lorac import spec
+from lorac import spec, text_lock
 from lorac.agree import batch_choices
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
@@ -48,12 +48,27 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     `root` is the folder that lorac runs in, `folder` the one that the spec's paths are relative to.
     """
     refuse_what_is_not_carried_out(experiment)
-    base_path, data_path = folder / experiment.base.path, folder / experiment.data.path
+    base_path = folder / experiment.base.path
     base, base_name, base_locked = _base(experiment, base_path, unlocked)
     architecture = family(base.family)
-    data, notes, data_locked = _data(experiment, data_path, architecture, folder, unlocked)
-    if base_locked and data_locked:
-        notes += _long_captions(data, architecture, base_path, base)
+    given = texts_of(experiment)
+    data: plan.Data
+    if (architecture.KIND == "text") != bool(given):
+        takes = "pictures" if given else "text"
+        hint = (
+            "give Images(…)" if given else "give Instructions(…), Conversations(…), Completions(…) or Text(…)"
+        )
+        what = f"the base is a {architecture.TITLE}, which learns from {takes}"
+        raise SpecError(Problem(spec_place(experiment, "data"), what, hint))
+    if given:
+        found = text_lock.lock(
+            given, experiment.sequences, folder, base, base_path if base_locked else None, unlocked
+        )
+        data, notes, data_locked, data_path = found.texts, found.notes, found.locked, found.folder
+    else:
+        data, notes, data_locked, data_path = _pictures(
+            experiment, architecture, folder, unlocked, base_path if base_locked else None, base
+        )
     adapter = _adapter(experiment, architecture, base)
     program = plan.Program(
         locked=base_locked and data_locked,
@@ -76,7 +91,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         experiment=experiment,
         program=program,
         outputs=_outputs(
-            experiment, places, base_name, [_place(folder / r, root) for r in experiment.samples.references]
+            experiment, places, base_name, [_place(folder / r, root) for r in references_of(experiment)]
         ),
         card=card,
         decisions=_decisions(experiment, program, card) + notes,
@@ -120,7 +135,9 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
         where = spec_place(wanted, "family")
         raise SpecError(Problem(where, f'base.family must be one of {known}, got "{wanted.family}"'))
     if path.exists():
-        found = inspect(path, digest.DigestCache(cache_folder()).sha256_file, wanted.family)
+        found = inspect(
+            path, digest.DigestCache(cache_folder()).sha256_file, wanted.family, wanted.trust_remote_code
+        )
         return _predicting(found.base, wanted), found.name, True
     if not unlocked:
         hint = "download it there, or plan without it: lorac plan SPEC --unlocked"
@@ -128,10 +145,14 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
     if wanted.family == "auto":
         hint = f'say which it is: Base("{wanted.path}", family="sd1")'
         raise InputError(Problem(wanted.path, "is not here, so its family cannot be recognised", hint))
-    published = family(wanted.family).published()
+    try:
+        published = family(wanted.family).published(wanted.published)
+    except SpecError as error:
+        place = spec_place(wanted, "published")
+        raise SpecError([attrs.evolve(problem, where=place) for problem in error.problems]) from None
     base = plan.Base(
         family=wanted.family,
-        layout="single_file",
+        layout="transformers" if family(wanted.family).KIND == "text" else "single_file",
         digest="",
         prediction_type=family(wanted.family).prediction_type(published),
         architecture=published,
@@ -145,17 +166,43 @@ def _predicting(base: plan.Base, wanted: spec.Base) -> plan.Base:
     return base
 
 
-def _data(
-    experiment: spec.Experiment, path: Path, of: Family, folder: Path, unlocked: bool
-) -> tuple[plan.Images, tuple[plan.Decision, ...], bool]:
+def texts_of(experiment: spec.Experiment) -> tuple[Any, ...]:
+    """The text files of an experiment; none where it learns from pictures."""
+    data = experiment.data
+    return () if isinstance(data, spec.Images) else data if isinstance(data, tuple) else (data,)
+
+
+def images_of(experiment: spec.Experiment) -> spec.Images:
+    """The pictures of an experiment that learns from them."""
+    (images,) = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
+    assert isinstance(images, spec.Images)
+    return images
+
+
+def references_of(experiment: spec.Experiment) -> tuple[str, ...]:
+    """The pictures that the contact sheet shows beside the samples."""
+    return experiment.samples.references if isinstance(experiment.samples, spec.Samples) else ()
+
+
+def _pictures(
+    experiment: spec.Experiment,
+    of: Family,
+    folder: Path,
+    unlocked: bool,
+    base_path: Path | None,
+    base: plan.Base,
+) -> tuple[plan.Images, tuple[plan.Decision, ...], bool, Path]:
+    images = images_of(experiment)
+    path = folder / images.path
     if not path.exists() and unlocked:
-        expected = experiment.data.expected_images
+        expected = images.expected_images
         count = expected if isinstance(expected, int) else ASSUMED_PICTURES
-        return assume_images(experiment.data, of.GRID, count), (), False
-    found = lock(experiment.data, path, of.GRID, cache=cache_folder(), spec_folder=folder)
+        return assume_images(images, of.GRID, count), (), False, path
+    found = lock(images, path, of.GRID, cache=cache_folder(), spec_folder=folder)
     skipped = [plan.Decision(field="skipped", value=p.where, reason=p.what) for p in found.skipped]
     notes = [plan.Decision(field="note", value="data", reason=note) for note in found.notes]
-    return found.images, (*skipped, *notes), True
+    cut = _long_captions(found.images, of, base_path, base) if base_path else ()
+    return found.images, (*skipped, *notes, *cut), True, path
 
 
 def _long_captions(data: plan.Images, of: Family, path: Path, base: plan.Base) -> tuple[plan.Decision, ...]:
@@ -177,7 +224,12 @@ def _long_captions(data: plan.Images, of: Family, path: Path, base: plan.Base) -
 def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.Adapter:
     wanted = experiment.adapter
     rank = preferred(wanted.rank)
-    targets = of.targets(wanted.targets, wanted.text_encoder)
+    preset = next(iter(of.PRESETS)) if isinstance(wanted.targets, spec.Auto) else wanted.targets
+    if preset not in of.PRESETS and not preset.startswith("re:"):
+        words = ", ".join(f'"{word}"' for word in of.PRESETS)
+        what = f'adapter.targets must be {words} or "re:…" for a {of.TITLE}, got "{preset}"'
+        raise SpecError(Problem(spec_place(wanted, "targets"), what, "or leave it out"))
+    targets = of.targets(base.architecture, preset, wanted.text_encoder)
     modules = {}
     for component, pattern in targets.items():
         with torch.device("meta"):
@@ -201,7 +253,7 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
     )
 
 
-def _train(experiment: spec.Experiment, data: plan.Images) -> plan.Train:
+def _train(experiment: spec.Experiment, data: plan.Data) -> plan.Train:
     wanted = experiment.train
     per_epoch = -(-data.expected // wanted.effective_batch)
     steps = wanted.steps if wanted.steps is not None else (wanted.epochs or 1) * per_epoch
@@ -239,27 +291,16 @@ def _train(experiment: spec.Experiment, data: plan.Images) -> plan.Train:
 def _outputs(
     experiment: spec.Experiment, places: plan.Places, base_name: str, references: list[str]
 ) -> plan.Outputs:
-    wanted, samples, resolution = experiment.outputs, experiment.samples, experiment.data.resolution
+    wanted, is_text = experiment.outputs, bool(texts_of(experiment))
     return plan.Outputs(
         name=experiment.name,
         places=places,
-        samples=plan.Samples(
-            prompts=samples.prompts,
-            negative_prompt=samples.negative_prompt,
-            seed=samples.seed,
-            steps=samples.steps,
-            guidance=float(samples.guidance),
-            width=resolution if isinstance(samples.width, spec.Auto) else samples.width,
-            height=resolution if isinstance(samples.height, spec.Auto) else samples.height,
-            weight=float(samples.weight),
-            every=wanted.save_steps if isinstance(samples.every, spec.Auto) else samples.every,
-            references=tuple(references),
-        ),
+        samples=_answers(experiment) if is_text else _samples(experiment, references),
         base_name=base_name,
         save_steps=wanted.save_steps,
         keep_checkpoints=wanted.keep_checkpoints,
         dtype=wanted.dtype,
-        trigger=experiment.data.trigger,
+        trigger="" if is_text else images_of(experiment).trigger,
         preferred_weight=float(wanted.preferred_weight),
         description=wanted.description,
         author=wanted.author,
@@ -267,6 +308,35 @@ def _outputs(
         notes=wanted.notes,
         negative_text=wanted.negative_text,
         tags=wanted.tags,
+    )
+
+
+def _samples(experiment: spec.Experiment, references: list[str]) -> plan.Samples:
+    samples, side = experiment.samples, images_of(experiment).resolution
+    assert isinstance(samples, spec.Samples)
+    return plan.Samples(
+        prompts=samples.prompts,
+        negative_prompt=samples.negative_prompt,
+        seed=samples.seed,
+        steps=samples.steps,
+        guidance=float(samples.guidance),
+        width=side if isinstance(samples.width, spec.Auto) else samples.width,
+        height=side if isinstance(samples.height, spec.Auto) else samples.height,
+        weight=float(samples.weight),
+        every=experiment.outputs.save_steps if isinstance(samples.every, spec.Auto) else samples.every,
+        references=tuple(references),
+    )
+
+
+def _answers(experiment: spec.Experiment) -> plan.Answers:
+    wanted = experiment.samples if isinstance(experiment.samples, spec.Answers) else spec.Answers()
+    return plan.Answers(
+        prompts=wanted.prompts,
+        system=wanted.system,
+        seed=wanted.seed,
+        max_tokens=wanted.max_tokens,
+        temperature=float(wanted.temperature),
+        every=experiment.outputs.save_steps if isinstance(wanted.every, spec.Auto) else wanted.every,
     )
 
 
@@ -279,7 +349,7 @@ def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Comput
     wanted = experiment.fit.attention_chunks
     chunks = int(wanted.prefer or wanted.low or 1) if isinstance(wanted, spec.Auto) else wanted
     trained = of.TEXT_ENCODERS if experiment.adapter.text_encoder else ()
-    waiting = tuple(name for name in (*of.TEXT_ENCODERS, of.VAE) if name not in trained)
+    waiting = tuple(name for name in of.COMPONENTS if name not in (of.BACKBONE, *trained))
     return plan.Compute(
         device=card.device,
         threads=threads,
@@ -329,17 +399,34 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         "as the spec says" if isinstance(experiment.fit.dtype, str) else f"what {card.name} computes fastest"
     )
     found = "from its tensors" if base.digest else "as the spec says; its published architecture"
-    pictures = f"{len(data.items)} pictures" if data.items else f"assumed: {data.expected} samples"
+    unit = "sequences" if isinstance(data, plan.Texts) else "samples"
+    count = f"{plan.samples(data)} {'pictures' if unit == 'samples' else 'samples'}"
+    if not plan.locked_files(data):
+        count = f"assumed: {data.expected} {unit}"
+    targets = (
+        "the family's usual"
+        if isinstance(experiment.adapter.targets, spec.Auto)
+        else experiment.adapter.targets
+    )
     modules = ", ".join(f"{count} in the {component}" for component, count in program.adapter.modules.items())
     return (
         plan.Decision(
             field="base", value=family(base.family).TITLE, reason=f"{found}; {base.prediction_type}"
         ),
-        plan.Decision(field="data", value=pictures, reason=buckets_line(data)),
-        plan.Decision(field="adapted modules", value=modules, reason=f"targets {experiment.adapter.targets}"),
-        plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} samples; {epochs}"),
+        plan.Decision(field="data", value=count, reason=data_line(data)),
+        plan.Decision(field="adapted modules", value=modules, reason=f"targets {targets}"),
+        plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} {unit}; {epochs}"),
         plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
     )
+
+
+def data_line(data: plan.Data) -> str:
+    """How the data lies in steps."""
+    if isinstance(data, plan.Images):
+        return buckets_line(data)
+    how = "packed into" if data.packing else "padded to"
+    held = f"; {data.held_out:.0%} held out" if data.held_out else ""
+    return f"{how} sequences of {data.length} tokens at most{held}"
 
 
 def buckets_line(data: plan.Images) -> str:

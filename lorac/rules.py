@@ -32,10 +32,12 @@ class Rule:
 
     `choices` and `regex` (a full match, told as `regex_means`) are alternatives where both are given. `many`
     makes it a tuple of such values. `none` says what None means; empty where None is refused. With `lift` a
-    plain path stands for the part. `longest` counts characters. `unit` is for people.
+    plain path stands for the part. `longest` counts characters. `unit` is for people. `others` are
+    classes that will do besides `type`; with `many` a single one of these parts will do for a tuple.
     """
 
     type: type
+    others: tuple[type, ...] = ()
     ge: float | None = None
     gt: float | None = None
     le: float | None = None
@@ -103,14 +105,19 @@ def a_part(cls: type, **limits: Any) -> Rule:
 def type_words(rule: Rule) -> str:
     """The type as people say it."""
     if rule.many:
-        return "a tuple of texts"
+        return "a tuple of texts" if rule.type is str else f"{_parts_words(rule)}, or a tuple of those"
     names = {int: "a whole number", float: "a number", bool: "True or False", PurePath: "a path"}
     if rule.type in names:
         return names[rule.type]
     if rule.type is str:
         return "text" if rule.lines else "one line of text"
-    article = "an" if rule.type.__name__[0] in "AEIOU" else "a"
-    return f"{article} {rule.type.__name__}(…)" + (" or a path" if rule.lift else "")
+    return _parts_words(rule) + (" or a path" if rule.lift else "")
+
+
+def _parts_words(rule: Rule) -> str:
+    names = [cls.__name__ for cls in (rule.type, *rule.others)]
+    words = [f"{'an' if name[0] in 'AEIOU' else 'a'} {name}(…)" for name in names]
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 def range_words(rule: Rule) -> str:
@@ -192,7 +199,7 @@ def check(rule: Rule, value: Any, auto: type) -> tuple[Any, list[Wrong]]:
         return value, []
     if type(value) is auto and rule.auto != "no":
         return value, list(_wrong_auto(rule, value, auto))
-    if not rule.many:
+    if not rule.many or isinstance(value, rule.others or ()) or (rule.others and type(value) is rule.type):
         return _check_one(rule, value)
     if not isinstance(value, list | tuple):
         hint = "put a comma after a single one: (value,)" if isinstance(value, str) else ""
@@ -216,7 +223,7 @@ def _check_one(rule: Rule, value: Any) -> tuple[Any, list[Wrong]]:
     if rule.type is PurePath and isinstance(value, PurePath):
         value = value.as_posix()
     want = str if rule.type is PurePath else rule.type
-    if type(value) is not want:
+    if type(value) is not want and type(value) not in rule.others:
         wrong = f"must be {wanted(rule)}{else_words(rule)}, got {got_words(value)}"
         return value, [Wrong(wrong, hint=_type_hint(value))]
     wrong = (

@@ -24,14 +24,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdamW",
+    "Answers",
     "Auto",
     "Base",
+    "Completions",
+    "Conversations",
     "Experiment",
     "Fit",
     "Images",
+    "Instructions",
     "LoRA",
     "Outputs",
     "Samples",
+    "Sequences",
+    "Text",
     "Train",
     "batch_choices",
     "limits",
@@ -63,6 +69,16 @@ class Base:
         choice("epsilon", "v_prediction", auto="open"),
         "What the model predicts; Auto() asks the base's own files.",
         default=Auto(),
+    )
+    published: str = setting(
+        text(regex=r"[a-z0-9][a-z0-9._-]{0,63}|", regex_means="a published language model's name"),
+        'Which published language model it is, such as "llama-3-8b", to plan with --unlocked while it is elsewhere.',
+        default="",
+    )
+    trust_remote_code: bool = setting(
+        flag(),
+        "Run the Python files that a Transformers base brings along. Read them first: they can do anything you can.",
+        default=False,
     )
     license: str = setting(text(), "The base's licence, recorded in the LoRA's metadata.", default="")
 
@@ -128,6 +144,89 @@ class Images:
     )
 
 
+_weight = number(gt=0, le=1000)
+_weight_doc = "How often an epoch visits each sample: 1 once, 2 twice, 0.5 every second one."
+
+
+@part("data")
+class Instructions:
+    """Questions with answers, a row each: Alpaca's columns. Only the answers are trained."""
+
+    path: str = setting(a_path(), "A .jsonl, .json, .csv or .parquet file.", kw_only=False)
+    instruction: str = setting(text(), "The column of the instruction.", default="instruction")
+    input: str = setting(
+        text(), "The column of what the instruction is about; may be missing.", default="input"
+    )
+    output: str = setting(text(), "The column of the answer.", default="output")
+    system: str = setting(text(), "The column of the system message; may be missing.", default="system")
+    weight: float = setting(_weight, _weight_doc, default=1.0)
+
+
+@part("data")
+class Conversations:
+    """Conversations, a row each: OpenAI's messages or ShareGPT's turns. Only the assistant's turns are trained."""
+
+    path: str = setting(a_path(), "A .jsonl, .json or .parquet file.", kw_only=False)
+    messages: str | Auto = setting(
+        text(auto="open"), "The column of the turns; Auto(): messages or conversations.", default=Auto()
+    )
+    style: Auto | Literal["messages", "sharegpt"] = setting(
+        choice("messages", "sharegpt", auto="open"),
+        "Turns as {role, content} or as {from, value}; Auto() asks the first row.",
+        default=Auto(),
+    )
+    weight: float = setting(_weight, _weight_doc, default=1.0)
+
+
+@part("data")
+class Completions:
+    """Prompts with completions, a row each. Only the completions are trained."""
+
+    path: str = setting(a_path(), "A .jsonl, .json, .csv or .parquet file.", kw_only=False)
+    prompt: str = setting(text(), "The column of the prompt.", default="prompt")
+    completion: str = setting(text(), "The column of the completion.", default="completion")
+    weight: float = setting(_weight, _weight_doc, default=1.0)
+
+
+@part("data")
+class Text:
+    """Plain text, trained on as it is."""
+
+    path: str = setting(a_path(), "A .txt, .md, .jsonl, .json, .csv or .parquet file.", kw_only=False)
+    text: str = setting(text(), "The column of the text.", default="text")
+    weight: float = setting(_weight, _weight_doc, default=1.0)
+
+
+TEXTS = (Instructions, Conversations, Completions, Text)
+
+
+@part("sequences")
+class Sequences:
+    """How text becomes the sequences that a language model is trained on."""
+
+    length: int = setting(
+        whole(ge=16, le=1_048_576, unit="tokens"),
+        "Tokens of a sequence at most; longer samples are cut.",
+        default=2048,
+    )
+    packing: bool = setting(
+        flag(), "Fill each sequence with several samples, which do not see each other.", default=True
+    )
+    template: str = setting(
+        text(choices=("base", "chatml", "gemma", "glm4", "llama3", "mistral", "phi3")),
+        "The chat template: the base's own, or one by name.",
+        default="base",
+    )
+    held_out: float = setting(
+        number(ge=0, lt=1), "Share of the samples that is measured on and never trained on.", default=0.0
+    )
+    expected: int | Auto = setting(
+        whole(ge=1, le=100_000_000, auto="open"),
+        "Sequences that `lorac plan --unlocked` reckons with while base or data are elsewhere.",
+        default=Auto(),
+    )
+
+
 @part("adapter", agree.targets_are_a_regex)
 class LoRA:
     """The trained part: B·A of low rank added to frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
@@ -145,14 +244,16 @@ class LoRA:
     dropout: float = setting(
         number(ge=0, lt=1), "Share of the adapter's inputs dropped in training.", default=0.0
     )
-    targets: str = setting(
+    targets: str | Auto = setting(
         text(
-            choices=("qkv", "qkvo", "qkvo+ff", "qkvo+ff+conv"),
+            choices=("qkv", "qkvo", "qkvo+ff", "qkvo+ff+conv", "attention", "all-linear"),
             regex=r"re:.+",
             regex_means="re:<regular expression over module names>",
+            auto="open",
         ),
-        "Adapted layers: attention's q, k, v; with its output; feed-forward layers; convolutions.",
-        default="qkv",
+        "Adapted layers. Pictures: attention's q, k, v (Auto()); with its output; feed-forward layers; convolutions. "
+        "Language models: all linear layers (Auto()), or attention's.",
+        default=Auto(),
     )
     text_encoder: bool = setting(flag(), "Adapt the text encoder too.", default=False)
     init: Literal["kaiming", "gaussian"] = setting(
@@ -304,6 +405,28 @@ class Samples:
     height: int | Auto = setting(_side, "Auto() is the data's resolution.", default=Auto())
 
 
+@part("samples")
+class Answers:
+    """Answers of a language model to fixed prompts while training, and at its end, with the LoRA and without."""
+
+    prompts: tuple[str, ...] = setting(
+        text(many=True, lines=True, longest=10_000), "What to ask; empty asks nothing.", default=()
+    )
+    system: str = setting(text(lines=True, longest=10_000), "The system message.", default="")
+    max_tokens: int = setting(
+        whole(ge=1, le=65536, unit="tokens"), "An answer's tokens at most.", default=128
+    )
+    temperature: float = setting(
+        number(ge=0, le=10), "0 takes the likeliest token, more draws more freely.", default=0.0
+    )
+    seed: int = setting(whole(ge=0, le=LARGEST_SEED), "Seed of the first answer.", default=0)
+    every: int | Auto = setting(
+        whole(ge=1, le=10_000_000, auto="open", unit="steps"),
+        "Ask each so many steps; Auto(): at each checkpoint.",
+        default=Auto(),
+    )
+
+
 @part("outputs")
 class Outputs:
     """What is written, where, and with which words."""
@@ -333,6 +456,7 @@ class Outputs:
 @part(
     "",
     agree.name_makes_a_file,
+    agree.data_is_of_one_kind,
     agree.pictures_have_prompts,
     agree.batch_is_made_up,
     agree.what_is_trained_does_not_wait,
@@ -348,11 +472,19 @@ class Experiment:
         "Names the run, its folder and its files; how the LoRA is called in a prompt.",
     )
     base: Base = setting(a_part(Base, lift=True), "The model to adapt; a plain path will do.")
-    data: Images = setting(a_part(Images), "What to learn from.")
+    data: Images | Instructions | Conversations | Completions | Text | tuple[object, ...] = setting(
+        a_part(Images, others=TEXTS, many=True),
+        "What to learn from: a folder of pictures; or one text file, or several.",
+    )
+    sequences: Sequences = setting(
+        a_part(Sequences), "How text becomes sequences of tokens; not for pictures.", default=Sequences()
+    )
     adapter: LoRA = setting(a_part(LoRA), "What is trained.", default=LoRA())
     train: Train = setting(a_part(Train), "How it is trained.", default=Train())
     fit: Fit = setting(a_part(Fit), "How it is made to fit the card.", default=Fit())
-    samples: Samples = setting(a_part(Samples), "What is drawn on the way.", default=Samples())
+    samples: Samples | Answers = setting(
+        a_part(Samples, others=(Answers,)), "What is drawn, or asked, on the way.", default=Samples()
+    )
     outputs: Outputs = setting(a_part(Outputs), "What is written.", default=Outputs())
 
     def plan(self, card: str | None = None, unlocked: bool = False) -> Plan:

@@ -46,8 +46,13 @@ def answer(of: Trainee, tokenizers: dict[str, Any], wanted: plan.Answers, prompt
     messages.append({"role": "user", "content": prompt})
     backbone = of.family.BACKBONE
     return generated(
-        of.modules[backbone], tokenizers[backbone], messages, data.template, wanted.max_tokens,
-        wanted.temperature, seed,
+        of.modules[backbone],
+        tokenizers[backbone],
+        messages,
+        data.template,
+        wanted.max_tokens,
+        wanted.temperature,
+        seed,
     )
 
 
@@ -63,7 +68,11 @@ def generated(
     """What the model says next; plain text goes on where there is no template."""
     if template:
         ids = tokenizer.apply_chat_template(
-            messages, chat_template=template, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            messages,
+            chat_template=template,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
         )["input_ids"]
     else:
         ids = tokenizer(messages[-1]["content"], return_tensors="pt")["input_ids"]
@@ -76,7 +85,9 @@ def generated(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_tokens,
-            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id
+            if tokenizer.pad_token_id is not None
+            else tokenizer.eos_token_id,
             eos_token_id=stops(model, tokenizer),
             **drawn,
         )

@@ -113,6 +113,14 @@ class Texts:
 
 Data = Images | Texts
 
+
+def pictures(data: Data) -> Images:
+    """The data of a program that learns from pictures."""
+    if not isinstance(data, Images):
+        raise TypeError(f"these are {data.kind}, not pictures")
+    return data
+
+
 Shape = tuple[int, ...]
 """What sets a sample's cost: (width, height) of a picture's bucket in pixels, or (tokens,) of a sequence."""
 
@@ -526,9 +534,7 @@ def wrongs(plan: Plan) -> list[str]:
     files = locked_files(data)
     if program.locked and not files:
         found.append("a locked plan has no data")
-    found += [
-        f"data's {path!r} must stay inside the data folder" for path in files if not is_inner(path)
-    ]
+    found += [f"data's {path!r} must stay inside the data folder" for path in files if not is_inner(path)]
     return found + (_wrong_pictures(data) if isinstance(data, Images) else _wrong_texts(data))
 
 

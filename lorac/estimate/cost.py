@@ -213,7 +213,7 @@ class Costs:
 
 def _key(program: plan.Program) -> str:
     """What a cost depends on. The data's items count by their largest bucket alone: a thousand are slow to hash."""
-    base, bucket = program.base, phases.largest_bucket(program.data)
+    base, bucket = program.base, plan.largest(program.data)
     return repr((base.family, base.architecture, bucket, program.adapter, program.train, program.compute))
 
 

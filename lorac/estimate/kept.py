@@ -37,7 +37,7 @@ class Traces:
         train = program.train
         question = {
             **_question("training", program, capability),
-            "bucket": phases.largest_bucket(program.data),
+            "bucket": plan.largest(program.data),
             "adapter": plan.unstructure(program.adapter),
             "micro_batch": train.micro_batch,
             "accumulates": train.accumulation > 1,
@@ -51,7 +51,7 @@ class Traces:
         """Loading and encoding (`phases.preparing`)."""
         question = {
             **_question("preparing", program, capability),
-            "bucket": phases.largest_bucket(program.data),
+            "bucket": plan.largest(program.data),
             "trained": sorted(program.adapter.targets),
             "compute": _without_blocks(program.compute),
         }
@@ -67,7 +67,7 @@ class Traces:
             "objective": plan.unstructure(program.train.objective),
             "compute": _without_blocks(program.compute),
             "dtype": outputs.dtype,
-            "draws": [samples.width, samples.height, samples.guidance > 1] if samples.prompts else [],
+            "draws": _drawn(samples) if samples.prompts else [],
         }
         return self._find(question, lambda: phases.pausing(program, outputs, capability))
 
@@ -94,6 +94,13 @@ def _question(phase: str, program: plan.Program, capability: tuple[int, int]) ->
         "capability": capability,
         "base": [program.base.family, program.base.architecture, program.base.prediction_type],
     }
+
+
+def _drawn(samples: plan.Samples | plan.Answers) -> list[Any]:
+    """What of the samples moves memory."""
+    if isinstance(samples, plan.Answers):
+        return [samples.max_tokens]
+    return [samples.width, samples.height, samples.guidance > 1]
 
 
 def _without_blocks(compute: plan.Compute) -> Any:

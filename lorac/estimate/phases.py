@@ -56,9 +56,8 @@ def training(program: plan.Program, capability: tuple[int, int], whole: bool = F
     def make() -> Callable[[], None]:
         materialize(*modules.values(), *stay.values())
         trainee = _trainee(of, modules, program)
-        width, height = largest_bucket(program.data)
         tokens = any(component in of.TEXT_ENCODERS for component in trained)
-        batch = of.example(program.base.architecture, micro, width, height, tokens)
+        batch = of.example(program.base.architecture, micro, plan.largest(program.data), tokens)
         label("inputs", batch.values())
         if not whole:
             _prefill(trainee, accumulates)
@@ -156,16 +155,17 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
                     load(name)
                     label("base weights", (t for t in _tensors(module) if t.device.type != "meta"))
             with phase("cache"), torch.no_grad():
-                _encode(of, modules, program)
+                if isinstance(program.data, plan.Images):
+                    _encode(of, modules, program, program.data)
 
         return step
 
     return _traced(make, program, capability)
 
 
-def _encode(of: Family, modules: Modules, program: plan.Program) -> None:
+def _encode(of: Family, modules: Modules, program: plan.Program, data: plan.Images) -> None:
     """One picture of the largest bucket, and one caption where captions are encoded, as `runtime.data.cache` does."""
-    width, height = largest_bucket(program.data)
+    width, height = plan.largest(data)
     pixels = torch.empty(1, 3, height, width)
     label("inputs", pixels)
     latents = of.encode_picture(modules, pixels)
@@ -173,7 +173,7 @@ def _encode(of: Family, modules: Modules, program: plan.Program) -> None:
         tensor.isfinite().all()
     del pixels, latents
     if not _trains_text(of, program):
-        example = of.example(program.base.architecture, 1, GRID, GRID, True)
+        example = of.example(program.base.architecture, 1, (GRID, GRID), True)
         of.encode_text(modules, {name: t for name, t in example.items() if not t.is_floating_point()})
 
 
@@ -206,7 +206,10 @@ def pausing(program: plan.Program, outputs: plan.Outputs, capability: tuple[int,
             if samples.prompts:
                 with phase("sample"), torch.no_grad():
                     materialize(*encoders.values())
-                    _draw(of, {**modules, **encoders}, program, samples)
+                    if isinstance(samples, plan.Samples):
+                        _draw(of, {**modules, **encoders}, program, samples)
+                    else:
+                        _answer(of, modules, program, samples)
 
         return step
 
@@ -222,13 +225,23 @@ def _draw(of: Family, modules: Modules, program: plan.Program, samples: plan.Sam
     for module in modules.values():
         module.eval()
     architecture, size = program.base.architecture, (samples.width, samples.height)
-    tokens = of.example(architecture, 2, *size, True)
+    tokens = of.example(architecture, 2, size, True)
     of.encode_text(modules, {name: t for name, t in tokens.items() if not t.is_floating_point()})
-    batch = of.example(architecture, 2 if samples.guidance > 1 else 1, *size, False)
+    batch = of.example(architecture, 2 if samples.guidance > 1 else 1, size, False)
     label("inputs", batch.values())
     of.loss(modules, batch, program.base, program.train.objective)
     pixels = modules[of.VAE].decode(batch["latent_mean"][:1]).sample
     (pixels * 0.5 + 0.5).clamp(0, 1)
+
+
+def _answer(of: Family, modules: Modules, program: plan.Program, samples: plan.Answers) -> None:
+    """A prompt of half a sequence and its answer, read at once with the keys and values kept: no less than word by
+    word, where all but the last token's are there already."""
+    model = modules[of.BACKBONE].eval()
+    length = max(plan.largest(program.data)[0] // 2, 1) + samples.max_tokens
+    tokens = torch.zeros(1, length, dtype=torch.long)
+    label("inputs", tokens)
+    model(input_ids=tokens, use_cache=True, logits_to_keep=1)
 
 
 def _moments(of: train_step.Trainee) -> Tensor:
@@ -278,24 +291,30 @@ def waiting(program: plan.Program, outputs: plan.Outputs | None) -> dict[str, di
     return {phase: {name: size for name, size in sizes.items() if size} for phase, sizes in beside.items()}
 
 
+TOKEN_BYTES = 5
+"""A token in `runtime.text.corpus`: its id and whether it is trained."""
+
+
 def encoded_bytes(program: plan.Program) -> int:
-    """What the cache of latents and text embeddings takes on disk, from the shapes alone; no file headers."""
-    of = family(program.base.family)
+    """What the cache of latents and text embeddings, or of tokens, takes on disk, from the shapes alone; no headers."""
+    of, data = family(program.base.family), program.data
+    if isinstance(data, plan.Texts):
+        return TOKEN_BYTES * data.expected * data.length
     modules = bare(program, [of.VAE, *of.TEXT_ENCODERS], "fp32")
-    flips = 2 if program.data.flip else 1
-    pictures = {(item.sha256, item.bucket) for item in program.data.items}
+    flips = 2 if data.flip else 1
+    pictures = {(item.sha256, item.bucket) for item in data.items}
     counts = Counter(bucket for _, bucket in pictures)
     if not counts:  # planned without the data at hand
-        counts[largest_bucket(program.data)] = program.data.expected
+        counts[data.resolution, data.resolution] = data.expected
     total = 0
     with torch.device("meta"), torch.no_grad():
         for (width, height), count in counts.items():
             latents = of.encode_picture(modules, torch.empty(1, 3, height, width))
             total += count * flips * _bytes(latents.values())
         if not _trains_text(of, program):
-            example = of.example(program.base.architecture, 1, GRID, GRID, True)
-            captions = len({item.caption for item in program.data.items}) or program.data.expected
-            dropped = 1 if program.data.caption_dropout else 0
+            example = of.example(program.base.architecture, 1, (GRID, GRID), True)
+            captions = len({item.caption for item in data.items}) or data.expected
+            dropped = 1 if data.caption_dropout else 0
             total += (captions + dropped) * _bytes(of.encode_text(modules, example).values())
     return total
 
@@ -306,13 +325,13 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 def components(of: Family) -> list[str]:
     """Every component, in the order in which the runtime loads them."""
-    return [of.BACKBONE, *of.TEXT_ENCODERS, of.VAE]
+    return list(of.COMPONENTS)
 
 
 def frozen(program: plan.Program) -> list[str]:
     """The components that only encode and decode."""
     of = family(program.base.family)
-    return [name for name in (*of.TEXT_ENCODERS, of.VAE) if name not in program.adapter.targets]
+    return [name for name in of.COMPONENTS if name not in (of.BACKBONE, *program.adapter.targets)]
 
 
 def _trains_text(of: Family, program: plan.Program) -> bool:
@@ -324,12 +343,6 @@ def bare(program: plan.Program, components: list[str], dtype: plan.Dtype) -> Mod
     of = family(program.base.family)
     with torch.device("meta"), default_dtype(DTYPES[dtype]):
         return {name: of.build(program.base.architecture, name).requires_grad_(False) for name in components}
-
-
-def largest_bucket(data: plan.Images) -> tuple[int, int]:
-    """The bucket with the most pixels: the one that sets the peak."""
-    buckets = {item.bucket for item in data.items} or {(data.resolution, data.resolution)}
-    return max(buckets, key=lambda bucket: (bucket[0] * bucket[1], bucket))
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class Encoded:
 
     def sample(self, sample: Sample) -> Batch:
         """One sample of one step, without a batch dimension, on the CPU."""
-        item = self.program.data.items[sample.item]
+        item = plan.pictures(self.program.data).items[sample.item]
         picture = stored(self.entries, picture_key(self.encoder, item, sample.flip))
         caption = "" if sample.drop_caption else item.caption
         objective = self.program.train.objective
@@ -79,7 +79,7 @@ def encode(
     entries = Entries(cache / "encoded")
     vae = encoder_digest(program, of.NAME, {of.VAE: modules[of.VAE]})
     _encode_pictures(of, modules, program, data, entries, vae, progress)
-    captions = list(dict.fromkeys(_captions(program.data)))
+    captions = list(dict.fromkeys(_captions(plan.pictures(program.data))))
     if any(name in program.adapter.targets for name in of.TEXT_ENCODERS):
         tokens = {caption: _only(of.tokenize(tokenizers, [caption])) for caption in captions}
         text = tokens.__getitem__
@@ -157,8 +157,8 @@ def _encode_pictures(
 ) -> None:
     wanted = [
         (key, item, flip)
-        for item in program.data.items
-        for flip in ((False, True) if program.data.flip else (False,))
+        for item in plan.pictures(program.data).items
+        for flip in ((False, True) if plan.pictures(program.data).flip else (False,))
         if entries.read(key := picture_key(encoder, item, flip)) is None
     ]
     weight = next(modules[of.VAE].parameters())

@@ -98,8 +98,18 @@ def of_language(adapter: plan.Adapter, file: str, folder: str) -> tuple[Verdict,
     rank = f" --max-lora-rank {adapter.rank}" if adapter.rank > VLLM_RANKS else ""
     rows: tuple[tuple[str, str, bool, str], ...] = (
         ("PEFT", f'PeftModel.from_pretrained(base, "{folder}")', True, "0.21.2 is run by lorac's tests"),
-        ("vLLM", f"vllm serve BASE --enable-lora{rank} --lora-modules NAME={folder}", is_plain, "its rules were read"),
-        ("llama.cpp", f"convert_lora_to_gguf.py --base BASE {folder}", is_plain, "its converter was read, not run"),
+        (
+            "vLLM",
+            f"vllm serve BASE --enable-lora{rank} --lora-modules NAME={folder}",
+            is_plain,
+            "its rules were read",
+        ),
+        (
+            "llama.cpp",
+            f"convert_lora_to_gguf.py --base BASE {folder}",
+            is_plain,
+            "its converter was read, not run",
+        ),
     )
     return tuple(
         Verdict(

@@ -78,7 +78,8 @@ def hashes(tensors: Mapping[str, Tensor], trained: Mapping[str, str]) -> Hashes:
 
 def training(plan: Plan, name: str, step: int) -> dict[str, str]:
     """`ss_*`: what kohya's trainer says of a run, as far as it is so of this one."""
-    program, items = plan.program, plan.program.data.items
+    program, data = plan.program, plans.pictures(plan.program.data)
+    items = data.items
     train, adapter = program.train, program.adapter
     samples = sum(item.repeats for item in items)
     per_epoch = math.ceil(samples / train.effective_batch)
@@ -119,10 +120,10 @@ def training(plan: Plan, name: str, step: int) -> dict[str, str]:
         "min_snr_gamma": train.objective.snr_gamma or None,
         "loss_type": "l2",
         "prior_loss_weight": 1.0,
-        "caption_dropout_rate": program.data.caption_dropout,
-        "resolution": (program.data.resolution,) * 2,
+        "caption_dropout_rate": data.caption_dropout,
+        "resolution": (data.resolution,) * 2,
         "color_aug": False,
-        "flip_aug": program.data.flip,
+        "flip_aug": data.flip,
         "random_crop": False,
         "shuffle_caption": False,
         "keep_tokens": 0,
@@ -137,7 +138,7 @@ def training(plan: Plan, name: str, step: int) -> dict[str, str]:
 
 def modelspec(plan: Plan, name: str, thumbnail: str) -> dict[str, str]:
     """`modelspec.*` without the family's own; what the user left empty is left out."""
-    outputs, side = plan.outputs, plan.program.data.resolution
+    outputs, side = plan.outputs, plans.pictures(plan.program.data).resolution
     call = f"<lora:{name}:{outputs.preferred_weight:g}>"
     version = plan.program.versions.get("lorac")
     values = {

@@ -32,17 +32,18 @@ class Found:
     name: str
 
 
-def inspect(path: Path, sha256: Sha256, wanted: str = "auto") -> Found:
-    """Recognise and lock a base. `wanted` is the family the spec names, or "auto". Raises InputError."""
-    if path.is_dir():
-        names, architecture = _folder(path)
-        layout: plan.Layout = "diffusers"
-        digest = _digest(path, sha256)
-    elif path.is_file():
-        names, architecture = _single(path)
-        layout, digest = "single_file", sha256(path)
-    else:
-        raise InputError(Problem(str(path), "there is no such base", "give a diffusers folder or one file"))
+def inspect(path: Path, sha256: Sha256, wanted: str = "auto", remote_code: bool = False) -> Found:
+    """Recognise and lock a base. `wanted` is the family the spec names, or "auto"; with `remote_code` a language model
+    may bring Python files that loading it runs. Raises InputError."""
+    if not path.exists():
+        raise InputError(Problem(str(path), "there is no such base", "give a folder or one file"))
+    layout = layout_of(path)
+    names, architecture = READ[layout](path)
+    runs_code = layout == "transformers" and _needs_code(architecture["model"])
+    if runs_code and not remote_code:
+        hint = "read its Python files, then set Base(trust_remote_code=True); or take a base that transformers knows"
+        raise InputError(Problem(str(path), "asks to run code of its own (auto_map in config.json)", hint))
+    digest = _digest(path, layout, sha256)
     if not names:
         known = ", ".join(family(name).TITLE for name in FAMILIES)
         raise InputError(Problem(str(path), "is of no family that lorac knows", f"lorac knows {known}"))
@@ -56,6 +57,7 @@ def inspect(path: Path, sha256: Sha256, wanted: str = "auto") -> Found:
         digest=digest,
         prediction_type=family(name).prediction_type(architecture),
         architecture=architecture,
+        remote_code=runs_code,
     )
     return Found(base=base, name=path.stem if path.is_file() else path.name)
 
@@ -64,7 +66,33 @@ def digest(path: Path, layout: str, sha256: Sha256) -> str:
     """The digest of a base's contents, as `inspect` gives it. Raises InputError if it isn't there."""
     if not path.exists():
         raise InputError(Problem(str(path), "the base is not here", "give its place with --base"))
-    return _digest(path, sha256) if layout == "diffusers" else sha256(path)
+    return _digest(path, layout, sha256)
+
+
+def layout_of(path: Path) -> plan.Layout:
+    """How a base lies on the disk."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return "gguf" if file.read(4) == b"GGUF" else "single_file"
+    is_transformers = (path / "config.json").is_file() and not (path / "model_index.json").is_file()
+    return "transformers" if is_transformers else "diffusers"
+
+
+def _gguf(path: Path) -> tuple[list[str], dict[str, Any]]:
+    from runtime.families import gguf
+
+    config = gguf.config(path)
+    return [name for name in FAMILIES if family(name).recognise_config(config)], {"model": config}
+
+
+def _transformers(path: Path) -> tuple[list[str], dict[str, Any]]:
+    config = {
+        key: value
+        for key, value in _json(path / "config.json").items()
+        if not key.startswith("_") and key not in ("transformers_version", "dtype", "torch_dtype")
+    }
+    names = [name for name in FAMILIES if family(name).recognise_config(config)]
+    return names, {"model": config}
 
 
 def _single(path: Path) -> tuple[list[str], dict[str, Any]]:
@@ -128,8 +156,43 @@ def _json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _digest(path: Path, sha256: Sha256) -> str:
-    """Over every file that loading may read: the index, and each component's JSON, text and safetensors."""
+def _needs_code(config: dict[str, Any]) -> bool:
+    """Whether transformers cannot load it without the base's own files: many name some that it has no need of."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING_NAMES
+
+
+READ: dict[str, Callable[[Path], tuple[list[str], dict[str, Any]]]] = {
+    "diffusers": _folder,
+    "single_file": _single,
+    "transformers": _transformers,
+    "gguf": _gguf,
+}
+
+
+def _digest(path: Path, layout: str, sha256: Sha256) -> str:
+    """Over every file that loading may read: one file, or a folder's."""
+    if layout in ("single_file", "gguf"):
+        return sha256(path)
+    files = _transformers_files(path) if layout == "transformers" else _diffusers_files(path)
+    lines = "".join(f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _transformers_files(path: Path) -> list[Path]:
+    """JSON, text, tokenizer and safetensors files; Python files too, for a base that brings code."""
+    wanted = (".json", ".txt", ".model", ".safetensors", ".jinja", ".tiktoken", ".py")
+    files = sorted(file for file in path.glob("*") if file.is_file() and file.suffix in wanted)
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise InputError(
+            Problem(str(path), "holds no .safetensors weights", "take the safetensors variant of this base")
+        )
+    return files
+
+
+def _diffusers_files(path: Path) -> list[Path]:
+    """The index, and each component's JSON, text and safetensors."""
     components = _components(_json(path / "model_index.json"))
     files = [path / "model_index.json"]
     for component in components:
@@ -139,5 +202,4 @@ def _digest(path: Path, sha256: Sha256) -> str:
             raise InputError(
                 Problem(str(path / component), "holds pickled weights only", "take the safetensors variant")
             )
-    lines = "".join(f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return files

@@ -66,8 +66,11 @@ class Family(Protocol):
     def recognise_folder(self, index: dict[str, Any], configs: dict[str, Any]) -> bool:
         """Whether a diffusers folder is this family's, from its model_index.json and its components' configs."""
 
-    def published(self) -> Architecture:
-        """The architecture as published, to plan without a base at hand."""
+    def recognise_config(self, config: dict[str, Any]) -> bool:
+        """Whether a Transformers folder (or what a GGUF file amounts to) is this family's, from its config."""
+
+    def published(self, name: str = "") -> Architecture:
+        """The architecture as published, to plan without a base at hand; `name` where the family has several."""
 
     def architecture(self, shapes: Shapes) -> Architecture:
         """The architecture of a single file, from its tensors' names and shapes."""

@@ -81,7 +81,11 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     )
 
 
-def published() -> Architecture:
+def recognise_config(config: dict[str, Any]) -> bool:
+    return False
+
+
+def published(name: str = "") -> Architecture:
     levels = [320, 640, 1280, 1280]
     return {
         "unet": {

@@ -95,4 +95,3 @@ def medium(data: plan.Data) -> Medium:
     if data.kind not in MEDIA:
         raise PlanError(Problem("data.kind", f"must be one of {', '.join(MEDIA)}, got {data.kind!r}"))
     return cast(Medium, import_module(MEDIA[data.kind]))
-

@@ -36,7 +36,9 @@ class Texts:
         return self.order.step(number)
 
     def cut(self, samples: Sequence[ordering.Sequence], micro_batch: int) -> list[tuple[Any, ...]]:
-        by_length = samples if self.data.packing else sorted(samples, key=lambda one: self._length(one.samples[0]))
+        by_length = (
+            samples if self.data.packing else sorted(samples, key=lambda one: self._length(one.samples[0]))
+        )
         return [tuple(by_length[at : at + micro_batch]) for at in range(0, len(by_length), micro_batch)]
 
     def batch(self, samples: Sequence[ordering.Sequence]) -> Batch:

@@ -1,7 +1,7 @@
 """A plan's text files as token ids: read, split, rendered, tokenised and cut, each file once for all plans.
 
-What is made of a file is kept on disk by content: the file's bytes, how its rows are read, the template, the length, the
-held-out share, the base's tokenizer and the versions of what tokenises.
+What is made of a file is kept on disk by content: the file's bytes, how its rows are read, the template, the length,
+the held-out share, the base's tokenizer and the versions of what tokenises.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Side:
     def sample(self, number: int) -> Tokens:
         """One sample."""
         begin, end = (int(self.ends[number - 1]) if number else 0), int(self.ends[number])
-        return Tokens(ids=tuple(self.ids[begin:end].tolist()), trained=tuple(self.trained[begin:end].tolist()))
+        return Tokens(
+            ids=tuple(self.ids[begin:end].tolist()), trained=tuple(self.trained[begin:end].tolist())
+        )
 
 
 @attrs.frozen(kw_only=True, eq=False)

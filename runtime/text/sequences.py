@@ -25,7 +25,7 @@ class Sequence:
 
 
 class Order:
-    """The sequences of every step. The epochs asked for before are counted; that is no state: any step may be asked for.
+    """The sequences of every step. The epochs before are counted once; that is no state: any step may be asked for.
 
     `sizes` and `weights` are each file's samples and weight, `lengths` each sample's tokens, file after file.
     """
@@ -40,7 +40,12 @@ class Order:
         seed: int,
         effective_batch: int,
     ) -> None:
-        self.sizes, self.weights, self.lengths, self.length = list(sizes), list(weights), list(lengths), length
+        self.sizes, self.weights, self.lengths, self.length = (
+            list(sizes),
+            list(weights),
+            list(lengths),
+            length,
+        )
         self.packed, self.seed, self.effective_batch = packed, seed, effective_batch
         self._offsets = np.cumsum([0, *self.sizes[:-1]])
         self._begins = [0]  # the first step of each epoch

@@ -21,7 +21,7 @@ def adapted() -> dict[str, torch.nn.Module]:
     models = {}
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        for component, pattern in sd1.targets("qkvo+ff", text_encoder=True).items():
+        for component, pattern in sd1.targets(sd1.published(), "qkvo+ff", text_encoder=True).items():
             config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=pattern, init_lora_weights=False)
             models[component] = inject_adapter_in_model(config, sd1.build(cases.small(), component))
     return models

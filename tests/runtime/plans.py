@@ -24,7 +24,9 @@ def tiny_plan(base: Path, data: Path, **changes: Any) -> plan.Plan:
     locked_base = inspect.inspect(base, digest.sha256_file).base
     of = family(locked_base.family)
     locked_data = lock_images(Images(str(data), resolution=64, buckets=False), data, of.GRID)
-    targets = of.targets(published_or(of), changes.pop("targets", "qkv"), changes.pop("text_encoder", False))
+    targets = of.targets(
+        locked_base.architecture, changes.pop("targets", "qkv"), changes.pop("text_encoder", False)
+    )
     modules = {"unet": 96, "text_encoder": 6}
     program = plan.Program(
         locked=True,

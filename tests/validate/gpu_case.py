@@ -213,7 +213,7 @@ def program(case: Case, architecture: dict[str, Any]) -> plan.Program:
             alpha=float(case.rank),
             dropout=0.0,
             init="kaiming",
-            targets=of.targets("qkvo", case.text_encoder),
+            targets=of.targets(architecture, "qkvo", case.text_encoder),
             modules={},
         ),
         train=plan.Train(
@@ -280,7 +280,7 @@ def sd1_step(case: Case, architecture: dict[str, Any], device: str) -> Step:
     trainee = train_step.trainee(of, modules, described, torch.device(device))
     if trainee.stream is not None:
         on_host(trainee.stream.host_tensors())
-    shape = of.example(architecture, case.micro_batch, case.length, case.length, case.text_encoder)
+    shape = of.example(architecture, case.micro_batch, (case.length,) * 2, case.text_encoder)
     batch: Batch = {name: drawn(tensor, device) for name, tensor in shape.items()}
 
     def step() -> None:

@@ -119,7 +119,7 @@ def program(setting: Setting, threads: int) -> plan.Program:
     architecture["text_encoder"] |= {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
     architecture["text_encoder"] |= {"num_attention_heads": 2, "vocab_size": 1024}
     size = setting.size
-    targets = family("sd1").targets("qkvo", False)
+    targets = family("sd1").targets(architecture, "qkvo", False)
     bare = attrs.evolve(
         PROGRAM,
         base=attrs.evolve(PROGRAM.base, architecture=architecture),
@@ -152,7 +152,7 @@ def real(of: plan.Program) -> Step:
         parameter.data.normal_(std=0.02)
     trainee = train_step.trainee(sd1, modules, of)
     micro, size = of.train.micro_batch, of.data.resolution
-    batch = sd1.example(of.base.architecture, micro, size, size, False)
+    batch = sd1.example(of.base.architecture, micro, (size, size), False)
     for tensor in batch.values():
         if tensor.is_floating_point():
             tensor.normal_()

@@ -1,0 +1,271 @@
+"""Causal language models: every architecture that transformers knows as AutoModelForCausalLM, from one file.
+
+What differs between them is read from the model itself: its blocks from the class names that transformers never splits,
+its linear layers from their types, its head from `get_output_embeddings`, the bending of its logits from its config.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+
+from runtime import plan
+from runtime.errors import InputError, Problem, SpecError
+from runtime.families import gguf, published_models
+from runtime.families.protocol import Architecture, Batch, Modules, Shapes
+from runtime.text.cross_entropy import Head, Targets, loss_sums
+
+NAME = "causal_lm"
+TITLE = "language model"
+KIND = "text"
+EXPORTS = ("peft",)
+BACKBONE = "model"
+COMPONENTS = ("model",)
+TEXT_ENCODERS: tuple[str, ...] = ()
+
+PRESETS = {"all-linear": "", "attention": ""}
+"""All linear layers of the blocks (Dettmers et al. 2023, QLoRA: what full quality takes), or attention's alone."""
+
+ATTENTION = re.compile(r".*(attn|attention).*", re.IGNORECASE)
+
+ROUTERS = re.compile(r".*(router|\.gate)")
+"""A mixture's router is no layer to adapt: its output chooses experts."""
+
+
+# ------------------------------------------------------------------------------------------------------ recognising
+
+
+def recognise(shapes: Shapes) -> bool:
+    return False
+
+
+def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
+    return False
+
+
+def recognise_config(config: dict[str, Any]) -> bool:
+    """Whether a Transformers folder's config.json, or the config that a GGUF file amounts to, is a causal model's."""
+    names = config.get("architectures") or []
+    return (
+        any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names) or "architectures" not in config
+    )
+
+
+def published(name: str = "") -> Architecture:
+    """A published architecture by name. Raises SpecError for one that is not known."""
+    known = published_models.CONFIGS
+    if name not in known:
+        hint = f"name one: Base(…, published=…): {', '.join(sorted(known))}"
+        raise SpecError(Problem("base.published", f"there is no published architecture {name!r}", hint))
+    return {"model": copy.deepcopy(known[name])}
+
+
+def prediction_type(architecture: Architecture) -> plan.PredictionType:
+    return "next_token"
+
+
+# ---------------------------------------------------------------------------------------------- building and loading
+
+
+def config_of(architecture: Architecture) -> Any:
+    """transformers' config of the model."""
+    fields = {key: value for key, value in architecture["model"].items() if key != "quantization_config"}
+    return AutoConfig.for_model(**fields)
+
+
+def build(architecture: Architecture, component: str) -> Any:
+    config = config_of(architecture)
+    model = AutoModelForCausalLM.from_config(
+        config, attn_implementation="sdpa", dtype=torch.get_default_dtype()
+    )
+    return model.eval()
+
+
+def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
+    if base.layout == "gguf":
+        return gguf.load(path, config_of(base.architecture), dtype).eval()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=base.remote_code,
+        )
+    except (OSError, ValueError) as error:
+        what = " ".join(str(error).split())[:300]
+        hint = "a Transformers folder has config.json, its weights as .safetensors and a tokenizer"
+        raise InputError(Problem(str(path), f"cannot be loaded: {what}", hint)) from None
+    return model.eval()
+
+
+def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
+    if base.layout == "gguf":
+        return {"model": gguf.tokenizer(path)}
+    try:
+        made = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=base.remote_code)
+    except (OSError, ValueError) as error:
+        what = f"its tokenizer cannot be loaded: {' '.join(str(error).split())[:200]}"
+        raise InputError(
+            Problem(str(path), what, "put the base's tokenizer files beside its weights")
+        ) from None
+    return {"model": made}
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
+    if preset.startswith("re:"):
+        return {"model": preset[3:]}
+    with torch.device("meta"):
+        model = build(architecture, "model")
+    leaves = {
+        name.rpartition(".")[2]
+        for prefix, block in blocks({"model": model}).items()
+        for name in _linears(block, prefix.removeprefix("model."))
+        if preset == "all-linear" or ATTENTION.fullmatch(name)
+    }
+    inner = "|".join(sorted(map(re.escape, leaves)))
+    where = r"(?:.*(?:attn|attention).*\.)" if preset == "attention" else r"(?:.*\.)"
+    stem = re.escape(_stem(model))
+    return {"model": rf"{stem}\.\d+\.{where}?(?:{inner})"}
+
+
+def _linears(block: nn.Module, prefix: str) -> list[str]:
+    return [
+        f"{prefix}.{name}"
+        for name, module in block.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+        and not ROUTERS.fullmatch(f".{name}")
+    ]
+
+
+def _stem(model: Any) -> str:
+    """The path of the list of blocks: "model.layers"."""
+    kinds = set(model._no_split_modules or ())
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and any(type(child).__name__ in kinds for child in module)
+    ]
+    if not lists:  # an architecture that names no class: the longest list is that of the blocks
+        lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    return max(lists, key=lambda pair: len(pair[1]))[0]
+
+
+def blocks(modules: Modules) -> dict[str, nn.Module]:
+    if "model" not in modules:
+        return {}
+    model = modules["model"]
+    stem = _stem(model)
+    return {f"model.{stem}.{at}": block for at, block in enumerate(model.get_submodule(stem))}
+
+
+def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
+    """Every token of every sequence is trained: the most that a batch of this shape can take."""
+    (length,) = shape
+    count = size * (length - 1)
+    return {
+        "input_ids": torch.zeros(size, length, dtype=torch.long),
+        "position_ids": torch.zeros(size, length, dtype=torch.long),
+        "places": torch.zeros(count, dtype=torch.long),
+        "tokens": torch.zeros(count, dtype=torch.long),
+        "rows": torch.zeros(count, dtype=torch.long),
+    }
+
+
+def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
+    """The sum of each sequence's cross-entropies over its trained tokens, in nats."""
+    model = modules["model"]
+    given = {name: batch[name] for name in ("input_ids", "position_ids", "attention_mask") if name in batch}
+    hidden = model.base_model(**given, use_cache=False).last_hidden_state
+    targets = Targets(
+        places=batch["places"],
+        tokens=batch["tokens"],
+        samples=batch["rows"],
+        count=batch["input_ids"].shape[0],
+    )
+    return loss_sums(hidden, head(model), targets)
+
+
+def head(model: Any) -> Head:
+    """The model's last layer and how it bends logits."""
+    config, last = model.config, model.get_output_embeddings()
+    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+    return Head(
+        weight=last.weight,
+        bias=getattr(last, "bias", None),
+        scale=float(scale),
+        softcap=float(getattr(config, "final_logit_softcapping", None) or 0.0),  # Gemma 2
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- naming
+
+
+def export_name(component: str, module: str) -> str:
+    return module
+
+
+def metadata(base: plan.Base) -> dict[str, str]:
+    return {}
+
+
+# ------------------------------------------------------------------------------------------------------------- tiny
+
+TINY: dict[str, Any] = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 256,
+    "eos_token_id": 257,
+    "pad_token_id": 258,
+}
+
+
+def tiny(folder: Path, config: Any = None) -> Path:
+    """A random Llama of some kB, or a model of the given config, with a tokenizer of bytes and ChatML's template."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config or LlamaConfig(**TINY, tie_word_embeddings=True))
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, 0 to 255, then <|im_start|>, <|im_end|> and <pad>."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    from runtime.text.render import named_template
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={char: at for at, char in enumerate(alphabet)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<pad>",
+        chat_template=named_template("chatml"),
+    )
+
+
+def template_of(tokenizers: dict[str, Any]) -> str:
+    """The base's own chat template; empty where it has none."""
+    template = tokenizers["model"].chat_template
+    return template if isinstance(template, str) else (template or {}).get("default", "")

@@ -1,0 +1,108 @@
+"""Language models from GGUF files, by transformers' reader: dequantised as they are read.
+
+The extra `lorac[gguf]` brings the package that reads the container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from runtime.errors import InputError, MachineError, Problem
+
+MAGIC = b"GGUF"
+
+NOT_ARCHITECTURE = ("_model_name_or_path", "name_or_path", "dtype")
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF container does."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def config(path: Path) -> dict[str, Any]:
+    """The model's config from the file's metadata alone. Raises InputError, MachineError without the extra."""
+    return {key: value for key, value in _read(path)["config"].items() if key not in NOT_ARCHITECTURE}
+
+
+def load(path: Path, config: Any, dtype: torch.dtype) -> nn.Module:
+    """The model with its weights in a dtype.
+
+    Not by `from_pretrained`: a model loaded so calls itself quantised, and can be neither saved nor cast.
+    """
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    with torch.device("meta"):
+        shapes = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with _quiet():
+        tensors = load_gguf_checkpoint(
+            str(path), return_tensors=True, model_to_load=shapes, torch_dtype=dtype
+        )["tensors"]
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(  # type: ignore[arg-type]  # None: what is loaded is `state_dict`
+            None, config=config, state_dict=tensors, dtype=dtype, attn_implementation="sdpa"
+        )
+    return model
+
+
+def tokenizer(path: Path) -> Any:
+    """The tokenizer that the file holds."""
+    _needs_package()
+    with _quiet():
+        made = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    if _read(path)["tokenizer"].get("pre_tokenizer_type") == "smollm":
+        # transformers does not know this one: llama.cpp splits off each digit, then bytes (llama-vocab.cpp,
+        # LLAMA_VOCAB_PRE_TYPE_SMOLLM). Without it, white space before a digit gets other tokens.
+        from tokenizers import pre_tokenizers
+
+        made.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
+            ]
+        )
+    return made
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path) -> dict[str, Any]:
+    _needs_package()
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    try:
+        with _quiet():
+            found: dict[str, Any] = load_gguf_checkpoint(str(path), return_tensors=False)
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        what = f"cannot be read as GGUF: {' '.join(str(error).split())[:200]}"
+        raise InputError(
+            Problem(str(path), what, "download it again, or take a Transformers folder")
+        ) from None
+    AutoConfig.for_model(**found["config"])
+    return found
+
+
+def _needs_package() -> None:
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        hint = "pip install 'lorac[gguf]'"
+        raise MachineError(
+            Problem("gguf", "this base is a GGUF file, which needs the package gguf", hint)
+        ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No bar of transformers' reader, which nothing turns off."""
+    logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
