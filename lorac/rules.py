@@ -36,8 +36,8 @@ class Rule:
     classes that will do besides `type`; with `many` a single one of these parts will do for a tuple.
     """
 
-    type: type
     others: tuple[type, ...] = ()
+    type: type
     ge: float | None = None
     gt: float | None = None
     le: float | None = None

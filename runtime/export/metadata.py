@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
+from runtime import plan as plans
 from runtime.export import dataset
 from runtime.families import family
 from runtime.plan import Plan

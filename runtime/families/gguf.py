@@ -48,7 +48,7 @@ def load(path: Path, config: Any, dtype: torch.dtype) -> nn.Module:
         tensors = load_gguf_checkpoint(
             str(path), return_tensors=True, model_to_load=shapes, torch_dtype=dtype
         )["tensors"]
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(  # type: ignore[arg-type]  # None: what is loaded is `state_dict`
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
             None, config=config, state_dict=tensors, dtype=dtype, attn_implementation="sdpa"
         )
     return model
