@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.initialization import no_init_weights
 
 from runtime.errors import InputError, MachineError, Problem
 
@@ -35,22 +35,25 @@ def config(path: Path) -> dict[str, Any]:
     return {key: value for key, value in _read(path)["config"].items() if key not in NOT_ARCHITECTURE}
 
 
-def load(path: Path, config: Any, dtype: torch.dtype) -> nn.Module:
-    """The model with its weights in a dtype.
+def load(path: Path, config: Any, dtype: torch.dtype) -> Any:
+    """The model with its weights in a dtype. Raises InputError for a file that is not whole.
 
     Not by `from_pretrained`: a model loaded so calls itself quantised, and can be neither saved nor cast.
     """
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    with torch.device("meta"):
-        shapes = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with no_init_weights():  # on the CPU, not on meta: rotary buffers are in no file and are made here
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     with _quiet():
-        tensors = load_gguf_checkpoint(
-            str(path), return_tensors=True, model_to_load=shapes, torch_dtype=dtype
-        )["tensors"]
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            None, config=config, state_dict=tensors, dtype=dtype, attn_implementation="sdpa"
-        )
+        read = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model, torch_dtype=dtype)
+    lost = model.load_state_dict(read["tensors"], strict=False, assign=True)
+    model.tie_weights()
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    missing = [name for name in lost.missing_keys if name not in tied]
+    problems = [Problem(str(path), f"has no tensor {name}", "download it again") for name in missing]
+    problems += [Problem(str(path), f"has an unknown tensor {name}", "") for name in lost.unexpected_keys]
+    if problems:
+        raise InputError(problems)
     return model
 
 
