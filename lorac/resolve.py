@@ -18,6 +18,7 @@ from lorac.agree import batch_choices
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
 from lorac.places import cache_folder, versions
+from lorac.resolve_outputs import images_of, outputs_of, references_of, texts_of
 from runtime import plan
 from runtime.errors import InputError, Problem, SpecError
 from runtime.families import FAMILIES, family
@@ -90,7 +91,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     return Resolved(
         experiment=experiment,
         program=program,
-        outputs=_outputs(
+        outputs=outputs_of(
             experiment, places, base_name, [_place(folder / r, root) for r in references_of(experiment)]
         ),
         card=card,
@@ -164,24 +165,6 @@ def _predicting(base: plan.Base, wanted: spec.Base) -> plan.Base:
     if isinstance(wanted.prediction_type, str):
         return attrs.evolve(base, prediction_type=wanted.prediction_type)
     return base
-
-
-def texts_of(experiment: spec.Experiment) -> tuple[Any, ...]:
-    """The text files of an experiment; none where it learns from pictures."""
-    data = experiment.data
-    return () if isinstance(data, spec.Images) else data if isinstance(data, tuple) else (data,)
-
-
-def images_of(experiment: spec.Experiment) -> spec.Images:
-    """The pictures of an experiment that learns from them."""
-    (images,) = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
-    assert isinstance(images, spec.Images)
-    return images
-
-
-def references_of(experiment: spec.Experiment) -> tuple[str, ...]:
-    """The pictures that the contact sheet shows beside the samples."""
-    return experiment.samples.references if isinstance(experiment.samples, spec.Samples) else ()
 
 
 def _pictures(
@@ -285,58 +268,6 @@ def _train(experiment: spec.Experiment, data: plan.Data) -> plan.Train:
         ),
         max_grad_norm=float(wanted.max_grad_norm),
         seed=wanted.seed,
-    )
-
-
-def _outputs(
-    experiment: spec.Experiment, places: plan.Places, base_name: str, references: list[str]
-) -> plan.Outputs:
-    wanted, is_text = experiment.outputs, bool(texts_of(experiment))
-    return plan.Outputs(
-        name=experiment.name,
-        places=places,
-        samples=_answers(experiment) if is_text else _samples(experiment, references),
-        base_name=base_name,
-        save_steps=wanted.save_steps,
-        keep_checkpoints=wanted.keep_checkpoints,
-        dtype=wanted.dtype,
-        trigger="" if is_text else images_of(experiment).trigger,
-        preferred_weight=float(wanted.preferred_weight),
-        description=wanted.description,
-        author=wanted.author,
-        license=wanted.license,
-        notes=wanted.notes,
-        negative_text=wanted.negative_text,
-        tags=wanted.tags,
-    )
-
-
-def _samples(experiment: spec.Experiment, references: list[str]) -> plan.Samples:
-    samples, side = experiment.samples, images_of(experiment).resolution
-    assert isinstance(samples, spec.Samples)
-    return plan.Samples(
-        prompts=samples.prompts,
-        negative_prompt=samples.negative_prompt,
-        seed=samples.seed,
-        steps=samples.steps,
-        guidance=float(samples.guidance),
-        width=side if isinstance(samples.width, spec.Auto) else samples.width,
-        height=side if isinstance(samples.height, spec.Auto) else samples.height,
-        weight=float(samples.weight),
-        every=experiment.outputs.save_steps if isinstance(samples.every, spec.Auto) else samples.every,
-        references=tuple(references),
-    )
-
-
-def _answers(experiment: spec.Experiment) -> plan.Answers:
-    wanted = experiment.samples if isinstance(experiment.samples, spec.Answers) else spec.Answers()
-    return plan.Answers(
-        prompts=wanted.prompts,
-        system=wanted.system,
-        seed=wanted.seed,
-        max_tokens=wanted.max_tokens,
-        temperature=float(wanted.temperature),
-        every=experiment.outputs.save_steps if isinstance(wanted.every, spec.Auto) else wanted.every,
     )
 
 

@@ -18,6 +18,7 @@ from lorac import agree
 from lorac.agree import batch_choices, limits
 from lorac.parts import Auto, part, setting
 from lorac.rules import a_part, a_path, choice, flag, number, text, whole
+from lorac.spec_data import SIDE, TEXTS, Completions, Conversations, Images, Instructions, Sequences, Text
 
 if TYPE_CHECKING:
     from runtime.plan import Estimate, Plan
@@ -45,14 +46,9 @@ __all__ = [
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES = ("fp32", "bf16", "fp16")
-GRID = 8
-"""Picture sides are multiples of this: the latent grid of Stable Diffusion's autoencoder."""
-LARGEST_SIDE = 2048
 LARGEST_SEED = 2**32 - 1
 """What every random generator takes (numpy's legacy one takes no more)."""
 DEFAULT_EPOCHS = 10
-
-_side = whole(ge=64, le=LARGEST_SIDE, multiple_of=GRID, auto="open", unit="px")
 
 
 @part("base")
@@ -81,150 +77,6 @@ class Base:
         default=False,
     )
     license: str = setting(text(), "The base's licence, recorded in the LoRA's metadata.", default="")
-
-
-@part("data", agree.buckets_lie_around_resolution, agree.trigger_has_words)
-class Images:
-    """A folder of pictures with captions: metadata.csv, metadata.jsonl, or a text file beside each."""
-
-    path: str = setting(
-        a_path(), "The folder of pictures (kohya's `10_name` repeat folders too).", kw_only=False
-    )
-    metadata_path: str | None = setting(
-        a_path(none="metadata.csv or metadata.jsonl in the folder, else a text file beside each picture"),
-        "A .csv (image,prompt or file_name,text) or .jsonl file of captions that lies elsewhere.",
-        default=None,
-    )
-    resolution: int = setting(
-        whole(ge=64, le=LARGEST_SIDE, multiple_of=GRID, unit="px"),
-        "Side of the square whose area every bucket keeps to.",
-        default=512,
-    )
-    buckets: bool = setting(flag(), "Keep aspect ratios, in buckets; False crops squares.", default=True)
-    bucket_step: int = setting(
-        whole(ge=GRID, le=512, multiple_of=GRID, unit="px"), "Bucket sides are multiples of this.", default=64
-    )
-    min_bucket: int | Auto = setting(
-        _side, "Shortest side of a bucket; Auto() is half of resolution.", default=Auto()
-    )
-    max_bucket: int | Auto = setting(
-        _side, "Longest side of a bucket; Auto() is twice resolution.", default=Auto()
-    )
-    upscale: bool = setting(
-        flag(), "Enlarge pictures smaller than their bucket instead of refusing.", default=False
-    )
-    trigger: str = setting(
-        text(), "The words that call up the LoRA, recorded as its trigger words.", default=""
-    )
-    prepend_trigger: bool = setting(
-        flag(), "Put the trigger before each caption that does not have it.", default=False
-    )
-    captions: Literal["required", "optional"] = setting(
-        choice("required", "optional"), "Whether a picture without a caption is an error.", default="required"
-    )
-    caption_extension: str = setting(
-        text(regex=r"\.[A-Za-z0-9_.-]{1,15}", regex_means='a suffix such as ".txt"'),
-        "Suffix of the text file beside each picture.",
-        default=".txt",
-    )
-    repeats: int = setting(whole(ge=1, le=10_000), "Times each picture is seen in an epoch.", default=1)
-    flip: bool = setting(flag(), "Mirror half of the samples left to right.", default=False)
-    caption_dropout: float = setting(
-        number(ge=0, lt=1), "Share of samples that are trained with an empty caption.", default=0.0
-    )
-    skip_bad: bool = setting(
-        flag(),
-        "Leave out what cannot be used, and record it in the plan, instead of refusing.",
-        default=False,
-    )
-    expected_images: int | Auto = setting(
-        whole(ge=1, le=10_000_000, auto="open"),
-        "Pictures that `lorac plan --unlocked` reckons with while the folder is elsewhere.",
-        default=Auto(),
-    )
-
-
-_weight = number(gt=0, le=1000)
-_weight_doc = "How often an epoch visits each sample: 1 once, 2 twice, 0.5 every second one."
-
-
-@part("data")
-class Instructions:
-    """Questions with answers, a row each: Alpaca's columns. Only the answers are trained."""
-
-    path: str = setting(a_path(), "A .jsonl, .json, .csv or .parquet file.", kw_only=False)
-    instruction: str = setting(text(), "The column of the instruction.", default="instruction")
-    input: str = setting(
-        text(), "The column of what the instruction is about; may be missing.", default="input"
-    )
-    output: str = setting(text(), "The column of the answer.", default="output")
-    system: str = setting(text(), "The column of the system message; may be missing.", default="system")
-    weight: float = setting(_weight, _weight_doc, default=1.0)
-
-
-@part("data")
-class Conversations:
-    """Conversations, a row each: OpenAI's messages or ShareGPT's turns. Only the assistant's turns are trained."""
-
-    path: str = setting(a_path(), "A .jsonl, .json or .parquet file.", kw_only=False)
-    messages: str | Auto = setting(
-        text(auto="open"), "The column of the turns; Auto(): messages or conversations.", default=Auto()
-    )
-    style: Auto | Literal["messages", "sharegpt"] = setting(
-        choice("messages", "sharegpt", auto="open"),
-        "Turns as {role, content} or as {from, value}; Auto() asks the first row.",
-        default=Auto(),
-    )
-    weight: float = setting(_weight, _weight_doc, default=1.0)
-
-
-@part("data")
-class Completions:
-    """Prompts with completions, a row each. Only the completions are trained."""
-
-    path: str = setting(a_path(), "A .jsonl, .json, .csv or .parquet file.", kw_only=False)
-    prompt: str = setting(text(), "The column of the prompt.", default="prompt")
-    completion: str = setting(text(), "The column of the completion.", default="completion")
-    weight: float = setting(_weight, _weight_doc, default=1.0)
-
-
-@part("data")
-class Text:
-    """Plain text, trained on as it is."""
-
-    path: str = setting(a_path(), "A .txt, .md, .jsonl, .json, .csv or .parquet file.", kw_only=False)
-    text: str = setting(text(), "The column of the text.", default="text")
-    weight: float = setting(_weight, _weight_doc, default=1.0)
-
-
-TEXTS = (Instructions, Conversations, Completions, Text)
-
-
-@part("sequences")
-class Sequences:
-    """How text becomes the sequences that a language model is trained on."""
-
-    length: int = setting(
-        whole(ge=16, le=1_048_576, unit="tokens"),
-        "Tokens of a sequence at most; longer samples are cut.",
-        default=2048,
-    )
-    packing: bool = setting(
-        flag(), "Fill each sequence with several samples, which do not see each other.", default=True
-    )
-    template: str = setting(
-        text(choices=("base", "chatml", "gemma", "glm4", "llama3", "mistral", "phi3")),
-        "The chat template: the base's own, or one by name.",
-        default="base",
-    )
-    held_out: float = setting(
-        number(ge=0, lt=1), "Share of the samples that is measured on and never trained on.", default=0.0
-    )
-    expected: int | Auto = setting(
-        whole(ge=1, le=100_000_000, auto="open"),
-        "Sequences that `lorac plan --unlocked` reckons with while base or data are elsewhere.",
-        default=Auto(),
-    )
 
 
 @part("adapter", agree.targets_are_a_regex)
@@ -401,8 +253,8 @@ class Samples:
         "Pictures that the contact sheet shows beside the samples: one a prompt, or none.",
         default=(),
     )
-    width: int | Auto = setting(_side, "Auto() is the data's resolution.", default=Auto())
-    height: int | Auto = setting(_side, "Auto() is the data's resolution.", default=Auto())
+    width: int | Auto = setting(SIDE, "Auto() is the data's resolution.", default=Auto())
+    height: int | Auto = setting(SIDE, "Auto() is the data's resolution.", default=Auto())
 
 
 @part("samples")

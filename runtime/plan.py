@@ -19,8 +19,19 @@ import cattrs
 from cattrs.preconf.json import make_converter
 from cattrs.v import format_exception
 
-from runtime import names
 from runtime.errors import PlanError, Problem
+from runtime.plan_checks import wrongs
+from runtime.plan_data import Data as Data
+from runtime.plan_data import Images as Images
+from runtime.plan_data import Item as Item
+from runtime.plan_data import Shape as Shape
+from runtime.plan_data import TextFile as TextFile
+from runtime.plan_data import Texts as Texts
+from runtime.plan_data import is_inner as is_inner
+from runtime.plan_data import largest as largest
+from runtime.plan_data import locked_files as locked_files
+from runtime.plan_data import pictures as pictures
+from runtime.plan_data import samples as samples
 from runtime.safeio import atomic, strict_json
 
 FORMAT = 1
@@ -46,101 +57,6 @@ class Base:
     prediction_type: PredictionType
     architecture: dict[str, Any]
     remote_code: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class Item:
-    """One picture: POSIX path in the data folder, sha256 of the file, size in pixels as shown (EXIF applied)."""
-
-    path: str
-    sha256: str
-    width: int
-    height: int
-    caption: str
-    repeats: int
-    bucket: tuple[int, int]
-
-
-@attrs.frozen(kw_only=True)
-class Images:
-    """The locked picture set. `digest` covers the items; `expected` counts samples when nothing is locked."""
-
-    kind: Literal["images"] = "images"
-    digest: str
-    items: tuple[Item, ...]
-    expected: int
-    resolution: int
-    flip: bool
-    caption_dropout: float
-
-
-@attrs.frozen(kw_only=True)
-class TextFile:
-    """One file of a text set: POSIX path in the data folder, sha256 of the file.
-
-    `shape` is how its rows are read (`runtime.data.shapes`), `columns` what it calls the shape's columns, `weight`
-    how often an epoch visits each sample. `samples` are read, `trained` of them trained on; the rest is held out or
-    cut to nothing.
-    """
-
-    path: str
-    sha256: str
-    shape: str
-    columns: dict[str, str]
-    weight: float
-    samples: int
-    trained: int
-
-
-@attrs.frozen(kw_only=True)
-class Texts:
-    """The locked text set: what is trained on is a sequence of at most `length` tokens.
-
-    `digest` covers what the samples say, in their order; `expected` counts an epoch's sequences. `template` is the
-    chat template's source, empty for plain text. Packed sequences hold several samples each. `held_out` is the share
-    of samples that is measured on and never trained on; 0 is none.
-    """
-
-    kind: Literal["text"] = "text"
-    digest: str
-    files: tuple[TextFile, ...]
-    expected: int
-    length: int
-    packing: bool
-    template: str
-    held_out: float
-
-
-Data = Images | Texts
-
-
-def pictures(data: Data) -> Images:
-    """The data of a program that learns from pictures."""
-    if not isinstance(data, Images):
-        raise TypeError(f"these are {data.kind}, not pictures")
-    return data
-
-
-Shape = tuple[int, ...]
-"""What sets a sample's cost: (width, height) of a picture's bucket in pixels, or (tokens,) of a sequence."""
-
-
-def largest(data: Data) -> Shape:
-    """The shape that sets the peak: the bucket with the most pixels, or a full sequence."""
-    if isinstance(data, Texts):
-        return (data.length,)
-    buckets = {item.bucket for item in data.items} or {(data.resolution, data.resolution)}
-    return max(buckets, key=lambda bucket: (bucket[0] * bucket[1], bucket))
-
-
-def locked_files(data: Data) -> dict[str, str]:
-    """Every file of the data by its path in the data folder, with its sha256."""
-    return {one.path: one.sha256 for one in (data.items if isinstance(data, Images) else data.files)}
-
-
-def samples(data: Data) -> int:
-    """Pictures, or conversations and texts, that are trained on."""
-    return len(data.items) if isinstance(data, Images) else sum(file.trained for file in data.files)
 
 
 @attrs.frozen(kw_only=True)
@@ -468,7 +384,7 @@ def loads(text: str, where: str = "plan.json") -> Plan:
             Problem(where, f"plan format {data['format']!r}, but this lorac reads format {FORMAT}", again)
         )
     plan = structure(data, Plan, where)
-    problems = [Problem(where, what, again) for what in wrongs(plan)]
+    problems = [Problem(where, what, again) for what in wrongs(plan, hash_program(plan.program))]
     if problems:
         raise PlanError(problems)
     return plan
@@ -489,86 +405,3 @@ def write(plan: Plan, path: Path) -> None:
     """Write a plan to a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(path, dumps(plan))
-
-
-# --------------------------------------------------------------------------------------------------------- checking
-
-
-def wrongs(plan: Plan) -> list[str]:
-    """What a plan of the right shape still may not say."""
-    program, outputs = plan.program, plan.outputs
-    train, data, adapter, compute = program.train, program.data, program.adapter, program.compute
-    found = []
-    if name_fault := names.wrong(outputs.name):
-        found.append(f"outputs.name {name_fault}, got {outputs.name!r}")
-    if hash_program(program) != plan.plan_hash:
-        found.append("plan_hash does not match the program: the plan was edited or damaged")
-    points = [
-        (train.micro_batch, train.accumulation),
-        *((f.micro_batch, f.accumulation) for f in train.fallbacks),
-    ]
-    for micro, accumulation in points:
-        product = micro * accumulation * train.processes
-        if product != train.effective_batch:
-            found.append(
-                f"micro_batch {micro} × accumulation {accumulation} × processes {train.processes}"
-                f" is {product}, not effective_batch {train.effective_batch}"
-            )
-    for name, value, low in [
-        ("train.steps", train.steps, 1),
-        ("train.micro_batch", train.micro_batch, 1),
-        ("train.accumulation", train.accumulation, 1),
-        ("train.processes", train.processes, 1),
-        ("train.schedule.warmup_steps", train.schedule.warmup_steps, 0),
-        ("compute.attention_chunks", compute.attention_chunks, 1),
-        ("compute.threads", compute.threads, 1 if compute.device == "cpu" else 0),
-        ("adapter.rank", adapter.rank, 1),
-        ("outputs.save_steps", outputs.save_steps, 0),
-        ("outputs.keep_checkpoints", outputs.keep_checkpoints, 1),
-        *_samples_bounds(outputs.samples),
-    ]:
-        if value < low:
-            found.append(f"{name} must be at least {low}, got {value}")
-    if not 0 <= adapter.dropout < 1:
-        found.append(f"adapter.dropout must be at least 0 and below 1, got {adapter.dropout}")
-    files = locked_files(data)
-    if program.locked and not files:
-        found.append("a locked plan has no data")
-    found += [f"data's {path!r} must stay inside the data folder" for path in files if not is_inner(path)]
-    return found + (_wrong_pictures(data) if isinstance(data, Images) else _wrong_texts(data))
-
-
-def _samples_bounds(samples: Samples | Answers) -> list[tuple[str, int, int]]:
-    if isinstance(samples, Samples):
-        return [("outputs.samples.steps", samples.steps, 1)]
-    return [("outputs.samples.max_tokens", samples.max_tokens, 1)]
-
-
-def _wrong_pictures(data: Images) -> list[str]:
-    return [
-        f"data.items[{index}] has a repeats, size or bucket out of range"
-        for index, item in enumerate(data.items)
-        if item.repeats < 1 or min(item.bucket) < 8 or min(item.width, item.height) < 1
-    ]
-
-
-def _wrong_texts(data: Texts) -> list[str]:
-    found = [f"data.length must be at least 2, got {data.length}"] if data.length < 2 else []
-    if not 0 <= data.held_out < 1:
-        found.append(f"data.held_out must be at least 0 and below 1, got {data.held_out}")
-    return found + [
-        f"data.files[{index}].weight must be above 0, got {file.weight}"
-        for index, file in enumerate(data.files)
-        if not file.weight > 0
-    ]
-
-
-def is_inner(path: str) -> bool:
-    """Whether a POSIX path is relative, without `..`, a drive or a backslash."""
-    parts = path.split("/")
-    return (
-        bool(path)
-        and not path.startswith("/")
-        and not {"..", ".", ""} & set(parts)
-        and not {"\\", "\0", ":"} & set(path)
-    )

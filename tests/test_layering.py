@@ -27,12 +27,13 @@ ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
 """What all of lorac may import of runtime."""
 
 ONLY_IN = {
-    "runtime.data": {"lorac/estimate"},
+    "runtime.data": {"lorac/estimate", "lorac/text_lock.py"},
     "runtime.dtypes": {"lorac/estimate"},
     "runtime.ending": {"lorac/cli.py"},
-    "runtime.families": {"lorac/estimate", "lorac/resolve.py"},
+    "runtime.families": {"lorac/estimate", "lorac/resolve.py", "lorac/text_lock.py"},
     "runtime.names": {"lorac/agree.py"},
     "runtime.step": {"lorac/estimate"},
+    "runtime.text": {"lorac/text_lock.py"},
 }
 """What else it imports, and which files or folders do: the families, the train step that the trace runs, dtypes, and
 how much of what is encoded stays in memory."""

@@ -37,7 +37,8 @@ def test_json_has_one_object_for_each_card_in_the_order_asked(spec: str) -> None
     assert [row["card"] for row in rows] == ["24GB", "12GB"]
     keys = {"card", "fits", "rank", "micro_batch", "accumulation", "effective_batch", "peak_bytes", "seconds"}
     assert all(
-        keys | {"name", "resolution", "checkpointed", "usable_bytes", "why"} == set(row) for row in rows
+        keys | {"name", "resolution", "length", "checkpointed", "usable_bytes", "why"} == set(row)
+        for row in rows
     )
     for row in rows:
         assert row["fits"] is True
@@ -67,6 +68,7 @@ def test_a_card_where_nothing_fits_is_a_row_too(spec: str, monkeypatch: pytest.M
         "card": "12GB",
         "fits": False,
         "resolution": 64,
+        "length": None,
         "rank": None,
         "micro_batch": None,
         "accumulation": None,
@@ -102,6 +104,7 @@ FITS = Row(
     card="12GB",
     fits=True,
     resolution=512,
+    length=None,
     rank=16,
     micro_batch=2,
     accumulation=2,
@@ -116,6 +119,7 @@ MISSES = Row(
     card="6GB",
     fits=False,
     resolution=512,
+    length=None,
     rank=None,
     micro_batch=None,
     accumulation=None,

@@ -1,0 +1,59 @@
+"""What a plan of the right shape still may not say. A part of `runtime.plan`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime import names
+from runtime.plan_data import locked_files, wrong_data
+
+if TYPE_CHECKING:
+    from runtime.plan import Answers, Plan, Samples
+
+
+def wrongs(plan: Plan, plan_hash: str) -> list[str]:
+    """What a plan of the right shape, whose program has this hash, still may not say."""
+    program, outputs = plan.program, plan.outputs
+    train, data, adapter, compute = program.train, program.data, program.adapter, program.compute
+    found = []
+    if name_fault := names.wrong(outputs.name):
+        found.append(f"outputs.name {name_fault}, got {outputs.name!r}")
+    if plan_hash != plan.plan_hash:
+        found.append("plan_hash does not match the program: the plan was edited or damaged")
+    points = [
+        (train.micro_batch, train.accumulation),
+        *((f.micro_batch, f.accumulation) for f in train.fallbacks),
+    ]
+    for micro, accumulation in points:
+        product = micro * accumulation * train.processes
+        if product != train.effective_batch:
+            found.append(
+                f"micro_batch {micro} × accumulation {accumulation} × processes {train.processes}"
+                f" is {product}, not effective_batch {train.effective_batch}"
+            )
+    for name, value, low in [
+        ("train.steps", train.steps, 1),
+        ("train.micro_batch", train.micro_batch, 1),
+        ("train.accumulation", train.accumulation, 1),
+        ("train.processes", train.processes, 1),
+        ("train.schedule.warmup_steps", train.schedule.warmup_steps, 0),
+        ("compute.attention_chunks", compute.attention_chunks, 1),
+        ("compute.threads", compute.threads, 1 if compute.device == "cpu" else 0),
+        ("adapter.rank", adapter.rank, 1),
+        ("outputs.save_steps", outputs.save_steps, 0),
+        ("outputs.keep_checkpoints", outputs.keep_checkpoints, 1),
+        *_samples_bounds(outputs.samples),
+    ]:
+        if value < low:
+            found.append(f"{name} must be at least {low}, got {value}")
+    if not 0 <= adapter.dropout < 1:
+        found.append(f"adapter.dropout must be at least 0 and below 1, got {adapter.dropout}")
+    if program.locked and not locked_files(data):
+        found.append("a locked plan has no data")
+    return found + wrong_data(data)
+
+
+def _samples_bounds(samples: Samples | Answers) -> list[tuple[str, int, int]]:
+    if samples.kind == "pictures":
+        return [("outputs.samples.steps", samples.steps, 1)]
+    return [("outputs.samples.max_tokens", samples.max_tokens, 1)]

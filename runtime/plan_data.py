@@ -1,0 +1,145 @@
+"""The data of a plan: locked pictures or locked text. A part of `runtime.plan`, which is where others find it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Item:
+    """One picture: POSIX path in the data folder, sha256 of the file, size in pixels as shown (EXIF applied)."""
+
+    path: str
+    sha256: str
+    width: int
+    height: int
+    caption: str
+    repeats: int
+    bucket: tuple[int, int]
+
+
+@attrs.frozen(kw_only=True)
+class Images:
+    """The locked picture set. `digest` covers the items; `expected` counts samples when nothing is locked."""
+
+    kind: Literal["images"] = "images"
+    digest: str
+    items: tuple[Item, ...]
+    expected: int
+    resolution: int
+    flip: bool
+    caption_dropout: float
+
+
+@attrs.frozen(kw_only=True)
+class TextFile:
+    """One file of a text set: POSIX path in the data folder, sha256 of the file.
+
+    `shape` is how its rows are read (`runtime.data.shapes`), `columns` what it calls the shape's columns, `weight`
+    how often an epoch visits each sample. `samples` are read, `trained` of them trained on; the rest is held out or
+    cut to nothing.
+    """
+
+    path: str
+    sha256: str
+    shape: str
+    columns: dict[str, str]
+    weight: float
+    samples: int
+    trained: int
+
+
+@attrs.frozen(kw_only=True)
+class Texts:
+    """The locked text set: what is trained on is a sequence of at most `length` tokens.
+
+    `digest` covers what the samples say, in their order; `expected` counts an epoch's sequences. `template` is the
+    chat template's source, empty for plain text. Packed sequences hold several samples each. `held_out` is the share
+    of samples that is measured on and never trained on; 0 is none.
+    """
+
+    kind: Literal["text"] = "text"
+    digest: str
+    files: tuple[TextFile, ...]
+    expected: int
+    length: int
+    packing: bool
+    template: str
+    held_out: float
+
+
+Data = Images | Texts
+
+
+def pictures(data: Data) -> Images:
+    """The data of a program that learns from pictures."""
+    if not isinstance(data, Images):
+        raise TypeError(f"these are {data.kind}, not pictures")
+    return data
+
+
+Shape = tuple[int, ...]
+"""What sets a sample's cost: (width, height) of a picture's bucket in pixels, or (tokens,) of a sequence."""
+
+
+def largest(data: Data) -> Shape:
+    """The shape that sets the peak: the bucket with the most pixels, or a full sequence."""
+    if isinstance(data, Texts):
+        return (data.length,)
+    buckets = {item.bucket for item in data.items} or {(data.resolution, data.resolution)}
+    return max(buckets, key=lambda bucket: (bucket[0] * bucket[1], bucket))
+
+
+def locked_files(data: Data) -> dict[str, str]:
+    """Every file of the data by its path in the data folder, with its sha256."""
+    return {one.path: one.sha256 for one in (data.items if isinstance(data, Images) else data.files)}
+
+
+def samples(data: Data) -> int:
+    """Pictures, or conversations and texts, that are trained on."""
+    return len(data.items) if isinstance(data, Images) else sum(file.trained for file in data.files)
+
+
+# --------------------------------------------------------------------------------------------------------- checking
+
+
+def wrong_data(data: Data) -> list[str]:
+    """What data of the right shape still may not say."""
+    found = [
+        f"data's {path!r} must stay inside the data folder"
+        for path in locked_files(data)
+        if not is_inner(path)
+    ]
+    return found + (_wrong_pictures(data) if isinstance(data, Images) else _wrong_texts(data))
+
+
+def _wrong_pictures(data: Images) -> list[str]:
+    return [
+        f"data.items[{index}] has a repeats, size or bucket out of range"
+        for index, item in enumerate(data.items)
+        if item.repeats < 1 or min(item.bucket) < 8 or min(item.width, item.height) < 1
+    ]
+
+
+def _wrong_texts(data: Texts) -> list[str]:
+    found = [f"data.length must be at least 2, got {data.length}"] if data.length < 2 else []
+    if not 0 <= data.held_out < 1:
+        found.append(f"data.held_out must be at least 0 and below 1, got {data.held_out}")
+    return found + [
+        f"data.files[{index}].weight must be above 0, got {file.weight}"
+        for index, file in enumerate(data.files)
+        if not file.weight > 0
+    ]
+
+
+def is_inner(path: str) -> bool:
+    """Whether a POSIX path is relative, without `..`, a drive or a backslash."""
+    parts = path.split("/")
+    return (
+        bool(path)
+        and not path.startswith("/")
+        and not {"..", ".", ""} & set(parts)
+        and not {"\\", "\0", ":"} & set(path)
+    )
