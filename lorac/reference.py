@@ -41,7 +41,7 @@ def _rows(cls: type, dotted: str) -> Iterator[Row]:
         )
         for cls in (rule.type, *rule.others):
             if attrs.has(cls):
-                prefix = f"{name}({cls.__name__})." if rule.others else f"{name}."
+                prefix = f"{name}." if cls is rule.type else f"{name}({cls.__name__})."
                 yield from _rows(cls, prefix)
 
 

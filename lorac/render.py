@@ -135,7 +135,8 @@ def fit_text(rows: Sequence[FitRow], width: int) -> str:
     parts: dict[str, list[FitRow]] = {}
     for row in rows:
         parts.setdefault(row.name, []).append(row)
-    head = ("card", "rank", "px or tokens", "micro × accum.", "recomputed", "peak / usable", "time")
+    unit = "pixels" if all(row.resolution for row in rows) else "tokens"
+    head = ("card", "rank", unit, "micro × accum.", "recomputed", "peak / usable", "time")
     blocks = []
     for name, of in parts.items():
         lines = [name, *table([head, *map(_fit_cells, of)], width)]

@@ -67,7 +67,7 @@ class Base:
         default=Auto(),
     )
     published: str = setting(
-        text(regex=r"[a-z0-9][a-z0-9._-]{0,63}|", regex_means="a published language model's name"),
+        text(),
         'Which published language model it is, such as "llama-3-8b", to plan with --unlocked while it is elsewhere.',
         default="",
     )

@@ -41,7 +41,7 @@ Dtype = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["none", "int8", "nf4"]
 StateBits = Literal[8, 32]
 PredictionType = Literal["epsilon", "v_prediction", "next_token"]
-Init = Literal["kaiming", "gaussian", "pissa"]
+Init = Literal["kaiming", "gaussian"]
 
 
 @attrs.frozen(kw_only=True)

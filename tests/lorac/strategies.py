@@ -15,10 +15,24 @@ import numpy as np
 from hypothesis import strategies as st
 
 from lorac.rules import UNSHOWN, Rule
-from lorac.spec import AdamW, Auto, Base, Experiment, Fit, Images, LoRA, Outputs, Samples, Train
+from lorac.spec import (
+    TEXTS,
+    AdamW,
+    Answers,
+    Auto,
+    Base,
+    Experiment,
+    Fit,
+    Images,
+    LoRA,
+    Outputs,
+    Samples,
+    Sequences,
+    Train,
+)
 from runtime import names
 
-PARTS = (Base, Images, LoRA, AdamW, Train, Fit, Samples, Outputs, Experiment)
+PARTS = (Base, Images, *TEXTS, Sequences, LoRA, AdamW, Train, Fit, Samples, Answers, Outputs, Experiment)
 FIELDS = [(part, field) for part in PARTS for field in attrs.fields(part)]
 """Every field of a spec with its part."""
 IDS = [f"{part.__name__}.{field.name}" for part, field in FIELDS]
@@ -44,7 +58,7 @@ def is_regex(text: str) -> bool:
 def values(rule: Rule) -> st.SearchStrategy[Any]:
     """What a field of this rule takes, None and Auto where it takes them."""
     one = plain_values(rule)
-    if rule.many:
+    if rule.many and not rule.others:
         one = st.lists(one, max_size=3) | st.lists(one, max_size=3).map(tuple)
     if rule.none:
         one |= st.none()
@@ -74,7 +88,7 @@ def plain_values(rule: Rule) -> st.SearchStrategy[Any]:
     if rule.type.__name__ == "PurePath":
         names = LINE.filter(str.strip)
         return names | names.map(PurePosixPath)
-    return parts(rule.type)
+    return st.one_of([parts(cls) for cls in (rule.type, *rule.others)])
 
 
 def whole_numbers(rule: Rule) -> st.SearchStrategy[int]:
@@ -142,9 +156,21 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
     if cls is Experiment and "adapter" in given and "fit" in given and given["adapter"].text_encoder:
         fit = given["fit"]
         given["fit"] = attrs.evolve(fit, offload=Auto() if fit.offload == "text_encoder" else fit.offload)
+    if cls is Experiment:
+        _of_one_kind(given)
     if cls is Samples and not given.get("prompts"):
         given.pop("every", None)
     return given
+
+
+def _of_one_kind(given: dict[str, Any]) -> None:
+    """Pictures are drawn, text is asked."""
+    if isinstance(given["data"], Images):
+        given.pop("sequences", None)
+    if isinstance(given.get("samples", Samples()), Samples) != isinstance(given["data"], Images):
+        given.pop("samples", None)
+    if "adapter" in given and not isinstance(given["data"], Images):
+        given["adapter"] = attrs.evolve(given["adapter"], text_encoder=False)
 
 
 @st.composite

@@ -95,8 +95,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (["trian"], "error: no such command 'trian'\nhint: lorac --help shows the usage\n"),
         (
             ["spec", "colour"],
-            "error: no part 'colour': there are base, data, adapter, train, train.optimizer, fit, samples,"
-            " outputs\nhint: lorac spec --help shows the usage\n",
+            "error: no part 'colour': there are base, data, data(Instructions), data(Conversations),"
+            " data(Completions), data(Text), sequences, adapter, train, train.optimizer, fit, samples,"
+            " samples(Answers), outputs\nhint: lorac spec --help shows the usage\n",
         ),
         (
             ["run", "plan.json", "--card", "12GB"],

@@ -60,9 +60,9 @@ def test_the_manifest_reads_back_and_tells_the_truth(
     assert write.read_manifest(tmp_path / "cyberpunk.lorac.json") == manifest
     assert [file.name for file in manifest.files] == [
         "cyberpunk.safetensors",
-        "pytorch_lora_weights.safetensors",
         "cyberpunk.json",
         "cyberpunk.preview.png",
+        "pytorch_lora_weights.safetensors",
     ]
     for file in manifest.files:
         data = (tmp_path / file.name).read_bytes()
