@@ -106,7 +106,7 @@ def of_file(
         return _unpack({name: tensor.numpy() for name, tensor in kept.items()})
     made = tokenise(text_sets.read(path, shape, columns).samples, rule, tokenizer, path.name)
     if entries:
-        entries.write(key, {name: torch.from_numpy(array) for name, array in _pack(made).items()})
+        entries.write(key, {name: torch.tensor(array) for name, array in _pack(made).items()})
     return made
 
 

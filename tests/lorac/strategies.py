@@ -158,7 +158,7 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         given["fit"] = attrs.evolve(fit, offload=Auto() if fit.offload == "text_encoder" else fit.offload)
     if cls is Experiment:
         _of_one_kind(given)
-    if cls is Samples and not given.get("prompts"):
+    if cls in (Samples, Answers) and not given.get("prompts"):
         given.pop("every", None)
     return given
 
@@ -169,6 +169,8 @@ def _of_one_kind(given: dict[str, Any]) -> None:
         given.pop("sequences", None)
     if isinstance(given.get("samples", Samples()), Samples) != isinstance(given["data"], Images):
         given.pop("samples", None)
+    if isinstance(given.get("samples"), Answers) and not given["samples"].prompts:
+        given.pop("samples")
     if "adapter" in given and not isinstance(given["data"], Images):
         given["adapter"] = attrs.evolve(given["adapter"], text_encoder=False)
 
