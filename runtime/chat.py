@@ -139,7 +139,7 @@ def asked(of: plan.Plan, options: argparse.Namespace) -> plan.Answers:
         "--seed": (f"must be between 0 and 2**63 - 1, got {wanted.seed}", not 0 <= wanted.seed < 2**63),
         "--system": (
             "is for a base with a chat template, and this one has none",
-            bool(wanted.system) and not _template(of),
+            bool(options.system) and not _template(of),
         ),
     }
     problems = [Problem(option, what) for option, (what, is_wrong) in wrong.items() if is_wrong]
