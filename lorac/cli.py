@@ -163,6 +163,32 @@ def run(what: Path | None, card: str | None, accept_versions: bool, **places: Pa
 
 
 @_command(
+    "chat",
+    click.argument("what", metavar="RUN", type=A_PATH),
+    click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="Ask this and end; repeatable."),
+    click.option("--system", metavar="TEXT", help="The system message, if not the plan's."),
+    click.option("--max-tokens", type=int, help="An answer's tokens at most, if not the plan's."),
+    click.option("--temperature", type=float, help="0 takes the likeliest token, more draws more freely."),
+    click.option("--seed", type=int, help="Seed of the first answer, if not the plan's."),
+    click.option("--base", type=A_PATH, help="Where the base is, if not where it was planned."),
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {prompt, base, adapted}."),
+)
+def chat(what: Path, prompts: tuple[str, ...], as_json: bool, **settings: Any) -> int:
+    """Ask a language model with a run's LoRA and without, side by side.
+
+    RUN is a run's name in output/, or its folder. Each line is asked alone; an empty one, "exit" or Ctrl-D
+    ends it.
+    """
+    from lorac import launch
+
+    given = {name.replace("_", "-"): value for name, value in settings.items() if value is not None}
+    options = [f"--{name}={value}" for name, value in given.items()]
+    options += [f"--prompt={prompt}" for prompt in prompts]
+    options += ["--json"] * as_json + ["--debug"] * _asked().debug
+    return launch.chat(_run_folder(what), options)
+
+
+@_command(
     "install",
     click.argument("what", metavar="NAME|RUN_FOLDER", type=A_PATH),
     click.option("--webui", type=A_PATH, metavar="DIR", help="Stable Diffusion WebUI's own folder."),
@@ -177,8 +203,7 @@ def install(what: Path, webui: Path | None, comfyui: Path | None, force: bool) -
     from lorac import install as installing
     from lorac.render import installed_text
 
-    folder = what if what.is_dir() else OUTPUT / what
-    done = installing.install(folder, webui=webui, comfyui=comfyui, force=force)
+    done = installing.install(_run_folder(what), webui=webui, comfyui=comfyui, force=force)
     click.echo("\n".join(map(installed_text, done)))
     for warning in (text for one in done for text in one.warnings):
         click.echo(f"warning: {warning}", err=True)
@@ -310,6 +335,11 @@ def spec_(part: str | None, as_json: bool) -> None:
         _print_json([attrs.asdict(row) for row in rows])
         return
     click.echo(reference_text(rows, _width()))
+
+
+def _run_folder(what: Path) -> Path:
+    """The folder of a run that is named by it, or by its name in output/."""
+    return what if what.is_dir() else OUTPUT / what
 
 
 def _planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Start the runtime on a plan as its own process: its signals, output and exit code are the command's."""
+"""Start the runtime as its own process: its signals, input, output and exit code are the command's."""
 
 from __future__ import annotations
 
@@ -32,30 +32,38 @@ def plan_in(path: Path) -> Path:
     return path / PLAN if path.is_dir() else path
 
 
-def command(plan: Path, options: Sequence[str]) -> list[str]:
+def command(what: Path, options: Sequence[str], module: str = "runtime") -> list[str]:
     """What starts the runtime. `-P`: a folder called runtime/ in the user's own project is not ours."""
-    return [sys.executable, "-P", "-m", "runtime", str(plan), *options]
+    return [sys.executable, "-P", "-m", module, str(what), *options]
 
 
 def run(plans: Sequence[Path], options: Sequence[str]) -> int:
-    """Run plans one after the other; the exit code of the first that fails, or 0.
-
-    The last one takes this process's place where the system can do that, and does not return.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """Run plans one after the other; the exit code of the first that fails, or 0. May not return, as `_become`."""
     for plan in plans[:-1]:
         code = _waited_for(command(plan, options))
         if code:
             return code
-    last = command(plans[-1], options)
+    return _become(command(plans[-1], options))
+
+
+def chat(run: Path, options: Sequence[str]) -> int:
+    """Ask a run's language model; the exit code. May not return, as `_become`."""
+    return _become(command(run, options, "runtime.chat"))
+
+
+def _become(arguments: list[str]) -> int:
+    """Give this process's place to another where the system can do that, which does not return; else its exit code."""
     if os.name == "posix":
-        os.execv(last[0], last)
-    return _waited_for(last)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(arguments[0], arguments)
+    return _waited_for(arguments)
 
 
 def _waited_for(arguments: list[str]) -> int:
     """Run to the end. Ctrl-C reaches the process by the terminal; a SIGTERM for this one is handed on."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     process = subprocess.Popen(arguments)
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),

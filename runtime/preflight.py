@@ -37,7 +37,7 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
     if not of.program.locked:
         hint = "put the base and the data where the spec says and run: lorac plan SPEC"
         raise PlanError(Problem("plan.json", "is unlocked: it was made without the base or the data", hint))
-    problems = _data_problems(of.program.data, where.data) + _base_problems(of.program.base, where.base)
+    problems = _data_problems(of.program.data, where.data) + base_problems(of.program.base, where.base)
     if problems:
         raise PlanError(problems)
     problems = _versions(of.program, accept_versions) + _disk(of, where) + _memory(of.estimate)
@@ -67,7 +67,8 @@ def _data_problems(data: plan.Data, root: Path) -> list[Problem]:
     return problems
 
 
-def _base_problems(base: plan.Base, path: Path) -> list[Problem]:
+def base_problems(base: plan.Base, path: Path) -> list[Problem]:
+    """What is wrong with the base at `path`, if it is not the plan's. Raises InputError where there is none."""
     if inspect.digest(path, base.layout, digest.sha256_file) == base.digest:
         return []
     return [Problem(str(path), "the base changed since planning", AGAIN)]

@@ -73,3 +73,12 @@ def test_sigterm_is_handed_on_and_the_handlers_are_put_back() -> None:
     timer.start()
     assert launch._waited_for([sys.executable, "-c", "import time; time.sleep(60)"]) == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_chat_takes_this_process_place_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, arguments: started.append([program, *arguments]))
+    monkeypatch.setattr(launch, "_waited_for", lambda arguments: 0)
+    launch.chat(Path("output/jargon"), ["--json"])
+    expected = [sys.executable, "-P", "-m", "runtime.chat", "output/jargon", "--json"]
+    assert started == [[sys.executable, *expected]]
