@@ -263,7 +263,6 @@ def _merge_into(adapters: Sequence[str], base: Path, out: Path, drop_unknown: bo
     from runtime.safeio.digest import sha256_file
 
     weighted = [_weighted(text, drop_unknown, into_base=True) for text in adapters]
-    mark = Mark("merged", _sources(weighted))
     if base.is_dir():
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise SpecError(
@@ -271,8 +270,11 @@ def _merge_into(adapters: Sequence[str], base: Path, out: Path, drop_unknown: bo
             )
     else:
         check_name(out, "single file")
-        claim(out, mark, force)
     with opened(base, sha256_file) as model, _telling("merge") as tell:
+        into = (model.found.base.digest,) if model.found is not None else ()
+        mark = Mark("merged", (*_sources(weighted), *into))
+        if base.is_file():
+            claim(out, mark, force)
         done = bake(weighted, model, out, mark, tell)
     left = [f"left out {name}: it holds the base's old weights" for name in done.left_out]
     _wrote([out], f"{done.changed} weights of the base changed", left)

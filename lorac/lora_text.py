@@ -98,7 +98,7 @@ def _module(of: Module) -> tuple[str, ...]:
         _number(of.spectral),
         str(of.rank),
         needed,
-        f"{of.strength:.4g}",
+        _number(of.strength),
         of.kind,
         of.name,
     )

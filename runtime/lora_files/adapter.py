@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,10 @@ CARRIED_CONFIGS = "lorac.adapter_config"
 ALPHA_FORM = "lorac.alpha_form"
 """In files without alpha tensors: how the ones they were converted from looked, JSON, COMPONENT.MODULE -> "F16[]";
 "*" stands for all others, "none" for a module without one."""
+
+PLAIN = re.compile(r"[\w.-]+")
+RUNS_AWAY = re.compile(r"\)[*+{?]")
+"""A repeated group: such an expression can take for ever, and no trainer writes one."""
 
 AlphaForm = tuple[str, tuple[int, ...]]
 """An alpha tensor's dtype and shape."""
@@ -140,13 +145,15 @@ def read(path: Path) -> Adapter:
         metadata |= found
         config = file.with_name(PEFT_CONFIG)
         if file.name in PEFT_FILES and config.is_file():
-            configs[component] = _object(strict_json.read(config), config)
+            configs[component] = _checked(strict_json.read(config), paths.display(config))
     updates, rest, styles = _grouped(tensors)
     style = Counter(styles).most_common(1)[0][0]
     if IN_DIFFUSERS in metadata:
         configs = _unpacked(metadata[IN_DIFFUSERS], path)
     elif CARRIED_CONFIGS in metadata and style == "kohya":
-        configs = _object(strict_json.loads(metadata[CARRIED_CONFIGS], paths.display(path)), path)
+        shown = f"{paths.display(path)}: {CARRIED_CONFIGS}"
+        carried = _object(strict_json.loads(metadata[CARRIED_CONFIGS], shown), shown)
+        configs = {component: _checked(config, shown) for component, config in carried.items()}
     digests = digest.sha256_files(file for _, file in sources)
     return Adapter(
         path=path,
@@ -164,13 +171,27 @@ def read(path: Path) -> Adapter:
 
 def alpha_by(config: Config, module: str, rank: int) -> float | None:
     """Kohya's alpha of a module of this rank by PEFT's configuration, as PEFT looks it up: patterns first."""
-    from peft.utils.other import get_pattern_key
-
-    patterns = config.get("alpha_pattern") or {}
-    alpha = patterns.get(get_pattern_key(list(patterns), module), config.get("lora_alpha"))
+    alpha = by_pattern(
+        config.get("alpha_pattern") or {}, module, config.get("lora_alpha", config.get("alpha"))
+    )
     if alpha is None:
         return None
     return float(alpha) * math.sqrt(rank) if config.get("use_rslora") else float(alpha)
+
+
+def by_pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
+    """The value of the first pattern that a module's path ends in, as `peft.utils.other.get_pattern_key` finds it.
+
+    Plain paths are compared as text: files of a thousand modules have a pattern for each.
+    """
+    for pattern, value in patterns.items():
+        if PLAIN.fullmatch(pattern):
+            found = module == pattern or module.endswith(f".{pattern}")
+        else:
+            found = re.match(rf"(.*\.)?({pattern})$", module) is not None
+        if found:
+            return value
+    return otherwise
 
 
 def module_of(update: Update) -> str:
@@ -264,10 +285,35 @@ def _grouped(
 def _alpha(update: Update, configs: Mapping[str, Config], style: Style) -> float | None:
     stored = update.parts.get("alpha")
     if stored is not None:
-        return stored.double().item() if stored.numel() == 1 else math.nan
+        return stored.double().item() if stored.numel() == 1 else None
     if style == "kohya" or update.component not in configs:
         return None
     return alpha_by(configs[update.component], module_of(update), update.rank)
+
+
+def _checked(config: Any, where: str) -> Config:
+    """A configuration whose rank, alpha and patterns are numbers and expressions that end. Raises InputError."""
+    found = _object(config, where)
+    numbers = {name: found[name] for name in ("r", "lora_alpha", "alpha") if found.get(name) is not None}
+    for name in ("rank_pattern", "alpha_pattern"):
+        for pattern, value in _object(found.get(name) or {}, f"{where}: {name}").items():
+            numbers[f"{name} {pattern}"] = value
+            if RUNS_AWAY.search(pattern) or not _compiles(pattern):
+                raise InputError(Problem(where, f"has a {name} that is not looked for: {pattern[:60]!r}"))
+    wrong = [
+        name for name, value in numbers.items() if type(value) not in (int, float) or not math.isfinite(value)
+    ]
+    if wrong:
+        raise InputError([Problem(where, f"{name[:80]} is not a number") for name in wrong])
+    return found
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
 
 
 def _unpacked(text: str, path: Path) -> dict[str, Config]:
@@ -276,7 +322,7 @@ def _unpacked(text: str, path: Path) -> dict[str, Config]:
     for name, value in _object(strict_json.loads(text, shown), shown).items():
         component, _, field = name.partition(".")
         found.setdefault(component, {})[field] = value
-    return dict(found)
+    return {component: _checked(config, f"{shown}: {component}") for component, config in found.items()}
 
 
 def packed(configs: Mapping[str, Config]) -> str:
@@ -285,10 +331,9 @@ def packed(configs: Mapping[str, Config]) -> str:
     return json.dumps(flat, indent=2, sort_keys=True)
 
 
-def _object(value: Any, where: Path | str) -> dict[str, Any]:
+def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        shown = where if isinstance(where, str) else paths.display(where)
-        raise InputError(Problem(shown, "is not a JSON object"))
+        raise InputError(Problem(where, "is not a JSON object"))
     return value
 
 

@@ -18,12 +18,12 @@ from runtime.lora_files import keys
 from runtime.lora_files.adapter import Update
 from runtime.lora_files.bases import Model, Stored
 from runtime.lora_files.factors import change
+from runtime.lora_files.keys import brief
 from runtime.lora_files.merge import Weighted
 from runtime.lora_files.names import Place, placed
 from runtime.lora_files.rebuilt import Tell
 from runtime.lora_files.save import Mark
 from runtime.safeio import atomic, paths, safetensors
-from runtime.safeio.tensors import shortened
 
 PICKLED = {".bin", ".ckpt", ".pt", ".pth"}
 
@@ -78,12 +78,12 @@ def _changes(weighted: Sequence[Weighted], model: Model) -> dict[Place, list[tup
             weight = (place[0], f"{place[1]}.weight")
             if weight not in model.weights:
                 problems.append(
-                    Problem(shown, f"the base has no {shortened('.'.join(weight))}", "take its own base")
+                    Problem(shown, f"the base has no {brief('.'.join(weight))}", "take its own base")
                 )
                 continue
             shape = model.info(model.weights[weight][0]).shape
             if not _fits(update, shape):
-                what = f"{shortened(update.prefix)} does not fit the base's weight of {tuple(shape)}"
+                what = f"{brief(update.prefix)} does not fit the base's weight of {tuple(shape)}"
                 problems.append(Problem(shown, what, "take the base that it was trained on"))
                 continue
             found.setdefault(weight, []).append((update, one.weight))
@@ -99,7 +99,7 @@ def _places(one: Weighted, model: Model) -> Mapping[Place, Update]:
         return {place: updates[at] for at, place in places.items()}
     others = [at[1] for at in updates if not at[1].startswith(keys.PEFT_PREFIX)]
     if others:
-        shown, what = paths.display(one.adapter.path), f"{shortened(others[0])} is no name in PEFT's style"
+        shown, what = paths.display(one.adapter.path), f"{brief(others[0])} is no name in PEFT's style"
         raise InputError(Problem(shown, what, "a language model's adapter has PEFT's names"))
     return {(keys.WHOLE, at[1].removeprefix(keys.PEFT_PREFIX)): update for at, update in updates.items()}
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runtime.lora_files.adapter import AlphaForm, Config, Update, alpha_by, module_of
+from runtime.lora_files.adapter import AlphaForm, Config, Update, alpha_by, by_pattern, module_of
 from runtime.lora_files.keys import CLIP_LEVEL
 from runtime.safeio.tensors import TORCH_NAMES
 
@@ -75,20 +75,13 @@ def forms_text(forms: Mapping[str, AlphaForm | None]) -> dict[str, str]:
 
 
 def _says(base: Config, module: str, update: Update) -> bool:
-    """Whether a configuration gives a module this rank and, in the dtype that the file holds, this alpha."""
-    from peft.utils.other import get_pattern_key
-
-    ranks = base.get("rank_pattern") or {}
-    if ranks.get(get_pattern_key(list(ranks), module), base.get("r")) != update.rank:
+    """Whether a configuration gives a module this rank, and this alpha, exactly or as `alpha_tensor` rounds it."""
+    if by_pattern(base.get("rank_pattern") or {}, module, base.get("r")) != update.rank:
         return False
-    stated = alpha_by(base, module, update.rank)
-    held = update.parts.get("alpha")
-    if stated is None or update.alpha is None:
-        return (stated or update.rank) == alpha_of(update)
-    as_held = (
-        stated if held is None else torch.tensor(stated, dtype=torch.float64).to(held.dtype).double().item()
-    )
-    return as_held == update.alpha
+    stated, held = alpha_by(base, module, update.rank), alpha_of(update)
+    if stated is None:
+        return held == update.rank
+    return held in (stated, torch.tensor(stated, dtype=torch.float32).item())
 
 
 def _number(value: float) -> Any:

@@ -26,9 +26,9 @@ from runtime.lora_files.adapter import (
     alpha_forms,
 )
 from runtime.lora_files.configs import alpha_tensor, forms_text
+from runtime.lora_files.keys import brief
 from runtime.lora_files.names import Names, Place, placed
 from runtime.safeio import paths
-from runtime.safeio.tensors import shortened
 
 Target = Literal["kohya", "diffusers", "peft"]
 
@@ -50,12 +50,9 @@ def converted(adapter: Adapter, to: Target, among: Names | None = None) -> tuple
         for key, value in adapter.metadata.items()
         if key not in (ALPHA_FORM, CARRIED_CONFIGS, IN_DIFFUSERS)
     }
-    configs = _by_component(adapter, found.places)
-    if to == "kohya":
-        configs = (
-            {} if forms else configs
-        )  # those that we made of a kohya file say nothing more than its alphas
-    elif text := _forms(adapter, found.places):
+    # Where the form of alphas is known, configurations were made of it and say nothing more.
+    configs = {} if forms else _by_component(adapter, found.places)
+    if to != "kohya" and (text := _forms(adapter, found.places, to)):
         kept[ALPHA_FORM] = text
     result = attrs.evolve(
         adapter,
@@ -80,11 +77,11 @@ def dressed(
         ends = (".lora_A.weight", ".lora_B.weight")
     parts = {"down": down, "up": up}
     named = {"down": prefix + ends[0], "up": prefix + ends[1]}
-    if style == "kohya" and update.alpha is not None and form is not None:
-        usual = None if isinstance(form, str) else form
-        parts["alpha"] = alpha_tensor(update.alpha, down.dtype, usual or update.alpha_form)
-        named["alpha"] = f"{prefix}.alpha"
-    alpha = parts["alpha"].double().item() if "alpha" in parts else update.alpha
+    alpha = None if form is None else update.alpha
+    if style == "kohya" and alpha is not None:
+        known = None if isinstance(form, str) else form
+        parts["alpha"] = alpha_tensor(alpha, down.dtype, known or update.alpha_form)
+        named["alpha"], alpha = f"{prefix}.alpha", parts["alpha"].double().item()
     return Update(component=place[0], prefix=prefix, parts=parts, names=named, alpha=alpha)
 
 
@@ -138,12 +135,10 @@ def _check(adapter: Adapter, places: Mapping[At, Place], to: Target) -> None:
         update = adapter.updates[at]
         odd = sorted(set(update.parts) - {"down", "up", "alpha"})
         if place in taken:
-            problems.append(
-                Problem(shown, f"{shortened(at[1])} and {shortened(taken[place])} are one module")
-            )
+            problems.append(Problem(shown, f"{brief(at[1])} and {brief(taken[place])} are one module"))
         taken[place] = at[1]
         if odd:
-            what = f"{shortened(update.names[odd[0]])} has no name in the style {to}"
+            what = f"{brief(update.names[odd[0]])} has no name in the style {to}"
             problems.append(Problem(shown, what, "resize it first: that leaves two matrices and alpha"))
     if problems:
         raise InputError(problems)
@@ -153,12 +148,15 @@ def _form(forms: Mapping[str, AlphaForm | None], place: Place) -> AlphaForm | st
     return forms.get(".".join(place), forms.get("*", ""))
 
 
-def _forms(adapter: Adapter, places: Mapping[At, Place]) -> str:
-    """`ALPHA_FORM` for a file without alpha tensors; empty where there is nothing to keep."""
+def _forms(adapter: Adapter, places: Mapping[At, Place], to: Target) -> str:
+    """`ALPHA_FORM` for a file without alpha tensors; empty where there is nothing to keep.
+
+    PEFT always says an alpha, so for it is kept that there was none. What came from a configuration goes back there.
+    """
     if ALPHA_FORM in adapter.metadata:
         return adapter.metadata[ALPHA_FORM]
     forms = {".".join(place): adapter.updates[at].alpha_form for at, place in places.items()}
-    if adapter.style != "kohya" or not any(forms.values()):
+    if adapter.configs or not (to == "peft" or any(forms.values())):
         return ""
     return json.dumps(forms_text(forms), separators=(",", ":"))
 

@@ -19,11 +19,11 @@ from runtime.lora_files.adapter import Adapter, At, Update
 from runtime.lora_files.bases import Model
 from runtime.lora_files.configs import alpha_tensor
 from runtime.lora_files.factors import Pair
+from runtime.lora_files.keys import brief
 from runtime.lora_files.names import Names, Place
 from runtime.lora_files.rebuilt import Tell
 from runtime.lora_files.resize import Kept, summary
 from runtime.safeio import paths
-from runtime.safeio.tensors import shortened
 
 EXACT_SIDE = 512
 """The longest shorter side of a matrix that is decomposed whole."""
@@ -112,13 +112,11 @@ def _alike(base: Model, tuned: Model) -> tuple[Names, list[Place]]:
         if leaf != "weight" or base.names.canonical(component, module) is None:
             continue
         if (component, weight) not in tuned.weights:
-            problems.append(
-                Problem(paths.display(tuned.path), f"has no {shortened(f'{component}.{weight}')}")
-            )
+            problems.append(Problem(paths.display(tuned.path), f"has no {brief(f'{component}.{weight}')}"))
             continue
         ours, theirs = (model.info(model.weights[component, weight][0]).shape for model in (base, tuned))
         if ours != theirs:
-            what = f"{shortened(f'{component}.{weight}')} is {tuple(theirs)}, in the base {tuple(ours)}"
+            what = f"{brief(f'{component}.{weight}')} is {tuple(theirs)}, in the base {tuple(ours)}"
             problems.append(
                 Problem(paths.display(tuned.path), what, "take a model that was tuned from this base")
             )

@@ -50,7 +50,7 @@ class Module:
     method: str
     rank: int
     alpha: float | None
-    strength: float
+    strength: float | None
     frobenius: float | None
     spectral: float | None
     needed_rank: int | None
@@ -166,18 +166,24 @@ def _module(update: Update) -> Module:
         kind=_kind(update),
         method=update.method,
         rank=update.rank,
-        alpha=update.alpha,
-        strength=update.strength,
+        alpha=_finite(update.alpha),
+        strength=_finite(update.strength),
         frobenius=None if sigma is None else sigma.square().sum().sqrt().item(),
         spectral=None if sigma is None else sigma.max().item(),
         needed_rank=None if sigma is None else rank_for(sigma, MOST_ENERGY),
     )
 
 
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _broken(update: Update) -> bool:
     """Whether its norms cannot be taken: parts that lack, do not multiply, or are not finite."""
     if any(not bool(tensor.float().isfinite().all()) for tensor in update.parts.values()):
         return True
+    if update.method == "LoKr" and update.prefix.startswith(keys.PEFT_PREFIX):
+        return True  # PEFT scales it by a rank that its tensors do not tell
     return update.method == "LoRA" and bool(findings.matrices(update))
 
 
@@ -207,7 +213,7 @@ def _components(adapter: Adapter, rows: Mapping[At, Module]) -> list[Component]:
                 methods=_counted(row.method for row in own),
                 ranks=_counted(row.rank for row in own),
                 alphas=_counted("none" if row.alpha is None else f"{row.alpha:g}" for row in own),
-                strengths=_counted(f"{row.strength:.4g}" for row in own),
+                strengths=_counted("none" if row.strength is None else f"{row.strength:.4g}" for row in own),
                 parameters=sum(
                     t.numel() for u in updates.values() for p, t in u.parts.items() if p != "alpha"
                 ),

@@ -64,6 +64,9 @@ SUFFIXES = {
 }
 """How a key ends -> the part it holds, by names of our own."""
 
+LONGEST = 120
+"""Characters; the names of SD's modules have up to 90."""
+
 _LONGEST_FIRST = sorted(SUFFIXES, key=len, reverse=True)
 _OLD = (
     "_lora.down.weight",
@@ -123,6 +126,11 @@ def split(key: str) -> Key | None:
     """A key's prefix and suffix; None where it ends in no way that an adapter's keys do."""
     suffix = next((suffix for suffix in _LONGEST_FIRST if key.endswith(suffix)), None)
     return Key(key.removesuffix(suffix), suffix) if suffix and len(key) > len(suffix) else None
+
+
+def brief(name: str) -> str:
+    """A key as messages show it: whole, or its ends, which tell the most."""
+    return name if len(name) <= LONGEST else f"{name[:60]}...{name[-57:]}"
 
 
 def method(parts: set[str]) -> Method:

@@ -12,11 +12,11 @@ from runtime.errors import InputError, Problem
 from runtime.lora_files.adapter import Adapter, At, Update
 from runtime.lora_files.convert import Target, converted
 from runtime.lora_files.factors import Pair, concatenated, pair
+from runtime.lora_files.keys import brief
 from runtime.lora_files.names import placed
 from runtime.lora_files.rebuilt import Tell, rebuilt, rounding
 from runtime.lora_files.resize import Kept, reduced
 from runtime.safeio import paths
-from runtime.safeio.tensors import shortened
 
 OF_BASE = (
     "ss_base_model_version",
@@ -60,9 +60,7 @@ def merged(
             assert factors is not None and update.up is not None and update.down is not None
             known = first.setdefault(at, update)
             if _sides(known) != _sides(update):
-                what = (
-                    f"{shortened(at[1])} is for a weight of {_sides(update)}, the first one's {_sides(known)}"
-                )
+                what = f"{brief(at[1])} is for a weight of {_sides(update)}, the first one's {_sides(known)}"
                 problems.append(Problem(paths.display(adapter.path), what, "merge LoRAs of one kind of base"))
                 continue
             terms.setdefault(at, []).append((factors[0] * weight, factors[1]))

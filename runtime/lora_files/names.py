@@ -21,9 +21,8 @@ from runtime.families import FAMILIES, family
 from runtime.families.protocol import Family
 from runtime.lora_files import keys
 from runtime.lora_files.adapter import Adapter, At, Update
-from runtime.lora_files.keys import CLIP_LEVEL
+from runtime.lora_files.keys import CLIP_LEVEL, brief
 from runtime.safeio import paths
-from runtime.safeio.tensors import shortened
 
 Place = tuple[str, str]
 """(component, module path as the installed library calls it)."""
@@ -171,7 +170,7 @@ def placed(adapter: Adapter, among: Names | None = None) -> Placed:
         raise InputError(
             [
                 Problem(
-                    shown, f"{shortened(name)} is no module of {title}", "--drop-unknown leaves such keys out"
+                    shown, f"{brief(name)} is no module of {title}", "--drop-unknown leaves such keys out"
                 )
                 for name in found.unknown
             ]

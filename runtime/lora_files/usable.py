@@ -9,9 +9,8 @@ import attrs
 
 from runtime.errors import InputError, Problem
 from runtime.lora_files.adapter import Adapter, Update
-from runtime.lora_files.keys import Method
+from runtime.lora_files.keys import Method, brief
 from runtime.safeio import paths
-from runtime.safeio.tensors import shortened
 
 LORA: tuple[Method, ...] = ("LoRA",)
 ADDITIVE: tuple[Method, ...] = ("LoRA", "LoHa", "LoKr")
@@ -36,7 +35,7 @@ def usable(
     shown = paths.display(adapter.path)
     problems = [Problem(shown, what, hint) for what, hint in _faults(adapter, doing, methods)]
     if not drop_unknown:
-        problems += [Problem(shown, f"{shortened(name)} is no LoRA's key", DROP) for name in adapter.rest]
+        problems += [Problem(shown, f"{brief(name)} is no LoRA's key", DROP) for name in adapter.rest]
     if problems:
         raise InputError(problems)
     return attrs.evolve(adapter, rest={}) if drop_unknown else adapter
@@ -49,7 +48,7 @@ def finite(adapter: Adapter) -> Adapter:
         shown = paths.display(adapter.path)
         hint = "take an earlier checkpoint of its training"
         raise InputError(
-            [Problem(shown, f"{shortened(name)} holds values that are not finite", hint) for name in bad]
+            [Problem(shown, f"{brief(name)} holds values that are not finite", hint) for name in bad]
         )
     return adapter
 
@@ -62,6 +61,10 @@ def matrices(update: Update) -> str:
         return f"has only its {there} part"
     if down.ndim not in (2, 4) or up.ndim not in (2, 4) or up.shape[1] != down.shape[0]:
         return f"has matrices {tuple(up.shape)} and {tuple(down.shape)}, which do not multiply"
+    if 0 in (*up.shape, *down.shape):
+        return "has a matrix without a number in it"
+    if "alpha" in update.parts and update.parts["alpha"].numel() != 1:
+        return f"has {update.parts['alpha'].numel()} alphas"
     if up.ndim == 4 and up.shape[2:] != (1, 1):
         return f"has an up kernel of {up.shape[2]} × {up.shape[3]}, which no consumer takes"
     return ""
@@ -75,7 +78,9 @@ def _faults(adapter: Adapter, doing: str, methods: Collection[Method]) -> Iterat
     for method, count in found.items():
         if method not in methods:
             yield f"its {count} {method} modules cannot be {doing}: {WHY[method]}", ""
+        elif method == "LoKr" and adapter.style == "peft":
+            yield f"its {count} LoKr modules cannot be {doing}: PEFT scales them unlike the trainers", ""
     for update in adapter.updates.values():
         wrong = matrices(update) if update.method == "LoRA" else ""
         if wrong:
-            yield f"{shortened(update.prefix)} {wrong}", "fetch the file again"
+            yield f"{brief(update.prefix)} {wrong}", "fetch the file again"
