@@ -86,7 +86,7 @@ class Family(Protocol):
 
     def original_names(self, names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
         """Component -> a weight's name there -> its name in a single file, of all weights that files hold alike:
-        for the denoiser and the text encoders."""
+        for the backbone and the text encoders."""
 
     def load_tokenizers(self, path: Path, base: plan.Base) -> dict[str, Any]:
         """The tokenizers by text encoder."""

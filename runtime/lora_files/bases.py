@@ -9,22 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
 
 import attrs
 import torch
 from torch import Tensor
 
+from runtime import plan
 from runtime.errors import InputError, Problem
 from runtime.families import family
-from runtime.families.inspect import Found, inspect
+from runtime.families.inspect import Found, inspect, layout_of
 from runtime.lora_files.keys import WHOLE
 from runtime.lora_files.names import Names, Place, names
 from runtime.safeio import paths
 from runtime.safeio.tensors import TORCH_NAMES, TensorInfo
 from runtime.safeio.weights import Weights, open_weights
-
-Layout = Literal["single_file", "diffusers", "transformers"]
 
 
 @attrs.frozen
@@ -41,7 +39,7 @@ class Model:
     two precisions. `found`: what the base is; None for a language model, which has no `names` either."""
 
     path: Path
-    layout: Layout
+    layout: plan.Layout
     weights: Mapping[Place, tuple[Stored, ...]]
     found: Found | None
     names: Names | None
@@ -88,7 +86,11 @@ def opened(path: Path, sha256: Callable[[Path], str]) -> Iterator[Model]:
             open_[file] = stack.enter_context(open_weights(file))
             return open_[file]
 
-        if path.is_dir() and not (path / "model_index.json").is_file() and (path / "config.json").is_file():
+        layout = layout_of(path) if path.exists() else "diffusers"  # inspect says that there is none
+        if layout == "gguf":
+            hint = "merge into the transformers folder that it was made of, then convert that"
+            raise InputError(Problem(paths.display(path), "is a GGUF file, whose weights are packed", hint))
+        if layout == "transformers":
             stored = {
                 (WHOLE, name): (Stored(file, name),)
                 for file in _safetensors(path)
@@ -98,7 +100,6 @@ def opened(path: Path, sha256: Callable[[Path], str]) -> Iterator[Model]:
             return
         found = inspect(path, sha256)
         known = names(found.base.family)
-        layout = found.base.layout
         placed = (
             _in_folder(path, known, open_file) if layout == "diffusers" else _in_file(path, found, open_file)
         )

@@ -107,7 +107,7 @@ def names(name: str) -> Names:
     flat: dict[tuple[str, str], tuple[re.Pattern[str], str, str]] = {}
     kinds: dict[str, frozenset[str]] = {}
     shapes: dict[Place, tuple[int, ...]] = {}
-    for component in (of.DENOISER, *of.TEXT_ENCODERS):
+    for component in (of.BACKBONE, *of.TEXT_ENCODERS):
         with torch.device("meta"):
             built = of.build(architecture, component)
         layers = {n: m for n, m in built.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
@@ -148,10 +148,15 @@ class Placed:
     unknown: tuple[str, ...]
 
 
+def _with_other_names() -> list[str]:
+    """The families whose LoRAs have names beside PEFT's: those of pictures."""
+    return [name for name in FAMILIES if "diffusers" in family(name).EXPORTS]
+
+
 def best(adapter: Adapter) -> Placed | None:
     """The adapter in terms of the family that knows most of its modules, best with their sizes too; None where none
     knows any."""
-    tried = [_placed(adapter, names(name)) for name in FAMILIES]
+    tried = [_placed(adapter, names(name)) for name in _with_other_names()]
     found = max(tried, key=lambda one: (len(one.places), _fitting(adapter, one)))
     return found if found.places else None
 
@@ -161,9 +166,9 @@ def placed(adapter: Adapter, among: Names | None = None) -> Placed:
     found = best(adapter) if among is None else _placed(adapter, among)
     shown = paths.display(adapter.path)
     if found is None:
-        known = ", ".join(family(name).TITLE for name in FAMILIES)
+        known = ", ".join(family(name).TITLE for name in _with_other_names())
         raise InputError(
-            Problem(shown, "its names are of no family that lorac knows", f"lorac knows {known}")
+            Problem(shown, "its names are of no family with names in other styles", f"lorac knows {known}")
         )
     if found.unknown:
         title = found.names.family.TITLE

@@ -303,7 +303,7 @@ def test_a_language_model_s_adapter_has_no_other_names(tmp_path: Path) -> None:
     prefix = "base_model.model.model.layers.0.self_attn.q_proj"
     made: Adapter = adapter(tmp_path, {f"{prefix}.lora_A.weight": a, f"{prefix}.lora_B.weight": b})
 
-    with pytest.raises(InputError, match="of no family that lorac knows"):
+    with pytest.raises(InputError, match="of no family with names in other styles"):
         converted(made, "kohya")
 
 
