@@ -36,7 +36,7 @@ ROUNDED_ONCE = {"rtol": 2**-11 * 1.01, "atol": 2**-24}
 """To float16: half a step of its 11 bits, or of its smallest number."""
 
 MARK = Mark("merged", ("0" * 64 + ":1",))
-WEIGHTS = st.just(0.0) | st.floats(0.01, 2, width=32) | st.floats(-2, -0.01, width=32)
+WEIGHTS = st.just(0.0) | st.floats(0.0625, 2, width=32) | st.floats(-2, -0.0625, width=32)
 
 
 def added(*terms: Changes) -> Changes:
