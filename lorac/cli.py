@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TypeVar
 import attrs
 import click
 
+from lorac.lora_cli import lora
 from runtime.ending import ended
 from runtime.errors import Problem, SpecError
 
@@ -96,6 +97,8 @@ def cli(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
+
+cli.add_command(lora)
 
 CARD = click.option(
     "--card", metavar="NAME|GiB", help='The card to fit, such as "12GB" (default: what the spec says).'

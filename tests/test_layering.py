@@ -28,9 +28,10 @@ ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
 
 ONLY_IN = {
     "runtime.data": {"lorac/estimate", "lorac/text_lock.py"},
-    "runtime.dtypes": {"lorac/estimate"},
+    "runtime.dtypes": {"lorac/estimate", "lorac/lora_cli.py"},
     "runtime.ending": {"lorac/cli.py"},
     "runtime.families": {"lorac/estimate", "lorac/resolve.py", "lorac/text_lock.py"},
+    "runtime.lora_files": {"lorac/lora_cli.py", "lorac/lora_text.py"},
     "runtime.names": {"lorac/agree.py"},
     "runtime.step": {"lorac/estimate"},
     "runtime.text": {"lorac/text_lock.py"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from torch import Tensor
@@ -19,6 +19,9 @@ UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 CLIP = "cond_stage_model.transformer."
 OPEN_CLIP = "cond_stage_model.model."
+
+_W = TypeVar("_W")
+"""What stands for a weight: the tensor, or only its name."""
 
 
 def unet_config(shapes: Shapes, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,9 +87,7 @@ def clip_config(shapes: Shapes, head_dim: int) -> dict[str, Any]:
     }
 
 
-def unet_weights(
-    names: list[str], load: Callable[[str], Tensor], config: Mapping[str, Any]
-) -> dict[str, Tensor]:
+def unet_weights(names: list[str], load: Callable[[str], _W], config: Mapping[str, Any]) -> dict[str, _W]:
     """The UNet's weights under diffusers' names."""
     mine = {name: load(name) for name in names if name.startswith(UNET)}
     return convert_ldm_unet_checkpoint(mine, dict(config))
@@ -100,7 +101,7 @@ def vae_weights(
     return convert_ldm_vae_checkpoint(mine, dict(config))
 
 
-def clip_weights(names: list[str], load: Callable[[str], Tensor]) -> dict[str, Tensor]:
+def clip_weights(names: list[str], load: Callable[[str], _W]) -> dict[str, _W]:
     """The text tower's weights under the names of transformers >= 5.6, which has no `text_model` level."""
     stem = f"{CLIP}text_model."
     return {

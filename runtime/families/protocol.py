@@ -84,6 +84,10 @@ class Family(Protocol):
     def load(self, path: Path, base: plan.Base, component: str, dtype: dtype) -> nn.Module:
         """One component with its weights from a diffusers folder or a single file. Raises InputError."""
 
+    def original_names(self, names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+        """Component -> a weight's name there -> its name in a single file, of all weights that files hold alike:
+        for the backbone and the text encoders."""
+
     def load_tokenizers(self, path: Path, base: plan.Base) -> dict[str, Any]:
         """The tokenizers by text encoder."""
 

@@ -169,6 +169,13 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
     return module.eval()
 
 
+def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+    return {
+        "unet": ldm.unet_weights(list(names), str, architecture["unet"]),
+        "text_encoder": ldm.clip_weights(list(names), str),
+    }
+
+
 def _variant(folder: Path) -> str | None:
     """ "fp16" where a folder holds no other weights: `NAME.fp16.safetensors`."""
     stems = [file.name.split(".") for file in folder.glob("*.safetensors")]

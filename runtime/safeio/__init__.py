@@ -15,6 +15,7 @@ paths.py
 safetensors.py
     read_header(path) -> Header(tensors: {name: TensorInfo}, metadata, body)
     write(path, tensors, metadata=None, *, finite=True, header_limit=MAX_HEADER); exports give WEBUI_HEADER
+    write_each(path, described, load, metadata=None): one tensor at a time
     serialise(tensors, metadata=None) -> bytes; body_sha256(path) -> hex
 weights.py
     open_weights(path) -> Weights: a mapping name -> TensorInfo(dtype, shape, start, strides) and a context

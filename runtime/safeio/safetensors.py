@@ -16,7 +16,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -114,19 +114,42 @@ def write(
             file.write(part)
 
 
+def write_each(
+    path: str | os.PathLike[str],
+    described: Mapping[str, torch.Tensor],
+    load: Callable[[str], torch.Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """`write` for more than memory holds: `described` has each tensor's dtype and shape (on the meta device), `load`
+    gives it when its turn comes. Values are not checked. Raises MachineError."""
+    header = _header(described, metadata or {})
+    size = 8 + len(header) + sum(tensor.nbytes for tensor in described.values())
+    with writing(path, size) as file:
+        file.write(struct.pack("<Q", len(header)))
+        file.write(header)
+        for name in _in_order(described):
+            tensor = load(name)
+            if (tensor.dtype, tensor.shape) != (described[name].dtype, described[name].shape):
+                raise ValueError(f"{name} is not as it was described")
+            file.write(_bytes(tensor))
+
+
 def serialise(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """The bytes that `write` puts in a file, without its checks."""
     return b"".join(_parts(_header(tensors, metadata or {}), tensors))
 
 
 def _parts(header: bytes, tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    import torch
-
     yield struct.pack("<Q", len(header))
     yield header
     for name in _in_order(tensors):
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        yield flat.view(torch.uint8).numpy().data
+        yield _bytes(tensors[name])
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -244,3 +244,27 @@ def test_any_changed_byte_leaves_a_file_that_is_whole_or_refused(at: int, value:
                 weights.load(name)
     except InputError as error:
         assert error.lines()[0].startswith("error: any.safetensors: ")
+
+
+def test_one_tensor_at_a_time_gives_the_same_bytes(tmp_path: Path) -> None:
+    """And each tensor is asked for once, when its turn has come."""
+    tensors = {"b": torch.ones(3, 2), "a": torch.zeros(4, dtype=torch.float16), "c": torch.tensor(7)}
+    asked: list[str] = []
+
+    def load(name: str) -> torch.Tensor:
+        asked.append(name)
+        return tensors[name]
+
+    described = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    safetensors.write_each(tmp_path / "each.safetensors", described, load, {"k": "v"})
+
+    assert (tmp_path / "each.safetensors").read_bytes() == safetensors.serialise(tensors, {"k": "v"})
+    assert sorted(asked) == sorted(tensors)
+
+
+def test_a_tensor_that_is_not_as_described_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not as it was described"):
+        safetensors.write_each(
+            tmp_path / "each.safetensors", {"a": torch.empty(2, device="meta")}, lambda _: torch.ones(3)
+        )
+    assert list(tmp_path.iterdir()) == []
