@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import attrs
-
 from lorac.parts import Auto, reads, rule_of
 from runtime import names
 
@@ -128,7 +126,7 @@ def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
         (experiment.train, ("text_encoder_learning_rate", "snr_gamma", "noise_offset")),
     ):
         for field in fields:
-            if getattr(part, field) != attrs.fields_dict(type(part))[field].default:
+            if getattr(part, field) != getattr(type(part)(), field):
                 yield part, field, "is set, and the data are text: it is for pictures only", "leave it out"
 
 
