@@ -229,6 +229,18 @@ def test_a_smaller_micro_batch_trains_the_same_thing(
         torch.testing.assert_close(tensor, theirs[name], atol=1e-4, rtol=1e-3)
 
 
+def test_a_pattern_that_also_matches_what_is_not_linear_adapts_what_is(
+    tiny_lm: Path, tiny_text: Path, cache: Path, tmp_path: Path
+) -> None:
+    of = texts.planned(
+        tiny_lm, tiny_text, tmp_path / "planned", targets=r"re:.*layers\.1\.self_attn.*", steps=2
+    )
+    tensors = _tensors(texts.carry_out(of, texts.where(of, tmp_path, cache)))
+
+    assert of.program.adapter.modules == {"model": 4}
+    assert len(tensors) == 2 * 4
+
+
 def test_an_edited_data_file_is_refused_by_name(
     tiny_lm: Path, tiny_text: Path, cache: Path, tmp_path: Path
 ) -> None:
