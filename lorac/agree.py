@@ -113,6 +113,23 @@ def data_is_of_one_kind(experiment: Experiment) -> Iterator[Disagreement]:
         yield experiment, "samples", "are Samples(…), and the data are text", "use Answers(prompts=…)"
 
 
+@reads("data", "adapter", "train")
+def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
+    """What only a denoiser has is not set beside text: it would be passed over."""
+    from lorac.spec import Images
+
+    given = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
+    if not given or any(isinstance(one, Images) for one in given):
+        return
+    for part, fields in (
+        (experiment.adapter, ("text_encoder",)),
+        (experiment.train, ("text_encoder_learning_rate", "snr_gamma", "noise_offset")),
+    ):
+        for field in fields:
+            if getattr(part, field) != getattr(type(part)(), field):
+                yield part, field, "is set, and the data are text: it is for pictures only", "leave it out"
+
+
 @reads("samples")
 def pictures_have_prompts(experiment: Experiment) -> Iterator[Disagreement]:
     """Pictures that are asked for every so many steps have prompts."""

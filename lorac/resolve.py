@@ -20,6 +20,7 @@ from lorac.estimate.cards import Card
 from lorac.places import cache_folder, versions
 from lorac.resolve_outputs import images_of, outputs_of, references_of, texts_of
 from runtime import plan
+from runtime.adapters.lora import LINEAR
 from runtime.errors import InputError, Problem, SpecError
 from runtime.families import FAMILIES, family
 from runtime.families.inspect import inspect
@@ -216,7 +217,8 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
     modules = {}
     for component, pattern in targets.items():
         with torch.device("meta"):
-            names = [name for name, _ in of.build(base.architecture, component).named_modules()]
+            built = of.build(base.architecture, component)
+        names = [name for name, module in built.named_modules() if isinstance(module, LINEAR)]
         modules[component] = sum(1 for name in names if re.fullmatch(pattern, name))
     missed = [component for component, count in modules.items() if not count]
     if missed:

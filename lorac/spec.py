@@ -309,6 +309,7 @@ class Outputs:
     "",
     agree.name_makes_a_file,
     agree.data_is_of_one_kind,
+    agree.text_has_no_noise,
     agree.pictures_have_prompts,
     agree.batch_is_made_up,
     agree.what_is_trained_does_not_wait,

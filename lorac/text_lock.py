@@ -152,6 +152,8 @@ def _read(sources: Sequence[Source]) -> list[text_sets.TextSet]:
         except text_sets.WrongRows as error:
             problems += error.problems
             more += error.more
+        except InputError as error:
+            problems += error.problems
     if problems:
         raise text_sets.WrongRows(problems, more)
     return sets

@@ -45,6 +45,22 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of some kB with a tokenizer of bytes, as a Transformers folder. Not to be written to."""
+    from runtime.families import causal_lm
+
+    return causal_lm.tiny(tmp_path_factory.mktemp("tiny") / "lm")
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fourteen instructions with answers, all different, as .jsonl. Not to be written to."""
+    from tests import texts
+
+    return texts.write(tmp_path_factory.mktemp("tiny") / "text" / "questions.jsonl", texts.questions())
+
+
+@pytest.fixture(scope="session")
 def embedded_base() -> Path:
     """The small Stable Diffusion that the repository holds."""
     return ROOT / "specs" / "emoji" / "base"

@@ -50,6 +50,11 @@ def _masked_select(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return tensor.new_empty(torch.broadcast_shapes(tensor.shape, mask.shape)).flatten()
 
 
+def _grouped_mm(left: torch.Tensor, right: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """A mixture's experts, (tokens, in) by (experts, in, out), whose meta kernel takes no float32: the CPU's does."""
+    return left.new_empty(left.shape[0], right.shape[-1])
+
+
 def _chosen(indices: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
     """Boolean masks as the index tensors that choose every element."""
     chosen: list[torch.Tensor | None] = []
@@ -87,8 +92,14 @@ def draw(func: Any, out: Any) -> None:
         out.fake_mode.fake_tensor_converter.add_constant_storage_mapping(out)
 
 
+def _experts_in_float32(args: tuple[Any, ...]) -> bool:
+    return args[0].dtype is torch.float32 and (args[0].dim(), args[1].dim()) == (2, 3)
+
+
 def answer(func: Any, args: tuple[Any, ...]) -> Callable[..., Any] | None:
     """The stand-in for `func` on fake tensors, or None if it needs none."""
+    if func is aten._grouped_mm.default:
+        return _grouped_mm if _experts_in_float32(args) else None
     if func in WITH_A_MASK:
         return WITH_A_MASK[func] if _has_mask(args) else None
     return ALWAYS.get(func)

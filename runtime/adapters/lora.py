@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from runtime import plan
 from runtime.adapters.dropout import SampleDropout
@@ -42,7 +43,8 @@ def attach(module: nn.Module, pattern: str, adapter: plan.Adapter) -> list[str]:
     return names
 
 
-LINEAR = (nn.Linear, nn.Conv2d)
+LINEAR = (nn.Linear, nn.Conv2d, Conv1D)
+"""What is adapted; Conv1D is GPT-2's linear layer, its weight the other way round."""
 
 
 def layers(module: nn.Module) -> dict[str, LoraLayer]:

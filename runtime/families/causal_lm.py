@@ -34,8 +34,8 @@ PRESETS = {"all-linear": "", "attention": ""}
 
 ATTENTION = re.compile(r".*(attn|attention).*", re.IGNORECASE)
 
-ROUTERS = re.compile(r".*(router|\.gate)")
-"""A mixture's router is no layer to adapt: its output chooses experts."""
+ROUTERS = re.compile(r".*(router|[._]gate)")
+"""A mixture's router is no layer to adapt: its output chooses experts, or weighs the shared one (Qwen2-MoE)."""
 
 
 # ------------------------------------------------------------------------------------------------------ recognising
@@ -81,9 +81,7 @@ def config_of(architecture: Architecture) -> Any:
 
 def build(architecture: Architecture, component: str) -> Any:
     config = config_of(architecture)
-    model = AutoModelForCausalLM.from_config(
-        config, attn_implementation="sdpa", dtype=torch.get_default_dtype()
-    )
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype())
     return model.eval()
 
 
@@ -94,7 +92,6 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
         model = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
-            attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=base.remote_code,

@@ -43,7 +43,7 @@ def load(path: Path, config: Any, dtype: torch.dtype) -> Any:
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     with no_init_weights():  # on the CPU, not on meta: rotary buffers are in no file and are made here
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     with _quiet():
         read = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model, torch_dtype=dtype)
     lost = model.load_state_dict(read["tensors"], strict=False, assign=True)

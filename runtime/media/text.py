@@ -46,7 +46,7 @@ class Texts:
         if self.data.packing:
             made = packing.packed(rows, self.data.length, self.pad)
         else:
-            made = packing.padded([row[0] for row in rows], self.pad)
+            made = packing.padded([row[0] for row in rows], self.pad, self.data.length)
         return batch_of(made, len(rows), self.device)
 
     def weigh(self, samples: Sequence[ordering.Sequence]) -> int:
@@ -61,7 +61,7 @@ class Texts:
         tokens.sort(key=lambda one: len(one.ids))
         for at in range(0, len(tokens), micro_batch):
             part = tokens[at : at + micro_batch]
-            batch = batch_of(packing.padded(part, self.pad), len(part), self.device)
+            batch = batch_of(packing.padded(part, self.pad, self.data.length), len(part), self.device)
             yield batch, [trained(one) for one in part]
 
     def tokens(self, number: int) -> Tokens:

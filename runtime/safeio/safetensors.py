@@ -149,7 +149,9 @@ def _parts(header: bytes, tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes
 def _bytes(tensor: torch.Tensor) -> memoryview:
     import torch
 
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    # torch may give an empty tensor a stride that it cannot view as bytes
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:

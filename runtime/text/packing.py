@@ -123,9 +123,14 @@ def packed(sequences: Sequence[Sequence[Tokens]], length: int, pad: int) -> Batc
     return _batch(rows, None)
 
 
-def padded(samples: Sequence[Tokens], pad: int) -> Batch:
-    """One sample a sequence, padded at the right with the token `pad` to a common `padded_length`."""
+def padded(samples: Sequence[Tokens], pad: int, most: int | None = None) -> Batch:
+    """One sample a sequence, padded at the right with the token `pad` to a common `padded_length`.
+
+    `most`: the length that the samples are cut to. It is what memory was planned for, and may be all that a model has
+    positions for, so padding goes no further.
+    """
     length = padded_length(max(len(sample.ids) for sample in samples))
+    length = length if most is None else min(length, most)
     rows = []
     for number, sample in enumerate(samples):
         row = _Row()

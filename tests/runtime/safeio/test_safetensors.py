@@ -84,6 +84,14 @@ def bytes_of(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
+def test_an_empty_tensor_is_written_and_read_whatever_its_stride(tmp_path: Path) -> None:
+    empty = torch.empty(0, dtype=torch.int64).as_strided((0,), (0,))
+    safetensors.write(tmp_path / "file.safetensors", {"empty": empty, "full": torch.arange(3)})
+
+    with open_weights(tmp_path / "file.safetensors") as file:
+        assert (file.load("empty").shape, file.load("full").tolist()) == ((0,), [0, 1, 2])
+
+
 def test_the_header_in_full() -> None:
     tensors = {"b": torch.zeros(2, 3, dtype=torch.float16), "a": torch.zeros(1)}
 

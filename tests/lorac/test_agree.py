@@ -1,0 +1,75 @@
+"""Fields that must agree: what text and pictures each take, and what they refuse of the other's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lorac import Answers, Auto, Experiment, Images, Instructions, LoRA, Samples, Sequences, Text, Train
+from runtime.errors import SpecError
+
+TEXT = Instructions("a.jsonl")
+
+
+def refused(**parts: Any) -> list[str]:
+    """What each problem says, without where it is."""
+    with pytest.raises(SpecError) as found:
+        Experiment(name="a", base="base", **parts)
+    return [problem.what for problem in found.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("parts", "field"),
+    [
+        ({"train": Train(snr_gamma=5)}, "train.snr_gamma"),
+        ({"train": Train(noise_offset=0.1)}, "train.noise_offset"),
+        ({"train": Train(text_encoder_learning_rate=1e-5)}, "train.text_encoder_learning_rate"),
+        ({"adapter": LoRA(text_encoder=True)}, "adapter.text_encoder"),
+    ],
+)
+@pytest.mark.parametrize("data", [TEXT, (TEXT, Text("b.txt"))])
+def test_what_only_a_denoiser_has_is_refused_beside_text(
+    data: Any, parts: dict[str, Any], field: str
+) -> None:
+    assert refused(data=data, **parts) == [f"{field} is set, and the data are text: it is for pictures only"]
+
+
+def test_all_of_it_is_told_at_once() -> None:
+    train = Train(snr_gamma=5, noise_offset=0.1)
+    said = refused(data=TEXT, train=train, adapter=LoRA(text_encoder=True))
+
+    assert sorted(line.split()[0] for line in said) == [
+        "adapter.text_encoder",
+        "train.noise_offset",
+        "train.snr_gamma",
+    ]
+
+
+def test_a_default_that_is_written_out_is_no_disagreement() -> None:
+    train = Train(snr_gamma=None, noise_offset=0.0, text_encoder_learning_rate=Auto())
+
+    Experiment(name="a", base="base", data=TEXT, train=train, adapter=LoRA(text_encoder=False))
+
+
+def test_pictures_take_what_a_denoiser_has() -> None:
+    train = Train(snr_gamma=5, noise_offset=0.1, text_encoder_learning_rate=1e-5)
+
+    Experiment(name="a", base="base", data=Images("a"), train=train, adapter=LoRA(text_encoder=True))
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"data": ()}, "data is empty"),
+        ({"data": (Images("a"), TEXT)}, "data has pictures beside other data"),
+        ({"data": (Images("a"), Images("b"))}, "data has pictures beside other data"),
+        ({"data": Images("a"), "samples": Answers(prompts=("Hi",))}, "samples are Answers(…)"),
+        ({"data": Images("a"), "sequences": Sequences(length=64)}, "sequences is given"),
+        ({"data": TEXT, "samples": Samples(prompts=("a cat",))}, "samples are Samples(…)"),
+    ],
+)
+def test_pictures_and_text_are_not_mixed(parts: dict[str, Any], told: str) -> None:
+    (said,) = refused(**parts)
+
+    assert said.startswith(told)
