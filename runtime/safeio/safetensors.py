@@ -125,8 +125,9 @@ def _parts(header: bytes, tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes
     yield struct.pack("<Q", len(header))
     yield header
     for name in _in_order(tensors):
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        yield flat.view(torch.uint8).numpy().data
+        if tensors[name].numel():  # an empty one may have a stride that it cannot be viewed with
+            flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+            yield flat.view(torch.uint8).numpy().data
 
 
 def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:

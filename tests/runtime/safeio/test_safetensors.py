@@ -244,3 +244,9 @@ def test_any_changed_byte_leaves_a_file_that_is_whole_or_refused(at: int, value:
                 weights.load(name)
     except InputError as error:
         assert error.lines()[0].startswith("error: any.safetensors: ")
+
+
+def test_an_empty_tensor_of_any_stride_is_written() -> None:
+    empty = torch.empty(0, dtype=torch.int64).as_strided((0,), (0,))
+
+    assert library.load(safetensors.serialise({"none": empty}))["none"].shape == (0,)
