@@ -233,6 +233,7 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
         init=wanted.init,
         targets=targets,
         modules=modules,
+        rslora=wanted.rslora,
     )
 
 

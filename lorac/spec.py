@@ -93,6 +93,11 @@ class LoRA:
         "The update is scaled by alpha / rank; Auto() is rank.",
         default=Auto(),
     )
+    rslora: bool = setting(
+        flag(),
+        "Scale the update by alpha / √rank, which keeps high ranks learning (Kalajdzievski 2023, arXiv:2312.03732).",
+        default=False,
+    )
     dropout: float = setting(
         number(ge=0, lt=1), "Share of the adapter's inputs dropped in training.", default=0.0
     )

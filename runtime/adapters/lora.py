@@ -30,6 +30,7 @@ def attach(module: nn.Module, pattern: str, adapter: plan.Adapter) -> list[str]:
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # peft takes any number
         lora_dropout=adapter.dropout,
         target_modules=names,
+        use_rslora=adapter.rslora,
         init_lora_weights=False,
     )
     inject_adapter_in_model(config, module, adapter_name=NAME)

@@ -7,13 +7,11 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from runtime import plan
 from runtime.dtypes import DTYPES
-from runtime.export.weights import Weights
+from runtime.export.weights import Weights, strength
 from runtime.safeio import strict_json
 
 FILE = "adapter_model.safetensors"
@@ -24,18 +22,13 @@ PREFIX = "base_model.model."
 def tensors(weights: Weights, of: plan.Plan) -> dict[str, Tensor]:
     """`base_model.model.MODULE.lora_A.weight` (r, in) and `….lora_B.weight` (out, r) of every module."""
     adapter, saved = of.program.adapter, DTYPES[of.outputs.dtype]
-    rest = scale(adapter) / (alpha(adapter) / adapter.rank)
+    rest = strength(adapter) / (alpha(adapter) / adapter.rank)
     found: dict[str, Tensor] = {}
     for modules in weights.values():
         for module, (a, b) in modules.items():
             found[f"{PREFIX}{module}.lora_A.weight"] = a.detach().cpu().to(saved)
             found[f"{PREFIX}{module}.lora_B.weight"] = (b.detach().cpu().float() * rest).to(saved)
     return found
-
-
-def scale(adapter: plan.Adapter) -> float:
-    """What B·A is multiplied by."""
-    return adapter.alpha / (math.sqrt(adapter.rank) if adapter.rslora else adapter.rank)
 
 
 def alpha(adapter: plan.Adapter) -> int:

@@ -2,11 +2,12 @@
 transformers' own paths.
 
 A has shape (rank, in) and B (out, rank); for a convolution (rank, in, k, k) and (out, rank, 1, 1). Float32.
-The change of a module's weight is alpha / rank · B @ A.
+The change of a module's weight is `strength` · B @ A.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -14,6 +15,11 @@ from torch import Tensor
 from runtime import plan
 
 Weights = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
+
+
+def strength(adapter: plan.Adapter) -> float:
+    """What B @ A is multiplied by. Most readers know alpha / rank alone: exporters put the rest of it into B."""
+    return adapter.alpha / (math.sqrt(adapter.rank) if adapter.rslora else adapter.rank)
 
 
 def check(weights: Weights, adapter: plan.Adapter) -> None:

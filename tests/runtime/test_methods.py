@@ -1,0 +1,93 @@
+"""What an adapter method trains is what its files hold: language models, planned, trained, loaded by peft."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from lorac import Conversations, Experiment, Fit, LoRA, Outputs, Sequences, Train
+from lorac.compile import compile_experiment
+from runtime import plan, preflight
+from runtime.families import causal_lm
+from runtime.preflight import Where
+from runtime.run import Options, run
+from runtime.safeio.weights import open_weights
+
+TOKENS = torch.arange(40).reshape(2, 20) % 256
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random language model and conversations of several lengths."""
+    folder = tmp_path_factory.mktemp("methods")
+    causal_lm.tiny(folder / "base")
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{number}?"},
+                {"role": "assistant", "content": "no " * (number % 5 + 1)},
+            ]
+        }
+        for number in range(12)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "data.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def planned(
+    project: Path, adapter: LoRA, packing: bool = True, dtype: str = "fp32", **train: float
+) -> plan.Plan:
+    """Four steps of four sequences."""
+    experiment = Experiment(
+        name="tiny",
+        base="base",
+        data=Conversations("data.jsonl"),
+        sequences=Sequences(length=128, packing=packing),
+        adapter=adapter,
+        train=Train(effective_batch=4, steps=4, **{"learning_rate": 1e-2, **train}),  # type: ignore[arg-type]
+        fit=Fit(card="cpu", dtype=dtype, threads=1),  # type: ignore[arg-type]
+        outputs=Outputs(dtype="fp32", save_steps=2),
+    )
+    return compile_experiment(experiment, project, project, None, False)
+
+
+def carried_out(of: plan.Plan, project: Path, folder: Path) -> Path:
+    """Run the plan in `folder`; where its files are."""
+    output = folder / "tiny"
+    places = Where(
+        base=project / "base", data=project, output=output, log=output / "logs", cache=project / "cache"
+    )
+    preflight.check(of, places)
+    return run(of, Options(where=places))
+
+
+def masters(run: Path) -> dict[str, torch.Tensor]:
+    """What the last checkpoint holds, by module and part, without the component."""
+    with open_weights(run / "checkpoints" / "step-000004" / "adapter.safetensors") as file:
+        return {name.removeprefix("model."): file.load(name) for name in file}
+
+
+def base(project: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(project / "base", dtype=torch.float32).eval()
+
+
+def test_rslora_s_strength_is_in_the_file_whatever_its_reader_knows(project: Path, tmp_path: Path) -> None:
+    of = planned(project, LoRA(rank=4, alpha=8, rslora=True))
+    made = carried_out(of, project, tmp_path)
+    trained, plain = masters(made), base(project)
+    merged = PeftModel.from_pretrained(base(project), made).merge_and_unload()
+
+    assert json.loads((made / "adapter_config.json").read_text())["use_rslora"] is False
+    names = [name.removesuffix(".A") for name in trained if name.endswith(".A")]
+    assert len(names) == 14
+    for name in names:
+        change = merged.get_submodule(name).weight - plain.get_submodule(name).weight
+        expected = 8 / 4**0.5 * trained[f"{name}.B"] @ trained[f"{name}.A"]
+        assert expected.abs().max() > 1e-3
+        assert torch.allclose(change, expected, atol=1e-6)
