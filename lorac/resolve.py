@@ -269,6 +269,7 @@ def _train(experiment: spec.Experiment, data: plan.Data) -> plan.Train:
         ),
         max_grad_norm=float(wanted.max_grad_norm),
         seed=wanted.seed,
+        lora_plus_ratio=float(wanted.lora_plus_ratio),
     )
 
 

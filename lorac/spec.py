@@ -156,6 +156,11 @@ class Train:
     text_encoder_learning_rate: float | Auto = setting(
         number(gt=0, le=1, auto="open"), "The text encoder's; Auto() is learning_rate.", default=Auto()
     )
+    lora_plus_ratio: float = setting(
+        number(gt=0, le=1024),
+        "B's learning rate in A's: 16 in LoRA+ (Hayou et al. 2024, arXiv:2402.12354); 1 is off.",
+        default=1.0,
+    )
     scheduler: Literal["cosine", "constant", "linear", "polynomial"] = setting(
         choice("cosine", "constant", "linear", "polynomial"),
         "The learning rate's curve after warm-up, down to zero (or constant).",

@@ -140,7 +140,8 @@ def trainee(
 
 def _rate(name: str, family: Family, train: plan.Train) -> float:
     is_text = name.split(".", 1)[0] in family.TEXT_ENCODERS
-    return train.text_encoder_learning_rate if is_text else train.learning_rate
+    rate = train.text_encoder_learning_rate if is_text else train.learning_rate
+    return rate * train.lora_plus_ratio if name.endswith(".B") else rate
 
 
 def gradients(

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from lorac import Conversations, Experiment, Fit, LoRA, Outputs, Sequences, Train
 from lorac.compile import compile_experiment
-from runtime import plan, preflight
+from runtime import plan, preflight, step
 from runtime.families import causal_lm
 from runtime.preflight import Where
-from runtime.run import Options, run
+from runtime.run import Options, adapt, run
 from runtime.safeio.weights import open_weights
 
 TOKENS = torch.arange(40).reshape(2, 20) % 256
@@ -91,3 +91,28 @@ def test_rslora_s_strength_is_in_the_file_whatever_its_reader_knows(project: Pat
         expected = 8 / 4**0.5 * trained[f"{name}.B"] @ trained[f"{name}.A"]
         assert expected.abs().max() > 1e-3
         assert torch.allclose(change, expected, atol=1e-6)
+
+
+def test_lora_plus_moves_b_by_its_own_rate(project: Path) -> None:
+    """AdamW's first step is its learning rate in size, whatever the gradient: B moves 16 times as far as A."""
+    of = planned(project, LoRA(rank=4), learning_rate=1e-4, lora_plus_ratio=16.0)
+    made = adapted(of, project)
+    before = {name: master.detach().clone() for name, master in made.masters.items()}
+    for master in made.masters.values():
+        master.grad = torch.ones_like(master)
+    step.update(made, 1.0)
+
+    for name, master in made.masters.items():
+        moved = (before[name] * (1 - decay(made, master)) - master).detach().mean().item()
+        assert moved == pytest.approx(16e-4 if name.endswith(".B") else 1e-4, rel=1e-3)
+
+
+def adapted(of: plan.Plan, project: Path) -> step.Trainee:
+    """The base with the plan's adapter on it, before the first step."""
+    return adapt(causal_lm, {"model": base(project)}, of.program)  # type: ignore[arg-type]
+
+
+def decay(of: step.Trainee, master: torch.Tensor) -> float:
+    """What a step takes off a parameter by weight decay."""
+    group = next(g for g in of.optimizer.param_groups if any(p is master for p in g["params"]))
+    return float(group["lr"] * group["weight_decay"])
