@@ -113,6 +113,21 @@ def data_is_of_one_kind(experiment: Experiment) -> Iterator[Disagreement]:
         yield experiment, "samples", "are Samples(…), and the data are text", "use Answers(prompts=…)"
 
 
+@reads("data", "train")
+def pictures_have_no_tokens(experiment: Experiment) -> Iterator[Disagreement]:
+    """Noise on token embeddings is for language models."""
+    if _has_pictures(experiment) and experiment.train.neftune_alpha is not None:
+        what = "is noise on a language model's tokens, and the data are pictures"
+        yield experiment.train, "neftune_alpha", what, "leave it out, or use noise_offset"
+
+
+def _has_pictures(experiment: Experiment) -> bool:
+    from lorac.spec import Images
+
+    given = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
+    return any(isinstance(one, Images) for one in given)
+
+
 @reads("samples")
 def pictures_have_prompts(experiment: Experiment) -> Iterator[Disagreement]:
     """Pictures that are asked for every so many steps have prompts."""

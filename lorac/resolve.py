@@ -265,7 +265,9 @@ def _train(experiment: spec.Experiment, data: plan.Data) -> plan.Train:
             state_bits=state_bits(experiment.fit)[0],
         ),
         objective=plan.Objective(
-            snr_gamma=float(wanted.snr_gamma or 0), noise_offset=float(wanted.noise_offset)
+            snr_gamma=float(wanted.snr_gamma or 0),
+            noise_offset=float(wanted.noise_offset),
+            neftune_alpha=float(wanted.neftune_alpha or 0),
         ),
         max_grad_norm=float(wanted.max_grad_norm),
         seed=wanted.seed,

@@ -185,6 +185,11 @@ class Train:
     noise_offset: float = setting(
         number(ge=0, le=1), "Noise common to a channel, for dark and bright pictures.", default=0.0
     )
+    neftune_alpha: float | None = setting(
+        number(gt=0, le=1000, none="off"),
+        "Noise on a language model's token embeddings, 5 in the paper (NEFTune, Jain et al. 2023, arXiv:2310.05914).",
+        default=None,
+    )
 
 
 @part("fit")
@@ -322,6 +327,7 @@ class Outputs:
     agree.pictures_have_prompts,
     agree.batch_is_made_up,
     agree.what_is_trained_does_not_wait,
+    agree.pictures_have_no_tokens,
 )
 class Experiment:
     """One LoRA to train: all that a person decides about it."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from runtime import offload, plan
-from runtime.adapters import dropout, method
+from runtime.adapters import dropout, method, noise
 from runtime.attention import slice_blocks
 from runtime.dtypes import DTYPES
 from runtime.errors import PlanError, Problem
@@ -38,7 +38,7 @@ class Trainee:
     weights: dict[str, nn.Parameter]
     masters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
-    dropouts: list[nn.Module]
+    drawn: list[dropout.Drawn]
     stream: offload.Stream | None
 
 
@@ -133,9 +133,23 @@ def trainee(
         weights=weights,
         masters=masters,
         optimizer=build_optimizer(program.train.optimizer, masters, rates),
-        dropouts=[d for component in program.adapter.targets for d in adapter.dropouts(modules[component])],
+        drawn=[
+            *(d for component in program.adapter.targets for d in adapter.dropouts(modules[component])),
+            *_noise(family, modules, program),
+        ],
         stream=stream,
     )
+
+
+def _noise(family: Family, modules: Modules, program: plan.Program) -> list[noise.EmbeddingNoise]:
+    alpha, data = program.train.objective.neftune_alpha, program.data
+    if not alpha:
+        return []
+    if not isinstance(data, plan.Texts):
+        raise PlanError(
+            Problem("train.objective.neftune_alpha", "is noise on tokens, and the data are pictures")
+        )
+    return [noise.put_on(modules[family.BACKBONE].get_input_embeddings(), alpha, data.length)]
 
 
 def _rate(name: str, family: Family, train: plan.Train) -> float:
@@ -149,14 +163,14 @@ def gradients(
 ) -> tuple[Tensor, Tensor]:
     """Forward and backward over a step's micro-batches of `total` samples, clipped.
 
-    Each batch comes with one key a sample, for its dropout. Returns the mean loss and the norm of the gradient
-    before clipping, both scalars on the device.
+    Each batch comes with one key a sample, for its dropout and noise. Returns the mean loss and the norm of the
+    gradient before clipping, both scalars on the device.
     """
     program = of.program
     scale = FP16_SCALE if program.compute.dtype == "fp16" else 1.0
     losses = []
     for batch, keys in batches:
-        dropout.aim(of.dropouts, keys)
+        dropout.aim(of.drawn, keys, batch)
         loss = of.family.loss(of.modules, batch, program.base, program.train.objective).sum() / total
         (loss * scale).backward()
         losses.append(loss.detach())

@@ -78,7 +78,7 @@ def _first(shape: tuple[int, ...], init: str, generator: torch.Generator) -> Ten
     return (torch.rand(shape, generator=generator) * 2 - 1) * bound
 
 
-def dropouts(module: nn.Module) -> list[nn.Module]:
+def dropouts(module: nn.Module) -> list[SampleDropout]:
     """The adapted modules' dropouts."""
     return [m for m in module.modules() if isinstance(m, SampleDropout)]
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from lorac import Conversations, Experiment, Fit, LoRA, Outputs, Sequences, Train
+from lorac import Conversations, Experiment, Fit, Images, LoRA, Outputs, Sequences, Train
 from lorac.compile import compile_experiment
 from runtime import plan, preflight, step
+from runtime.errors import Interrupted, SpecError
+from runtime.export.peft import FILE
 from runtime.families import causal_lm
 from runtime.preflight import Where
 from runtime.run import Options, adapt, run
 from runtime.safeio.weights import open_weights
-
-TOKENS = torch.arange(40).reshape(2, 20) % 256
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +60,16 @@ def planned(
     return compile_experiment(experiment, project, project, None, False)
 
 
-def carried_out(of: plan.Plan, project: Path, folder: Path) -> Path:
+def carried_out(
+    of: plan.Plan, project: Path, folder: Path, fault: Callable[[int], None] = lambda step: None
+) -> Path:
     """Run the plan in `folder`; where its files are."""
     output = folder / "tiny"
     places = Where(
         base=project / "base", data=project, output=output, log=output / "logs", cache=project / "cache"
     )
     preflight.check(of, places)
-    return run(of, Options(where=places))
+    return run(of, Options(where=places, fault=fault))
 
 
 def masters(run: Path) -> dict[str, torch.Tensor]:
@@ -116,3 +121,32 @@ def decay(of: step.Trainee, master: torch.Tensor) -> float:
     """What a step takes off a parameter by weight decay."""
     group = next(g for g in of.optimizer.param_groups if any(p is master for p in g["params"]))
     return float(group["lr"] * group["weight_decay"])
+
+
+def test_noise_on_tokens_is_the_same_for_any_micro_batch_and_after_a_stop(
+    project: Path, tmp_path: Path
+) -> None:
+    of = planned(project, LoRA(rank=2, dropout=0.1), packing=False, neftune_alpha=5.0)
+    train = attrs.evolve(of.program.train, micro_batch=1, accumulation=4)
+    smaller = plan.make(attrs.evolve(of.program, train=train), of.outputs, of.estimate)
+    calm = planned(project, LoRA(rank=2, dropout=0.1), packing=False)
+    through = carried_out(of, project, tmp_path / "through")
+
+    def stop(at: int) -> None:
+        if at == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        carried_out(of, project, tmp_path / "stopped", stop)
+    resumed = carried_out(of, project, tmp_path / "stopped")
+
+    assert (resumed / FILE).read_bytes() == (through / FILE).read_bytes()
+    whole, parts = masters(through), masters(carried_out(smaller, project, tmp_path / "smaller"))
+    without = masters(carried_out(calm, project, tmp_path / "calm"))
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-4) for name in whole)
+    assert not all(torch.allclose(whole[name], without[name], atol=1e-3) for name in whole)
+
+
+def test_noise_on_tokens_is_refused_for_pictures() -> None:
+    with pytest.raises(SpecError, match="is noise on a language model's tokens, and the data are pictures"):
+        Experiment(name="a", base="base", data=Images("pictures"), train=Train(neftune_alpha=5.0))
