@@ -113,10 +113,15 @@ def data_is_of_one_kind(experiment: Experiment) -> Iterator[Disagreement]:
         yield experiment, "samples", "are Samples(…), and the data are text", "use Answers(prompts=…)"
 
 
-@reads("data", "train")
-def pictures_have_no_tokens(experiment: Experiment) -> Iterator[Disagreement]:
-    """Noise on token embeddings is for language models."""
-    if _has_pictures(experiment) and experiment.train.neftune_alpha is not None:
+@reads("data", "adapter", "train")
+def what_pictures_cannot_have(experiment: Experiment) -> Iterator[Disagreement]:
+    """DoRA and noise on token embeddings are for language models."""
+    if not _has_pictures(experiment):
+        return
+    if experiment.adapter.dora:
+        what = "is set, and the data are pictures: the programs that draw with a LoRA do not read DoRA alike"
+        yield experiment.adapter, "dora", what, "leave it out"
+    if experiment.train.neftune_alpha is not None:
         what = "is noise on a language model's tokens, and the data are pictures"
         yield experiment.train, "neftune_alpha", what, "leave it out, or use noise_offset"
 

@@ -234,6 +234,7 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
         targets=targets,
         modules=modules,
         rslora=wanted.rslora,
+        dora=wanted.dora,
     )
 
 

@@ -98,6 +98,12 @@ class LoRA:
         "Scale the update by alpha / √rank, which keeps high ranks learning (Kalajdzievski 2023, arXiv:2312.03732).",
         default=False,
     )
+    dora: bool = setting(
+        flag(),
+        "Learn the lengths of weights apart from their directions (DoRA, Liu et al. 2024, arXiv:2402.09353); "
+        "language models only, and vLLM and llama.cpp refuse it.",
+        default=False,
+    )
     dropout: float = setting(
         number(ge=0, lt=1), "Share of the adapter's inputs dropped in training.", default=0.0
     )
@@ -327,7 +333,7 @@ class Outputs:
     agree.pictures_have_prompts,
     agree.batch_is_made_up,
     agree.what_is_trained_does_not_wait,
-    agree.pictures_have_no_tokens,
+    agree.what_pictures_cannot_have,
 )
 class Experiment:
     """One LoRA to train: all that a person decides about it."""

@@ -30,7 +30,7 @@ FP16_SCALE = 2.0**10
 
 @attrs.define
 class Trainee:
-    """What one step changes. `weights` compute; `masters` (float32, the same tensors where dtype is fp32) learn."""
+    """What one step changes. `weights` compute; `masters` (float32, the same tensors where those are) learn."""
 
     family: Family
     modules: Modules
@@ -143,12 +143,8 @@ def trainee(
 
 def _noise(family: Family, modules: Modules, program: plan.Program) -> list[noise.EmbeddingNoise]:
     alpha, data = program.train.objective.neftune_alpha, program.data
-    if not alpha:
+    if not alpha or not isinstance(data, plan.Texts):
         return []
-    if not isinstance(data, plan.Texts):
-        raise PlanError(
-            Problem("train.objective.neftune_alpha", "is noise on tokens, and the data are pictures")
-        )
     return [noise.put_on(modules[family.BACKBONE].get_input_embeddings(), alpha, data.length)]
 
 
@@ -182,6 +178,9 @@ def gradients(
                 weight.grad = None
     if of.stream is not None:
         of.stream.rest()
+    for name, weight in of.weights.items():
+        if scale != 1 and weight is of.masters[name] and weight.grad is not None:
+            weight.grad.div_(scale)
     norm = nn.utils.clip_grad_norm_(of.masters.values(), program.train.max_grad_norm or float("inf"))
     return torch.stack(losses).sum(), norm
 

@@ -32,8 +32,8 @@ class Method(Protocol):
     def dropouts(self, module: nn.Module) -> Sequence[Drawn]:
         """The modules that draw masks, for `runtime.adapters.dropout.aim`."""
 
-    def factors(self, module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-        """Each adapted path's (A, B) as they compute."""
+    def factors(self, module: nn.Module) -> dict[str, tuple[Tensor, ...]]:
+        """Each adapted path's (A, B), with DoRA (A, B, M), as they compute."""
 
     def weigh(self, module: nn.Module, weight: float) -> None:
         """Set how strongly the adapter acts: 1 as trained, 0 as the base."""

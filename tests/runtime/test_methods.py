@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from lorac import Conversations, Experiment, Fit, Images, LoRA, Outputs, Sequences, Train
 from lorac.compile import compile_experiment
-from runtime import plan, preflight, step
+from runtime import checkpoint, plan, preflight, step
+from runtime.dtypes import DTYPES
 from runtime.errors import Interrupted, SpecError
 from runtime.export.peft import FILE
 from runtime.families import causal_lm
@@ -44,7 +45,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(
-    project: Path, adapter: LoRA, packing: bool = True, dtype: str = "fp32", **train: float
+    project: Path,
+    adapter: LoRA,
+    packing: bool = True,
+    dtype: str = "fp32",
+    quantization: str = "none",
+    **train: float,
 ) -> plan.Plan:
     """Four steps of four sequences."""
     experiment = Experiment(
@@ -54,7 +60,7 @@ def planned(
         sequences=Sequences(length=128, packing=packing),
         adapter=adapter,
         train=Train(effective_batch=4, steps=4, **{"learning_rate": 1e-2, **train}),  # type: ignore[arg-type]
-        fit=Fit(card="cpu", dtype=dtype, threads=1),  # type: ignore[arg-type]
+        fit=Fit(card="cpu", dtype=dtype, threads=1, quantization=quantization),  # type: ignore[arg-type]
         outputs=Outputs(dtype="fp32", save_steps=2),
     )
     return compile_experiment(experiment, project, project, None, False)
@@ -70,6 +76,17 @@ def carried_out(
     )
     preflight.check(of, places)
     return run(of, Options(where=places, fault=fault))
+
+
+def stopped_at(step: int, of: plan.Plan, project: Path, folder: Path) -> None:
+    """Run the plan until it is stopped at a step."""
+
+    def stop(at: int) -> None:
+        if at == step:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        carried_out(of, project, folder, stop)
 
 
 def masters(run: Path) -> dict[str, torch.Tensor]:
@@ -132,12 +149,7 @@ def test_noise_on_tokens_is_the_same_for_any_micro_batch_and_after_a_stop(
     calm = planned(project, LoRA(rank=2, dropout=0.1), packing=False)
     through = carried_out(of, project, tmp_path / "through")
 
-    def stop(at: int) -> None:
-        if at == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(Interrupted):
-        carried_out(of, project, tmp_path / "stopped", stop)
+    stopped_at(2, of, project, tmp_path / "stopped")
     resumed = carried_out(of, project, tmp_path / "stopped")
 
     assert (resumed / FILE).read_bytes() == (through / FILE).read_bytes()
@@ -150,3 +162,59 @@ def test_noise_on_tokens_is_the_same_for_any_micro_batch_and_after_a_stop(
 def test_noise_on_tokens_is_refused_for_pictures() -> None:
     with pytest.raises(SpecError, match="is noise on a language model's tokens, and the data are pictures"):
         Experiment(name="a", base="base", data=Images("pictures"), train=Train(neftune_alpha=5.0))
+
+
+def test_dora_trains_resumes_and_is_what_peft_loads(project: Path, tmp_path: Path) -> None:
+    of = planned(project, LoRA(rank=4, alpha=6.5, dora=True))
+    through = carried_out(of, project, tmp_path / "through")
+    stopped_at(2, of, project, tmp_path / "stopped")
+    resumed = carried_out(of, project, tmp_path / "stopped")
+    assert (resumed / FILE).read_bytes() == (through / FILE).read_bytes()
+
+    ours = adapted(of, project)
+    first = {name: master.detach().clone() for name, master in ours.masters.items()}
+    checkpoint.restore(through / "checkpoints" / "step-000004", ours)
+    moved = [(ours.masters[name] - first[name]).abs().max() for name in first if name.endswith(".M")]
+    assert len(moved) == 14 and min(moved) > 1e-3
+    tokens = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        mine = ours.modules["model"].eval()(tokens).logits
+        theirs = PeftModel.from_pretrained(base(project), through).eval()(tokens).logits
+        plain = base(project)(tokens).logits
+    assert (mine - plain).abs().max() > 1e-2
+    assert torch.allclose(mine, theirs, atol=1e-4)
+    manifest = json.loads((through / "tiny.lorac.json").read_text())
+    verdicts = {one["consumer"]: one["loads"] for one in manifest["consumers"]}
+    assert verdicts == {"PEFT": "loads", "vLLM": "refuses", "llama.cpp": "refuses"}
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_dora_on_a_packed_base_begins_at_that_base(project: Path, quantization: str) -> None:
+    of = planned(project, LoRA(rank=4, dora=True), quantization=quantization)
+    modules = {"model": base(project)}
+    step.pack(causal_lm, modules, of.program.compute)  # type: ignore[arg-type]
+    tokens = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        before = modules["model"](tokens).logits
+        after = adapt(causal_lm, modules, of.program).modules["model"](tokens).logits  # type: ignore[arg-type]
+    assert torch.allclose(before, after, atol=1e-6)
+
+
+def test_gradients_of_magnitudes_are_those_of_full_precision_in_fp16_too(project: Path) -> None:
+    found = {}
+    for dtype in ("fp32", "fp16"):
+        of = planned(project, LoRA(rank=4, dora=True), dtype=dtype)
+        modules = {"model": base(project).to(DTYPES[of.program.compute.dtype])}
+        made = adapt(causal_lm, modules, of.program)  # type: ignore[arg-type]
+        batch = causal_lm.example(of.program.base.architecture, 2, (16,), False)
+        step.gradients(made, [(batch, [1, 2])], 2)
+        found[dtype] = torch.cat(
+            [m.grad for n, m in made.masters.items() if n.endswith(".M") and m.grad is not None]
+        )
+    assert found["fp32"].norm() > 1e-3
+    assert (found["fp16"] - found["fp32"]).norm() < 0.05 * found["fp32"].norm()
+
+
+def test_dora_is_refused_for_pictures() -> None:
+    with pytest.raises(SpecError, match=r"adapter\.dora is set, and the data are pictures"):
+        Experiment(name="a", base="base", data=Images("pictures"), adapter=LoRA(dora=True))
