@@ -130,6 +130,26 @@ def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
                 yield part, field, "is set, and the data are text: it is for pictures only", "leave it out"
 
 
+@reads("data", "adapter", "train")
+def what_pictures_cannot_have(experiment: Experiment) -> Iterator[Disagreement]:
+    """DoRA and noise on token embeddings are for language models."""
+    if not _has_pictures(experiment):
+        return
+    if experiment.adapter.dora:
+        what = "is set, and the data are pictures: the programs that draw with a LoRA do not read DoRA alike"
+        yield experiment.adapter, "dora", what, "leave it out"
+    if experiment.train.neftune_alpha is not None:
+        what = "is noise on a language model's tokens, and the data are pictures"
+        yield experiment.train, "neftune_alpha", what, "leave it out, or use noise_offset"
+
+
+def _has_pictures(experiment: Experiment) -> bool:
+    from lorac.spec import Images
+
+    given = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
+    return any(isinstance(one, Images) for one in given)
+
+
 @reads("samples")
 def pictures_have_prompts(experiment: Experiment) -> Iterator[Disagreement]:
     """Pictures that are asked for every so many steps have prompts."""

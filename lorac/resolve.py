@@ -235,6 +235,8 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
         init=wanted.init,
         targets=targets,
         modules=modules,
+        rslora=wanted.rslora,
+        dora=wanted.dora,
     )
 
 
@@ -266,10 +268,13 @@ def _train(experiment: spec.Experiment, data: plan.Data) -> plan.Train:
             state_bits=state_bits(experiment.fit)[0],
         ),
         objective=plan.Objective(
-            snr_gamma=float(wanted.snr_gamma or 0), noise_offset=float(wanted.noise_offset)
+            snr_gamma=float(wanted.snr_gamma or 0),
+            noise_offset=float(wanted.noise_offset),
+            neftune_alpha=float(wanted.neftune_alpha or 0),
         ),
         max_grad_norm=float(wanted.max_grad_norm),
         seed=wanted.seed,
+        lora_plus_ratio=float(wanted.lora_plus_ratio),
     )
 
 

@@ -93,6 +93,17 @@ class LoRA:
         "The update is scaled by alpha / rank; Auto() is rank.",
         default=Auto(),
     )
+    rslora: bool = setting(
+        flag(),
+        "Scale the update by alpha / √rank, which keeps high ranks learning (Kalajdzievski 2023, arXiv:2312.03732).",
+        default=False,
+    )
+    dora: bool = setting(
+        flag(),
+        "Learn the lengths of weights apart from their directions (DoRA, Liu et al. 2024, arXiv:2402.09353); "
+        "language models only, and vLLM and llama.cpp refuse it.",
+        default=False,
+    )
     dropout: float = setting(
         number(ge=0, lt=1), "Share of the adapter's inputs dropped in training.", default=0.0
     )
@@ -151,6 +162,11 @@ class Train:
     text_encoder_learning_rate: float | Auto = setting(
         number(gt=0, le=1, auto="open"), "The text encoder's; Auto() is learning_rate.", default=Auto()
     )
+    lora_plus_ratio: float = setting(
+        number(gt=0, le=1024),
+        "B's learning rate in A's: 16 in LoRA+ (Hayou et al. 2024, arXiv:2402.12354); 1 is off.",
+        default=1.0,
+    )
     scheduler: Literal["cosine", "constant", "linear", "polynomial"] = setting(
         choice("cosine", "constant", "linear", "polynomial"),
         "The learning rate's curve after warm-up, down to zero (or constant).",
@@ -174,6 +190,11 @@ class Train:
     )
     noise_offset: float = setting(
         number(ge=0, le=1), "Noise common to a channel, for dark and bright pictures.", default=0.0
+    )
+    neftune_alpha: float | None = setting(
+        number(gt=0, le=1000, none="off"),
+        "Noise on a language model's token embeddings, 5 in the paper (NEFTune, Jain et al. 2023, arXiv:2310.05914).",
+        default=None,
     )
 
 
@@ -313,6 +334,7 @@ class Outputs:
     agree.pictures_have_prompts,
     agree.batch_is_made_up,
     agree.what_is_trained_does_not_wait,
+    agree.what_pictures_cannot_have,
 )
 class Experiment:
     """One LoRA to train: all that a person decides about it."""

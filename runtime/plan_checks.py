@@ -48,6 +48,13 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
             found.append(f"{name} must be at least {low}, got {value}")
     if not 0 <= adapter.dropout < 1:
         found.append(f"adapter.dropout must be at least 0 and below 1, got {adapter.dropout}")
+    if data.kind == "images":
+        for name, is_set in [
+            ("adapter.dora", adapter.dora),
+            ("train.objective.neftune_alpha", bool(train.objective.neftune_alpha)),
+        ]:
+            if is_set:
+                found.append(f"{name} is for language models, and the data are pictures")
     if program.locked and not locked_files(data):
         found.append("a locked plan has no data")
     return found + wrong_data(data)

@@ -141,16 +141,17 @@ def resumed(state: checkpoint.State) -> str:
 
 
 def factors(trainee: train_step.Trainee) -> export.Weights:
-    """component -> {module path: (A, B)} as float32 on the CPU."""
+    """component -> {module path: (A, B), with DoRA (A, B, M)} as float32 on the CPU."""
     adapter = method(trainee.program.adapter.method)
-    found: dict[str, dict[str, tuple[torch.Tensor, torch.Tensor]]] = {}
+    found: dict[str, dict[str, tuple[torch.Tensor, ...]]] = {}
     for component in trainee.program.adapter.targets:
         names = adapter.factors(trainee.modules[component])
         found[component] = {
-            name: tuple(  # type: ignore[misc]
-                trainee.masters[f"{component}.{name}.{part}"].detach().float().cpu() for part in ("A", "B")
+            name: tuple(
+                trainee.masters[f"{component}.{name}.{part}"].detach().float().cpu()
+                for part, _ in zip("ABM", parts, strict=False)
             )
-            for name in names
+            for name, parts in names.items()
         }
     return found
 

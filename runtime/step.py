@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from runtime import offload, plan
-from runtime.adapters import dropout, method
+from runtime.adapters import dropout, method, noise
 from runtime.attention import slice_blocks
 from runtime.dtypes import DTYPES
 from runtime.errors import PlanError, Problem
@@ -30,7 +30,7 @@ FP16_SCALE = 2.0**10
 
 @attrs.define
 class Trainee:
-    """What one step changes. `weights` compute; `masters` (float32, the same tensors where dtype is fp32) learn."""
+    """What one step changes. `weights` compute; `masters` (float32, the same tensors where those are) learn."""
 
     family: Family
     modules: Modules
@@ -38,7 +38,7 @@ class Trainee:
     weights: dict[str, nn.Parameter]
     masters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
-    dropouts: list[nn.Module]
+    drawn: list[dropout.Drawn]
     stream: offload.Stream | None
 
 
@@ -133,14 +133,25 @@ def trainee(
         weights=weights,
         masters=masters,
         optimizer=build_optimizer(program.train.optimizer, masters, rates),
-        dropouts=[d for component in program.adapter.targets for d in adapter.dropouts(modules[component])],
+        drawn=[
+            *(d for component in program.adapter.targets for d in adapter.dropouts(modules[component])),
+            *_noise(family, modules, program),
+        ],
         stream=stream,
     )
 
 
+def _noise(family: Family, modules: Modules, program: plan.Program) -> list[noise.EmbeddingNoise]:
+    alpha, data = program.train.objective.neftune_alpha, program.data
+    if not alpha or not isinstance(data, plan.Texts):
+        return []
+    return [noise.put_on(modules[family.BACKBONE].get_input_embeddings(), alpha, data.length)]
+
+
 def _rate(name: str, family: Family, train: plan.Train) -> float:
     is_text = name.split(".", 1)[0] in family.TEXT_ENCODERS
-    return train.text_encoder_learning_rate if is_text else train.learning_rate
+    rate = train.text_encoder_learning_rate if is_text else train.learning_rate
+    return rate * train.lora_plus_ratio if name.endswith(".B") else rate
 
 
 def gradients(
@@ -148,14 +159,14 @@ def gradients(
 ) -> tuple[Tensor, Tensor]:
     """Forward and backward over a step's micro-batches of `total` samples, clipped.
 
-    Each batch comes with one key a sample, for its dropout. Returns the mean loss and the norm of the gradient
-    before clipping, both scalars on the device.
+    Each batch comes with one key a sample, for its dropout and noise. Returns the mean loss and the norm of the
+    gradient before clipping, both scalars on the device.
     """
     program = of.program
     scale = FP16_SCALE if program.compute.dtype == "fp16" else 1.0
     losses = []
     for batch, keys in batches:
-        dropout.aim(of.dropouts, keys)
+        dropout.aim(of.drawn, keys, batch)
         loss = of.family.loss(of.modules, batch, program.base, program.train.objective).sum() / total
         (loss * scale).backward()
         losses.append(loss.detach())
@@ -167,6 +178,9 @@ def gradients(
                 weight.grad = None
     if of.stream is not None:
         of.stream.rest()
+    for name, weight in of.weights.items():
+        if scale != 1 and weight is of.masters[name] and weight.grad is not None:
+            weight.grad.div_(scale)
     norm = nn.utils.clip_grad_norm_(of.masters.values(), program.train.max_grad_norm or float("inf"))
     return torch.stack(losses).sum(), norm
 

@@ -42,6 +42,7 @@ class Traces:
             "micro_batch": train.micro_batch,
             "accumulates": train.accumulation > 1,
             "optimizer": plan.unstructure(train.optimizer),
+            "lora_plus_ratio": train.lora_plus_ratio,
             "objective": plan.unstructure(train.objective),
             "compute": plan.unstructure(program.compute),
         }

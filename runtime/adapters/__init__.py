@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
 from torch import Tensor, nn
 
 from runtime import plan
+from runtime.adapters.dropout import Drawn
 from runtime.errors import PlanError, Problem
 
 METHODS = {
@@ -27,11 +29,11 @@ class Method(Protocol):
     def initialise(self, module: nn.Module, component: str, adapter: plan.Adapter, seed: int) -> None:
         """Set the parameters' first values, from the seed and each one's name alone."""
 
-    def dropouts(self, module: nn.Module) -> list[nn.Module]:
+    def dropouts(self, module: nn.Module) -> Sequence[Drawn]:
         """The modules that draw masks, for `runtime.adapters.dropout.aim`."""
 
-    def factors(self, module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-        """Each adapted path's (A, B) as they compute."""
+    def factors(self, module: nn.Module) -> dict[str, tuple[Tensor, ...]]:
+        """Each adapted path's (A, B), with DoRA (A, B, M), as they compute."""
 
     def weigh(self, module: nn.Module, weight: float) -> None:
         """Set how strongly the adapter acts: 1 as trained, 0 as the base."""

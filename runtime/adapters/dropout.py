@@ -8,9 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from runtime.families.protocol import Batch
+
+
+class Drawn(Protocol):
+    """What draws for each sample of a batch."""
+
+    def aim(self, keys: Sequence[int], batch: Batch) -> None:
+        """Say which samples the next forward pass holds: one key each, in batch order. No keys: nothing is drawn."""
+
+
+def aim(drawn: Iterable[Drawn], keys: Sequence[int], batch: Batch) -> None:
+    """Aim all of them at the samples of the next forward pass."""
+    for one in drawn:
+        one.aim(keys, batch)
+
+
+def salt_of(name: str) -> int:
+    """What sets one use of a sample's key apart from the others."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def generator_of(key: int, salt: int, device: torch.device) -> torch.Generator:
+    """A generator for one sample and one use, on the device that draws."""
+    generator = torch.Generator(device if device.type == "cuda" else "cpu")
+    return generator.manual_seed((key ^ salt) & 0x7FFF_FFFF_FFFF_FFFF)
 
 
 class SampleDropout(nn.Module):
@@ -19,22 +46,16 @@ class SampleDropout(nn.Module):
     def __init__(self, p: float, name: str) -> None:
         super().__init__()
         self.p = p
-        self.salt = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
+        self.salt = salt_of(name)
         self.keys: Sequence[int] = ()
+
+    def aim(self, keys: Sequence[int], batch: Batch) -> None:
+        self.keys = keys
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.keys:
             return x
-        generator = torch.Generator(x.device if x.device.type == "cuda" else "cpu")
         keep = torch.empty_like(x)
         for row, key in zip(keep, self.keys, strict=True):
-            generator.manual_seed((key ^ self.salt) & 0x7FFF_FFFF_FFFF_FFFF)
-            row.bernoulli_(1 - self.p, generator=generator)
+            row.bernoulli_(1 - self.p, generator=generator_of(key, self.salt, x.device))
         return x * keep.div_(1 - self.p)
-
-
-def aim(dropouts: Iterable[nn.Module], keys: Sequence[int]) -> None:
-    """Say which samples the next forward pass holds: one key each, in batch order. No keys: no dropout."""
-    for module in dropouts:
-        assert isinstance(module, SampleDropout)
-        module.keys = keys

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021), put on by peft; its first values and its dropout are our own, keyed by name."""
+"""LoRA (Hu et al. 2021) and DoRA, put on by peft; first values, dropout and magnitudes are our own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from runtime import plan
 from runtime.adapters.dropout import SampleDropout
+from runtime.adapters.magnitude import Magnitude
 
 NAME = "default"
 GAUSSIAN_STD = 0.02
@@ -31,6 +32,8 @@ def attach(module: nn.Module, pattern: str, adapter: plan.Adapter) -> list[str]:
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # peft takes any number
         lora_dropout=adapter.dropout,
         target_modules=names,
+        use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
         init_lora_weights=False,
     )
     inject_adapter_in_model(config, module, adapter_name=NAME)
@@ -38,6 +41,9 @@ def attach(module: nn.Module, pattern: str, adapter: plan.Adapter) -> list[str]:
         dtype = cast(Tensor, layer.get_base_layer().weight).dtype
         for part in (layer.lora_A[NAME], layer.lora_B[NAME]):
             part.to(dtype)
+        if adapter.dora:
+            b = cast(Tensor, layer.lora_B[NAME].weight)
+            layer.lora_magnitude_vector[NAME] = Magnitude(b.shape[0], b.device)
         if adapter.dropout:
             layer.lora_dropout[NAME] = SampleDropout(adapter.dropout, name)
     return names
@@ -53,23 +59,25 @@ def layers(module: nn.Module) -> dict[str, LoraLayer]:
 
 
 def parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """`PATH.A` and `PATH.B` of every adapted module."""
-    found: dict[str, nn.Parameter] = {}
-    for name, layer in layers(module).items():
-        found[f"{name}.A"], found[f"{name}.B"] = _pair(layer)
-    return found
+    """`PATH.A` and `PATH.B` of every adapted module, with DoRA `PATH.M`, its magnitudes."""
+    return {
+        f"{name}.{part}": parameter
+        for name, layer in layers(module).items()
+        for part, parameter in zip("ABM", _parts(layer), strict=False)
+    }
 
 
 def initialise(module: nn.Module, component: str, adapter: plan.Adapter, seed: int) -> None:
-    """A: Kaiming-uniform with a = √5 (as the paper's code) or Gaussian with std 0.02; B: zero."""
-    for name, parameter in parameters(module).items():
+    """A: Kaiming-uniform with a = √5 (as the paper's code) or Gaussian with std 0.02; B: zero; M: the base's."""
+    for name, layer in layers(module).items():
+        a, b, *magnitudes = _parts(layer)
+        digest = blake2b(f"{seed}/{component}.{name}.A".encode(), digest_size=7).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         with torch.no_grad():
-            if name.endswith(".B"):
-                parameter.zero_()
-                continue
-            digest = blake2b(f"{seed}/{component}.{name}".encode(), digest_size=7).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
-            parameter.copy_(_first(tuple(parameter.shape), adapter.init, generator))
+            a.copy_(_first(tuple(a.shape), adapter.init, generator))
+            b.zero_()
+        if magnitudes:
+            cast(Magnitude, layer.lora_magnitude_vector[NAME]).begin(layer.get_base_layer())
 
 
 def _first(shape: tuple[int, ...], init: str, generator: torch.Generator) -> Tensor:
@@ -79,21 +87,24 @@ def _first(shape: tuple[int, ...], init: str, generator: torch.Generator) -> Ten
     return (torch.rand(shape, generator=generator) * 2 - 1) * bound
 
 
-def dropouts(module: nn.Module) -> list[nn.Module]:
+def dropouts(module: nn.Module) -> list[SampleDropout]:
     """The adapted modules' dropouts."""
     return [m for m in module.modules() if isinstance(m, SampleDropout)]
 
 
-def factors(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each adapted path's (A, B) as they compute."""
-    return {name: _pair(layer) for name, layer in layers(module).items()}
+def factors(module: nn.Module) -> dict[str, tuple[Tensor, ...]]:
+    """Each adapted path's (A, B), with DoRA (A, B, M), as they compute."""
+    return {name: _parts(layer) for name, layer in layers(module).items()}
 
 
-def _pair(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
-    return cast(tuple[nn.Parameter, nn.Parameter], (layer.lora_A[NAME].weight, layer.lora_B[NAME].weight))
+def _parts(layer: LoraLayer) -> tuple[nn.Parameter, ...]:
+    held = (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector)
+    return tuple(cast(nn.Parameter, by_name[NAME].weight) for by_name in held if NAME in by_name)
 
 
 def weigh(module: nn.Module, weight: float) -> None:
     """Set how strongly the adapter acts: 1 as trained, 0 as the base."""
     for layer in layers(module).values():
         layer.set_scale(NAME, weight)
+        if layer.disable_adapters == bool(weight):  # without B·A, DoRA's magnitudes would act still
+            layer.enable_adapters(bool(weight))

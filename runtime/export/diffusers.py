@@ -13,7 +13,7 @@ from torch import Tensor
 
 from runtime import plan
 from runtime.dtypes import DTYPES
-from runtime.export.weights import Weights
+from runtime.export.weights import Weights, strength
 from runtime.families.protocol import Family
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -25,7 +25,7 @@ CLIP_LEVEL = "text_model."
 def tensors(family: Family, weights: Weights, adapter: plan.Adapter, dtype: plan.Dtype) -> dict[str, Tensor]:
     """`COMPONENT.MODULE.lora_A.weight` and `….lora_B.weight` of every module."""
     saved = DTYPES[dtype]
-    scale = adapter.alpha / adapter.rank
+    scale = strength(adapter)
     found: dict[str, Tensor] = {}
     for component, modules in weights.items():
         for module, (a, b) in modules.items():

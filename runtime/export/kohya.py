@@ -4,6 +4,7 @@
   (facts/outputs.md rule 2).
 - Alpha is saved in the file's dtype, as kohya does. Where that cannot hold it (11.3 in bfloat16), the
   nearest value is saved and the rest goes into the up matrix, so that the strength is the trained one.
+  rsLoRA's √rank goes there too: readers divide alpha by the rank, whatever the metadata say.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from runtime import plan
 from runtime.dtypes import DTYPES
-from runtime.export.weights import Weights
+from runtime.export.weights import Weights, strength
 from runtime.families.protocol import Family
 
 
@@ -21,7 +22,7 @@ def tensors(family: Family, weights: Weights, adapter: plan.Adapter, dtype: plan
     """`X.lora_down.weight`, `X.lora_up.weight` and `X.alpha` of every module. X comes from the family."""
     saved = DTYPES[dtype]
     alpha = torch.tensor(adapter.alpha, dtype=saved)
-    rest = adapter.alpha / alpha.item()
+    rest = strength(adapter) * adapter.rank / alpha.item()
     found: dict[str, Tensor] = {}
     for component, modules in weights.items():
         for module, (a, b) in modules.items():

@@ -7,13 +7,11 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from runtime import plan
 from runtime.dtypes import DTYPES
-from runtime.export.weights import Weights
+from runtime.export.weights import Weights, strength
 from runtime.safeio import strict_json
 
 FILE = "adapter_model.safetensors"
@@ -22,20 +20,20 @@ PREFIX = "base_model.model."
 
 
 def tensors(weights: Weights, of: plan.Plan) -> dict[str, Tensor]:
-    """`base_model.model.MODULE.lora_A.weight` (r, in) and `….lora_B.weight` (out, r) of every module."""
+    """`base_model.model.MODULE.lora_A.weight` (r, in) and `….lora_B.weight` (out, r) of every module.
+
+    With DoRA `….lora_magnitude_vector` (out,), too.
+    """
     adapter, saved = of.program.adapter, DTYPES[of.outputs.dtype]
-    rest = scale(adapter) / (alpha(adapter) / adapter.rank)
+    rest = strength(adapter) / (alpha(adapter) / adapter.rank)
     found: dict[str, Tensor] = {}
     for modules in weights.values():
-        for module, (a, b) in modules.items():
+        for module, (a, b, *magnitudes) in modules.items():
             found[f"{PREFIX}{module}.lora_A.weight"] = a.detach().cpu().to(saved)
             found[f"{PREFIX}{module}.lora_B.weight"] = (b.detach().cpu().float() * rest).to(saved)
+            for magnitude in magnitudes:  # in float32: what they learned is small against what they are
+                found[f"{PREFIX}{module}.lora_magnitude_vector"] = magnitude.detach().cpu()
     return found
-
-
-def scale(adapter: plan.Adapter) -> float:
-    """What B·A is multiplied by."""
-    return adapter.alpha / (math.sqrt(adapter.rank) if adapter.rslora else adapter.rank)
 
 
 def alpha(adapter: plan.Adapter) -> int:
@@ -62,7 +60,7 @@ def config(weights: Weights, of: plan.Plan) -> str:
             "inference_mode": True,
             "init_lora_weights": True,
             "use_rslora": False,
-            "use_dora": False,
+            "use_dora": adapter.dora,
             "modules_to_save": None,
             "rank_pattern": {},
             "alpha_pattern": {},

@@ -1,19 +1,26 @@
-"""The trained adapter as the exporters take it: component -> module path -> (A, B), by diffusers' and
+"""The trained adapter as the exporters take it: component -> module path -> (A, B), with DoRA
+(A, B, M), by diffusers' and
 transformers' own paths.
 
 A has shape (rank, in) and B (out, rank); for a convolution (rank, in, k, k) and (out, rank, 1, 1). Float32.
-The change of a module's weight is alpha / rank · B @ A.
+The change of a module's weight is `strength` · B @ A. M are DoRA's magnitudes, (out,).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from runtime import plan
 
-Weights = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
+Weights = Mapping[str, Mapping[str, tuple[Tensor, ...]]]
+
+
+def strength(adapter: plan.Adapter) -> float:
+    """What B @ A is multiplied by. Most readers know alpha / rank alone: exporters put the rest of it into B."""
+    return adapter.alpha / (math.sqrt(adapter.rank) if adapter.rslora else adapter.rank)
 
 
 def check(weights: Weights, adapter: plan.Adapter) -> None:
@@ -26,7 +33,9 @@ def check(weights: Weights, adapter: plan.Adapter) -> None:
     for component, modules in weights.items():
         if len(modules) != adapter.modules.get(component, len(modules)):
             faults.append(f"{component} has {len(modules)} modules, planned are {adapter.modules[component]}")
-        for module, (a, b) in modules.items():
+        for module, (a, b, *magnitudes) in modules.items():
+            if [tuple(m.shape) for m in magnitudes] != [(b.shape[0],)] * adapter.dora:
+                faults.append(f"{component}.{module} has magnitudes that are not as DoRA's")
             if a.shape[0] != adapter.rank or b.ndim != a.ndim or b.shape[1] != adapter.rank:
                 shapes = f"A {tuple(a.shape)} and B {tuple(b.shape)}"
                 faults.append(f"{component}.{module} has {shapes}, not of rank {adapter.rank}")

@@ -59,11 +59,15 @@ def test_a_text_encoder_that_has_the_level_gets_it_once(plan: Plan) -> None:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 11.3, 16.0, 60000.0])
-def test_the_strength_in_both_files_is_the_trained_one(dtype: plans.Dtype, alpha: float) -> None:
-    """Though bfloat16 holds 11.3 as 11.3125 only."""
-    adapter = attrs.evolve(cases.a_plan({"unet": {LINEAR: cases.pair()}}).program.adapter, alpha=alpha)
+@pytest.mark.parametrize("rslora", [False, True])
+def test_the_strength_in_both_files_is_the_trained_one(
+    dtype: plans.Dtype, alpha: float, rslora: bool
+) -> None:
+    """Though bfloat16 holds 11.3 as 11.3125 only, and readers divide by the rank where rsLoRA does not."""
+    planned = cases.a_plan({"unet": {LINEAR: cases.pair()}}).program.adapter
+    adapter = attrs.evolve(planned, alpha=alpha, rslora=rslora)
     a, b = cases.pair()
-    expected = alpha / adapter.rank * b @ a
+    expected = alpha / (adapter.rank**0.5 if rslora else adapter.rank) * b @ a
     webui, plain = both({"unet": {LINEAR: (a, b)}}, adapter, dtype)
     prefix = sd1.export_name("unet", LINEAR)
     down, up = (webui[f"{prefix}.lora_{part}.weight"].float() for part in ("down", "up"))

@@ -276,3 +276,9 @@ def test_a_tensor_that_is_not_as_described_leaves_no_file(tmp_path: Path) -> Non
             tmp_path / "each.safetensors", {"a": torch.empty(2, device="meta")}, lambda _: torch.ones(3)
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_tensor_of_any_stride_is_written() -> None:
+    empty = torch.empty(0, dtype=torch.int64).as_strided((0,), (0,))
+
+    assert library.load(safetensors.serialise({"none": empty}))["none"].shape == (0,)
