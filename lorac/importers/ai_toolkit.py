@@ -281,21 +281,21 @@ def _network(book: Ledger) -> None:
                 book.ours(other, f"{found[0][-1]} overrules it")
         else:
             book.assume(field, default, f"ai-toolkit's default of network.{names[-1]}")
-    conv = _at(book, "network", "conv")
+    conv, alpha = _at(book, "network", "conv"), _at(book, "network", "conv_alpha")
     if conv and is_on(book.entries[conv]):
         book.carry("adapter.targets", "qkvo+ff+conv", conv)
-        rank = book.settings["adapter.rank"].value
-        if number_or(book.entries[conv], 0) != rank:
+    for path, field in ((conv, "adapter.rank"), (alpha, "adapter.alpha")):
+        plain = book.settings.get(field)
+        if (
+            path
+            and is_on(book.entries[path])
+            and (not plain or number_or(book.entries[path], -1) != plain.value)
+        ):
             book.left(
-                conv,
-                f"convolutions had a rank of their own; lorac has one for all layers, {rank}; they are adapted",
+                path, f"convolutions had their own; lorac has one {field} for all layers, and adapts them"
             )
-    alpha = _at(book, "network", "conv_alpha")
-    if alpha:
-        same = number_or(book.entries[alpha], -1) == book.settings["adapter.alpha"].value
-        book.ours(alpha, "as linear_alpha") if same else book.left(
-            alpha, "lorac has one alpha for all layers"
-        )
+        elif path and path == alpha:
+            book.ours(path, "as linear_alpha")
 
 
 def _training(book: Ledger) -> None:

@@ -20,6 +20,7 @@ from lorac.importers.ledger import (
     is_off,
     is_on,
     ledger,
+    outermost,
 )
 from lorac.spec import Conversations, Instructions, Text
 
@@ -215,7 +216,7 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
             book.ours(path, FASTER)
         elif name == "special_tokens" and is_on(entries[path]):
             book.left(path, "lorac takes the base's own tokens")
-    book.settle(TABLE, lambda path: str(path[0]))
+    book.settle(TABLE, outermost(TABLE))
     for field, value, name in (
         ("sequences.length", 512, "sequence_len"),
         ("sequences.packing", False, "sample_packing"),

@@ -109,10 +109,10 @@ def companions(config: Any) -> dict[str, str]:
 def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
     book = ledger(config)
     keys: kohya.Named = {}
-    for (name, *_), value in book.entries.items():
-        theirs = RENAMED.get(str(name), str(name))
-        if theirs and not is_off(value, (None, "")):
-            keys.setdefault(theirs, ((str(name),), value))
+    for path, value in book.entries.items():
+        theirs = RENAMED.get(str(path[0]), str(path[0]))
+        if len(path) == 1 and theirs and not is_off(value, (None, "")):
+            keys.setdefault(theirs, (path, value))
     dataset = companions.get("dataset_config")
     if isinstance(dataset, Mapping):
         book.entries |= ledger(dataset, ("dataset_config",)).entries

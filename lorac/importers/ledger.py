@@ -308,6 +308,19 @@ def as_name(text: str) -> str:
     )
 
 
+def outermost(table: Table) -> Callable[[Path], str]:
+    """Names keys by the outermost part of their path: a table may speak of all that is in a section.
+
+    A field's own value is no section: what is nested where a plain value belongs has no name in the table.
+    """
+
+    def name(path: Path) -> str:
+        first = str(path[0])
+        return dotted(path) if len(path) > 1 and isinstance(table.get(first), To) else first
+
+    return name
+
+
 def is_off(value: Any, off: Sequence[Any]) -> bool:
     """Whether a value is one of `off`; text that spells such a value is one, too."""
     given = _spelt(value)

@@ -22,6 +22,7 @@ from lorac.importers.ledger import (
     is_on,
     ledger,
     number,
+    outermost,
 )
 from lorac.spec import Conversations, Instructions, Text
 
@@ -213,7 +214,7 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
             book.left(path, "lorac trains on a card, or on the CPU as a whole")
         elif str(path[0]).startswith(("galore_", "badam_", "apollo_", "freeze_", "oft_")):
             book.left(path, OTHER)
-    book.settle(TABLE, lambda path: str(path[0]))
+    book.settle(TABLE, outermost(TABLE))
     for field, value, name in (
         ("train.learning_rate", 5e-5, "learning_rate"),
         ("train.scheduler", "linear", "lr_scheduler_type"),
@@ -225,9 +226,8 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
         book.assume(field, value, f"LLaMA-Factory's default of {name}")
     if "train.steps" not in book.settings:
         book.assume("train.epochs", 3, "LLaMA-Factory's default of num_train_epochs")
-    book.assume(
-        "adapter.alpha", 2 * book.settings["adapter.rank"].value, "LLaMA-Factory's default of lora_alpha"
-    )
+    if rank := book.settings.get("adapter.rank"):
+        book.assume("adapter.alpha", 2 * rank.value, "LLaMA-Factory's default of lora_alpha")
     return book.draft()
 
 
