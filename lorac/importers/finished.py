@@ -1,6 +1,7 @@
 """A finished LoRA: what its header says of the training. Ours says nearly all, kohya's `ss_*` much, others little.
 
 - Only the header is read. Rank and targets are in the tensors' names and shapes, whoever wrote the file.
+- Beside one of ours lies its plan.json: where the header names that very plan, it says the rest.
 - What we write: runtime/export/metadata.py. What kohya's trainer writes: train_network.py of sd-scripts at 48d368f.
 """
 
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lorac.importers import words
+from lorac.importers import planned, words
 from lorac.importers.kohya_keys import KEYS
 from lorac.importers.ledger import (
     OFF,
@@ -27,17 +28,20 @@ from lorac.importers.ledger import (
     is_off,
     is_on,
 )
+from lorac.spec import Instructions
 from runtime.errors import InputError, Problem
 from runtime.safeio.safetensors import Header
 
 TITLE = "a finished LoRA"
+
+PLAN_HASH = "lorac.plan_hash"
 
 FOLLOWS = "it follows from the rest"
 OF_THE_FILE = "it names the file, not the training"
 
 FINISHED: Table = {
     **{f"ss_{name}": rule for name, rule in KEYS.items()},
-    "ss_sd_model_name": To("base.path"),
+    "ss_sd_model_name": Ours("a name, no place: see what is still to do"),
     "ss_max_train_steps": To("train.steps"),
     "ss_total_batch_size": To("train.effective_batch"),
     "ss_lr_warmup_steps": To("train.warmup_steps"),
@@ -113,24 +117,31 @@ def recognise(config: Any) -> bool:
 
 
 def companions(config: Any) -> dict[str, str]:
-    return {}
+    return {planned.FILE: planned.FILE} if PLAN_HASH in config.metadata else {}
 
 
 def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
     book = Ledger({(name,): value for name, value in sorted(config.metadata.items())})
-    ours = "lorac.plan_hash" in config.metadata
+    ours = PLAN_HASH in config.metadata
+    plan = planned.matching(companions.get(planned.FILE), config.metadata[PLAN_HASH]) if ours else None
     _from_tensors(book, config)
     _family(book)
     _name(book)
     _rates(book)
     _optimizer(book)
     _resolution(book)
-    _places(book, ours)
+    if ours and ("ss_training_comment",) in book.entries:
+        book.ours(("ss_training_comment",), "lorac writes it itself")
     for path in book.open():
         name = str(path[0])
         if name.startswith("modelspec.") and name not in FINISHED:
             book.ours(path, OF_THE_FILE)
     book.settle(FINISHED, lambda path: str(path[0]))
+    if plan is None:
+        _places(book, ours)
+        _alpha(book)
+    else:
+        planned.settle(book, plan)
     return book.draft()
 
 
@@ -152,13 +163,12 @@ def _from_tensors(book: Ledger, header: Header) -> None:
         book.todo.append(f"adapter.rank: the file has several: {several}; lorac trains one for all layers")
     if ("ss_network_dim",) not in book.entries:
         book.carry("adapter.rank", ranks.most_common(1)[0][0], comment="the tensors' shapes")
-    if ("ss_network_alpha",) not in book.entries:
-        book.todo.append(
-            "adapter.alpha: it is in the file's tensors, which are not read; lorac's default is the rank"
-        )
     denoiser = [module for module in modules if not re.match(r"(lora_te|text_encoder)", module)]
     if denoiser:
-        book.carry("adapter.targets", _preset(denoiser), comment="the tensors' names")
+        preset = _preset(denoiser)
+        book.carry("adapter.targets", preset, comment="the tensors' names")
+        if preset in ("all-linear", "attention"):
+            book.kinds["data.0"] = Instructions
         if any(re.search(r"proj_(in|out)$", module) for module in denoiser):
             book.todo.append(
                 "adapter.targets: proj_in and proj_out were adapted too; lorac's presets leave them out"
@@ -168,11 +178,20 @@ def _from_tensors(book: Ledger, header: Header) -> None:
 
 def _preset(modules: list[str]) -> str:
     """The preset of targets that these layers come from."""
+    if any("self_attn" in module for module in modules):  # a language model's
+        return "all-linear" if any("_mlp_" in module for module in modules) else "attention"
     if any(re.search(r"resnets_\d+_conv", module) for module in modules):
         return "qkvo+ff+conv"
     if any(re.search(r"_ff_net_|_mlp_|_ff_context_", module) for module in modules):
         return "qkvo+ff"
     return "qkvo" if any("to_out" in module for module in modules) else "qkv"
+
+
+def _alpha(book: Ledger) -> None:
+    if "adapter.alpha" not in book.settings:
+        book.todo.append(
+            "adapter.alpha: it is in the file's tensors, which are not read; lorac's default is the rank"
+        )
 
 
 def _family(book: Ledger) -> None:
@@ -274,7 +293,7 @@ def _places(book: Ledger, ours: bool) -> None:
     )
     if ours:
         book.todo.append(
-            "data: buckets' bounds, captions and dropped prompts are in no header; plan.json beside the file has them"
+            "data: no header has init, samples or sequences; plan.json has them, and that plan is not beside the file"
         )
 
 

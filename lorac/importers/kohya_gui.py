@@ -88,7 +88,7 @@ GUI: Table = {
     "sd3_cache_text_encoder_outputs_to_disk": Ours(CACHED),
     "sd3_text_encoder_batch_size": Ours(CACHED),
     "sdxl_cache_text_encoder_outputs": Ours(CACHED),
-    "sdxl_no_half_vae": Ours("lorac encodes pictures in a dtype that holds them"),
+    "sdxl_no_half_vae": Ours("lorac encodes pictures in float32"),
     "t5xxl_dtype": Ours("lorac's planner decides it"),
 }
 

@@ -154,7 +154,7 @@ KEYS: Table = {
     "full_bf16": Unless("lorac's adapter is fp32 while it is trained"),
     "fp8_base": Unless("lorac holds the base in int8 or nf4: fit.quantization"),
     "fp8_base_unet": Unless("lorac holds the base in int8 or nf4: fit.quantization"),
-    "no_half_vae": Ours("lorac encodes pictures in a dtype that holds them"),
+    "no_half_vae": Ours("lorac encodes pictures in float32"),
     "gradient_checkpointing": Ours(words.PLANNER),
     "cpu_offload_checkpointing": Ours(words.PLANNER),
     "blocks_to_swap": Ours(words.PLANNER),

@@ -19,6 +19,9 @@ from runtime.safeio import paths, safetensors, strict_json
 LIMIT = 2**20
 """Bytes of a config; the largest preset of a trainer's own repository has 30 kB."""
 
+JSON_LIMIT = 2**26
+"""Bytes of JSON: a plan names each picture with its caption."""
+
 LIKE_TOML = re.compile(r"^\s*(\[[\w.\[\]-]+\]|[\w.-]+\s*=)", re.MULTILINE)
 """A line that TOML begins a table or a value with."""
 
@@ -29,11 +32,11 @@ def read(path: Path) -> Any:
     """A file's data: mappings, lists and scalars, or the Header of a safetensors file. Raises InputError."""
     where = paths.display(path)
     with paths.open_file(path) as file:
-        data = file.read(LIMIT + 1)
+        data = file.read(JSON_LIMIT + 1)
         if data[8:9] == b"{" and b"\0" in data[:8]:
             return safetensors.read_header(path)
-    if len(data) > LIMIT:
-        raise _not(where, f"is larger than {LIMIT:,} bytes, and no safetensors file")
+    if len(data) > (JSON_LIMIT if data.lstrip()[:1] in (b"{", b"[") else LIMIT):
+        raise _not(where, f"is larger than any config ({len(data):,} bytes), and no safetensors file")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

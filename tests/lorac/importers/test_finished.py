@@ -10,6 +10,7 @@ import torch
 
 from lorac.importers.importing import import_file
 from lorac.load import load
+from runtime import plan
 from runtime.errors import InputError
 from runtime.export import metadata
 from runtime.safeio import safetensors
@@ -39,9 +40,9 @@ def test_ours_gives_back_what_decided_the_training(folder: Path) -> None:
     train = attrs.evolve(PROGRAM.train, learning_rate=3e-4, seed=9, steps=700)
     program = attrs.evolve(PROGRAM, train=train)
     outputs = attrs.evolve(OUTPUTS, name="cats", trigger="cat style", tags=("a", "b"), author="me")
-    plan = a_plan(program=program, outputs=outputs)
+    made_by = a_plan(program=program, outputs=outputs)
     weights = tensors(ATTENTION, OUT)
-    safetensors.write("x.safetensors", weights, metadata.complete(plan, weights, "cats", 700, ""))
+    safetensors.write("x.safetensors", weights, metadata.complete(made_by, weights, "cats", 700, ""))
     imported = import_file(Path("x.safetensors"))
     (one,) = load(imported.path)
     made = one.experiment
@@ -55,7 +56,21 @@ def test_ours_gives_back_what_decided_the_training(folder: Path) -> None:
     assert made.data.trigger == "cat style"  # type: ignore[union-attr]
     assert (made.outputs.tags, made.outputs.author) == (("a", "b"), "me")
     assert imported.draft.of("left") == []
-    assert any(plan.program.base.digest[:12] in line for line in imported.draft.todo)
+    assert any(made_by.program.base.digest[:12] in line for line in imported.draft.todo)
+
+
+def test_the_plan_beside_ours_says_the_rest_and_another_plan_says_nothing(folder: Path) -> None:
+    program = attrs.evolve(PROGRAM, adapter=attrs.evolve(PROGRAM.adapter, init="gaussian"))
+    made = a_plan(program=program, outputs=attrs.evolve(OUTPUTS, name="cats", description="cats\nand more"))
+    weights = tensors(ATTENTION, OUT)
+    safetensors.write("x.safetensors", weights, metadata.complete(made, weights, "cats", 700, ""))
+    plan.write(made, Path("plan.json"))
+    (one,) = load(import_file(Path("x.safetensors")).path)
+    assert (one.experiment.adapter.init, one.experiment.outputs.description) == ("gaussian", "cats\nand more")
+    assert one.experiment.base.path == "../" + made.outputs.places.base
+    plan.write(a_plan(program=attrs.evolve(program, locked=False)), Path("plan.json"))
+    (two,) = load(import_file(Path("x.safetensors"), Path("two.py")).path)
+    assert two.experiment.adapter.init == "kaiming"
 
 
 def test_kohyas_as_far_as_it_goes(folder: Path) -> None:
