@@ -52,6 +52,8 @@ ANOTHER = Cannot(
     "another set: lorac takes one folder. Put the sets in one, as subfolders 10_NAME (10: the repeats)"
 )
 
+SAME = Cannot("the same pictures once more, at another size: lorac trains a set at one resolution")
+
 
 def recognise(config: Any) -> bool:
     """Whether this is a dataset TOML: data sets with subsets."""
@@ -82,9 +84,10 @@ def settle(book: Ledger, config: Mapping[str, Any], prefix: Path) -> None:
                 )
             else:
                 mine[bare(path)] = path
+    shown = _pictures(config, ("datasets", chosen[0], "subsets", chosen[1]))
     for path in own:
         if path not in mine.values() and path in set(book.open()):
-            book.apply(path, ANOTHER)
+            book.apply(path, SAME if _pictures(config, path[len(prefix) :]) == shown else ANOTHER)
     for name, path in mine.items():
         if name == "resolution":
             set_side(book, path)
@@ -109,3 +112,14 @@ def _first(config: Mapping[str, Any]) -> tuple[int, int]:
             if isinstance(subset, Mapping) and not is_on(subset.get("is_reg")):
                 return at, place
     return 0, 0
+
+
+def _pictures(config: Mapping[str, Any], path: Path) -> set[str]:
+    """The folders of the data set that a path is in, or of the one subset."""
+    subsets = (
+        config["datasets"][path[1]].get("subsets") if len(path) > 1 and isinstance(path[1], int) else None
+    )
+    subsets = (
+        subsets[path[3] : path[3] + 1] if subsets and len(path) > 3 and isinstance(path[3], int) else subsets
+    )
+    return {str(one.get("image_dir")) for one in subsets or [] if isinstance(one, Mapping)}

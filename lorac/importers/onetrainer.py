@@ -28,6 +28,7 @@ from lorac.importers.onetrainer_keys import (
     ENCODERS,
     EPOCHS,
     FAMILIES,
+    MORE,
     PART,
     PIXELS,
     PRESETS,
@@ -218,6 +219,7 @@ def _words(book: Ledger) -> None:
         said = str(entries[preset])
         if said in PRESETS:
             book.carry("adapter.targets", PRESETS[said], preset)
+            book.todo.extend([f"adapter.targets: {said} {MORE[said]}"] * (said in MORE))
         else:
             book.left(preset, "adapter.targets has qkv, qkvo, qkvo+ff, qkvo+ff+conv, or a regex")
     if ("resolution",) in entries:

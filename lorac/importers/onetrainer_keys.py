@@ -26,7 +26,13 @@ DENOISERS = ("unet", "transformer", "prior")
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
 
 PRESETS = {"attn-mlp": "qkvo+ff", "attn-only": "qkvo", "full": "qkvo+ff+conv"}
-"""layer_filter_preset; attn-mlp takes proj_in and proj_out too, full each linear layer and convolution."""
+"""layer_filter_preset -> the nearest of lorac's targets."""
+
+MORE = {
+    "attn-mlp": "took proj_in and proj_out too; lorac's presets leave them out",
+    "full": "took every linear layer and convolution; lorac takes attention, feed-forward and resnets",
+}
+"""What a preset takes beyond that."""
 
 ANOTHER = "another part of OneTrainer, not of the LoRA's training"
 FLOW = "a family's own timestep sampling stands"
