@@ -345,6 +345,28 @@ def _run_folder(what: Path) -> Path:
     return what if what.is_dir() else OUTPUT / what
 
 
+@_command(
+    "import",
+    click.argument("file", type=A_PATH),
+    click.option("--out", type=A_PATH, help="The spec to write (default: specs/NAME.py)."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+)
+def import_(file: Path, out: Path | None, as_json: bool) -> None:
+    """Turn another trainer's config, or a finished LoRA, into a spec.
+
+    FILE is recognised by its contents: kohya's TOML, the kohya_ss GUI's JSON, ai-toolkit's, LLaMA-Factory's or
+    axolotl's YAML, OneTrainer's or SimpleTuner's JSON, or a LoRA's .safetensors. Says what became of each key.
+    """
+    from lorac.importers import show
+    from lorac.importers.importing import import_file
+
+    imported = import_file(file, out)
+    if as_json:
+        _print_json(show.answer(imported))
+        return
+    click.echo(show.text(imported, _width()))
+
+
 def _planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[Any]:
     """The spec is read before torch is imported: a mistake in it is told at once."""
     from lorac.load import load

@@ -1,0 +1,271 @@
+"""kohya's sd-scripts: the TOML of `--config_file`, with the TOML of `--dataset_config`, or that one alone.
+
+Names and defaults: library/train_util.py, train_network.py, networks/lora.py and docs/config_README-en.md of
+kohya-ss/sd-scripts at 48d368f.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lorac.importers import kohya_data
+from lorac.importers.kohya_keys import KEYS
+from lorac.importers.ledger import (
+    CannotCarry,
+    Draft,
+    Ledger,
+    Path,
+    Table,
+    To,
+    bare,
+    is_off,
+    is_on,
+    ledger,
+    number,
+)
+from lorac.importers.words import adamw_arguments, arguments, scheduler, set_batch, set_optimizer, set_side
+
+TITLE = "kohya sd-scripts' TOML"
+
+FAMILIES = {"networks.lora_flux": "flux1", "networks.lora_sd3": "sd3"}
+"""Families that a network module says by itself; networks.lora serves SD 1, 2 and SDXL."""
+
+LORA = ("networks.lora", *FAMILIES)
+RATE = 2e-6
+"""learning_rate where nothing is said."""
+STEPS = 1600
+"""max_train_steps where nothing is said."""
+
+
+def recognise(config: Any) -> bool:
+    if not isinstance(config, Mapping):
+        return False
+    if kohya_data.recognise(config):
+        return True
+    names = set(named(ledger(config)))
+    training = {"pretrained_model_name_or_path", "train_data_dir", "dataset_config", "train_batch_size"}
+    return bool(names & {"network_module", "network_dim"} and names & training) and "LoRA_type" not in names
+
+
+def companions(config: Any) -> dict[str, str]:
+    found = named(ledger(config))
+    name = found.get("dataset_config")
+    return {"dataset_config": name[1]} if name and isinstance(name[1], str) and name[1] else {}
+
+
+def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
+    if kohya_data.recognise(config):
+        book = ledger(config)
+        kohya_data.settle(book, config, ())
+        book.todo.append("base: a dataset's TOML names no base, and says nothing of the training")
+        return book.draft()
+    book = ledger(config)
+    keys = named(book)
+    dataset = companions.get("dataset_config")
+    if isinstance(dataset, Mapping):
+        book.entries |= ledger(dataset, ("dataset_config",)).entries
+        kohya_data.settle(book, dataset, ("dataset_config",))
+    train(book, keys)
+    return book.draft()
+
+
+Named = dict[str, tuple[Path, Any]]
+
+
+def named(book: Ledger) -> Named:
+    """The keys by their bare names: sd-scripts puts all sections of its TOML into one namespace."""
+    return {bare(path): (path, value) for path, value in book.entries.items()}
+
+
+def train(book: Ledger, keys: Named, more: Table | None = None) -> None:
+    """Settle every key of a training, and what sd-scripts takes where they are silent."""
+    _dataset(book, keys)
+    _length(book, keys)
+    _batch(book, keys)
+    _optimizer(book, keys)
+    _rates(book, keys)
+    _schedule(book, keys)
+    _network(book, keys)
+    if (size := keys.get("resolution")) and size[0] in set(book.open()) and is_on(size[1]):
+        set_side(book, size[0])
+    book.settle({**KEYS, **(more or {})})
+    if not any(path[0] == "dataset_config" and len(path) > 1 for path in book.entries):
+        kohya_data.assume(book, is_on(keys.get("bucket_no_upscale", ("", False))[1]))
+    book.assume("train.scheduler", "constant", "kohya's default of lr_scheduler")
+    book.assume("adapter.targets", "qkvo+ff", "what kohya's networks.lora adapts, proj_in and proj_out apart")
+
+
+def _dataset(book: Ledger, keys: Named) -> None:
+    if "dataset_config" not in keys or is_off(keys["dataset_config"][1], (None, "")):
+        return
+    path = keys["dataset_config"][0]
+    if any(settled[0] == "dataset_config" and len(settled) > 1 for settled in book.entries):
+        book.ours(path, "read: its keys are listed as dataset_config.…")
+        for name in kohya_data.OVERRULED & set(keys):
+            book.ours(keys[name][0], "the dataset's TOML overrules it")
+    else:
+        book.left(path, "the dataset's TOML was not found, so its keys were not read")
+
+
+def _length(book: Ledger, keys: Named) -> None:
+    epochs, steps = keys.get("max_train_epochs"), keys.get("max_train_steps")
+    if epochs and is_on(epochs[1]):
+        book.carry("train.epochs", epochs[1], epochs[0])
+        if steps:
+            book.ours(steps[0], "max_train_epochs overrules it")
+    elif steps and is_on(steps[1]):
+        book.carry("train.steps", steps[1], steps[0])
+    else:
+        book.assume("train.steps", STEPS, "kohya's default of max_train_steps")
+
+
+def _batch(book: Ledger, keys: Named) -> None:
+    """A data set's batch_size, settled already, overrules train_batch_size."""
+    open_ = set(book.open())
+    names = [name for name in ("train_batch_size", "gradient_accumulation_steps") if name in keys]
+    set_batch(
+        book,
+        [keys[name][0] for name in names if keys[name][0] in open_],
+        "kohya's default of train_batch_size",
+    )
+
+
+def _optimizer(book: Ledger, keys: Named) -> None:
+    rates = tuple(keys[name][0] for name in ("learning_rate", "unet_lr", "text_encoder_lr") if name in keys)
+    name = keys.get("optimizer_type")
+    if name and not is_off(name[1], (None, "")):
+        is_adamw = set_optimizer(book, name[0], name[1], rates)
+    elif is_on(keys.get("use_8bit_adam", ("", False))[1]):
+        is_adamw = set_optimizer(book, keys["use_8bit_adam"][0], "AdamW8bit", rates)
+    else:
+        is_adamw = True
+    given = keys.get("optimizer_args")
+    if not given or is_off(given[1], (None, "", [], "[]")):
+        return
+    try:
+        if is_adamw:
+            adamw_arguments(book, given[0], arguments(given[1]))
+        else:
+            book.left(given[0], "arguments of an optimizer that lorac does not have")
+    except CannotCarry as reason:
+        book.left(given[0], str(reason))
+
+
+def _rates(book: Ledger, keys: Named) -> None:
+    """unet_lr overrules learning_rate; the text encoder is trained too, unless told otherwise or at rate 0."""
+    open_ = set(book.open())
+    rate, unet, text = (keys.get(name) for name in ("learning_rate", "unet_lr", "text_encoder_lr"))
+    if unet and unet[0] in open_ and is_on(unet[1]):
+        book.carry("train.learning_rate", unet[1], unet[0])
+        if rate and rate[0] in open_:
+            book.ours(rate[0], "unet_lr overrules it")
+    elif rate and rate[0] in open_ and is_on(rate[1]):
+        book.carry("train.learning_rate", rate[1], rate[0])
+    elif not rate and not unet:
+        book.assume("train.learning_rate", RATE, "kohya's default of learning_rate")
+    only_unet = keys.get("network_train_unet_only")
+    if only_unet and is_on(only_unet[1]):
+        book.carry("adapter.text_encoder", False, only_unet[0])
+        if text and text[0] in open_:
+            book.ours(text[0], "the text encoder is not trained")
+        return
+    if text and text[0] in open_ and not is_off(text[1], (None, "")):
+        values = text[1] if isinstance(text[1], list) else [text[1]]
+        if all(is_off(one, (0,)) for one in values):
+            book.carry("adapter.text_encoder", False, text[0])
+        elif len({str(one) for one in values}) > 1:
+            book.left(text[0], "lorac has one rate for all text encoders")
+        else:
+            book.carry("train.text_encoder_learning_rate", values[0], text[0])
+    book.assume("adapter.text_encoder", True, "kohya's default: network_train_unet_only is not set")
+
+
+def _schedule(book: Ledger, keys: Named) -> None:
+    name, warmup, cycles = (
+        keys.get(one) for one in ("lr_scheduler", "lr_warmup_steps", "lr_scheduler_num_cycles")
+    )
+    curve = str(name[1]).strip().lower() if name else "constant"
+    if name and curve == "cosine_with_restarts" and (not cycles or number_or(cycles[1], 1) <= 1):
+        book.carry("train.scheduler", "cosine", name[0])
+        if cycles:
+            book.ours(cycles[0], "one cycle is lorac's cosine")
+    elif name and not is_off(name[1], (None, "")):
+        book.apply(name[0], To("train.scheduler", scheduler))
+    if cycles and cycles[0] in set(book.open()):
+        if "restarts" in curve:
+            book.left(cycles[0], "lorac's cosine does not restart")
+        else:
+            book.ours(cycles[0], f"{curve} has no cycles")
+    if warmup:
+        set_warmup(book, warmup[0], curve == "constant", book.settings.get("train.steps"))
+
+
+def set_warmup(book: Ledger, path: Path, ignored: bool, steps: Any) -> None:
+    """Steps, or a share of all steps where it is below 1 (lr_warmup_steps 0.1)."""
+    value = book.entries[path]
+    share = number_or(value, -1)
+    if is_off(value, (None, "", 0)):
+        book.ours(path, "no warm-up, as in lorac")
+    elif ignored:
+        book.ours(path, "kohya's scheduler `constant` takes no warm-up")
+    elif not 0 < share < 1:
+        book.carry("train.warmup_steps", value, path)
+    elif steps is not None:
+        book.carry("train.warmup_steps", int(share * steps.value), path)
+    else:
+        book.left(path, "a share of steps; lorac's warm-up is in steps, and epochs give none yet")
+
+
+def number_or(value: Any, otherwise: float) -> float:
+    """A number, or else another."""
+    try:
+        return number(value)
+    except CannotCarry:
+        return otherwise
+
+
+def _network(book: Ledger, keys: Named) -> None:
+    module = keys.get("network_module")
+    if module:
+        kind = str(module[1]).strip()
+        if kind in FAMILIES:
+            book.family(FAMILIES[kind], module[0])
+        elif kind in LORA:
+            book.ours(module[0], "LoRA, lorac's own method")
+        else:
+            book.left(module[0], "lorac trains LoRA (networks.lora)")
+    given = keys.get("network_args")
+    if given and not is_off(given[1], (None, "", [], "[]", {})):
+        try:
+            set_network_arguments(
+                book, given[0], dict(given[1]) if isinstance(given[1], dict) else arguments(given[1])
+            )
+        except CannotCarry as reason:
+            book.left(given[0], str(reason))
+    rank = keys.get("network_dim")
+    if rank and is_on(rank[1]):
+        book.carry("adapter.rank", rank[1], rank[0])
+    else:
+        book.assume("adapter.rank", 4, "kohya's default of network_dim")
+    alpha = keys.get("network_alpha")
+    if not (alpha and is_on(alpha[1]) and book.carry("adapter.alpha", alpha[1], alpha[0])):
+        book.assume("adapter.alpha", 1.0, "kohya's default of network_alpha")
+        if alpha and alpha[0] in set(book.open()):
+            book.ours(alpha[0], "empty: kohya takes 1, which was carried")
+
+
+def set_network_arguments(book: Ledger, path: Path, given: dict[str, Any]) -> None:
+    """`conv_dim` and what else was passed to the network module."""
+    conv = given.pop("conv_dim", None)
+    conv_alpha = given.pop("conv_alpha", None)
+    given = {name: value for name, value in given.items() if is_on(value)}
+    if conv is not None and is_on(conv):
+        book.carry("adapter.targets", "qkvo+ff+conv", path, comment="network_args: conv_dim")
+        book.todo.append(
+            f"adapter: convolutions had rank {conv} and alpha {conv_alpha}; lorac has one for all layers"
+        )
+    if given:
+        book.left(path, f"lorac's LoRA has no {', '.join(given)}")
+    elif conv is None or not is_on(conv):
+        book.ours(path, "nothing is set")

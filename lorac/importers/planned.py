@@ -1,0 +1,143 @@
+"""What the plan beside one of our LoRAs says of its spec: all that decided the training, and what was written.
+
+What the plan has no more: bounds of buckets and how captions were made (it has the captions), and what was left to the
+planner (it has what the planner chose, and of that only what changes the result is carried).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lorac.importers.ledger import Ledger, fitted
+from lorac.spec import Answers, Completions, Conversations, Instructions, Text
+from runtime import plan
+from runtime.errors import PlanError
+
+FILE = "plan.json"
+
+SHAPES = {
+    "alpaca": Instructions,
+    "sharegpt": Conversations,
+    "messages": Conversations,
+    "prompt_completion": Completions,
+    "text": Text,
+}
+COLUMNS = {"conversations": "messages"}
+"""Columns of a shape (runtime.data.shapes) that a spec calls otherwise."""
+
+
+def matching(data: Any, plan_hash: str) -> plan.Plan | None:
+    """The plan that a file's parsed data are, if it is the one of that hash."""
+    try:
+        found = plan.structure(data, plan.Plan, FILE)
+    except PlanError:
+        return None
+    return found if plan.hash_program(found.program) == plan_hash else None
+
+
+def settle(book: Ledger, of: plan.Plan) -> None:
+    """Give every field that the plan knows its value."""
+    _data(book, of)
+    for field, value in {**_base(of), **_training(of), **_outputs(of), **_samples(book, of)}.items():
+        _set(book, field, value)
+
+
+def _set(book: Ledger, field: str, value: Any) -> None:
+    """A plan's value, unless it is one that a spec says by leaving the field out."""
+    if value is not None and not fitted(field, value, book.kinds)[1]:
+        book.assume(field, value, FILE)
+
+
+def _base(of: plan.Plan) -> dict[str, Any]:
+    base = of.program.base
+    return {
+        "base.path": of.outputs.places.base,
+        "base.family": base.family,
+        "base.prediction_type": base.prediction_type,
+    }
+
+
+def _data(book: Ledger, of: plan.Plan) -> None:
+    data, folder = of.program.data, of.outputs.places.data
+    if data.kind == "images":
+        for field in ("resolution", "flip", "caption_dropout"):
+            _set(book, f"data.{field}", getattr(data, field))
+        _set(book, "data.path", folder)
+        if of.outputs.trigger:
+            _set(book, "data.trigger", of.outputs.trigger)
+        return
+    for place, file in enumerate(data.files):
+        part = f"data.{place}"
+        book.kinds[part] = SHAPES[file.shape]
+        _set(book, f"{part}.path", f"{folder}/{file.path}")
+        _set(book, f"{part}.weight", file.weight)
+        for column, name in file.columns.items():
+            _set(book, f"{part}.{COLUMNS.get(column, column)}", name)
+    for field in ("length", "packing", "held_out"):
+        _set(book, f"sequences.{field}", getattr(data, field))
+    if data.template:
+        book.todo.append(
+            "sequences.template: the plan has the template itself, not its name; the base's own stands"
+        )
+
+
+def _training(of: plan.Plan) -> dict[str, Any]:
+    adapter, train, compute = of.program.adapter, of.program.train, of.program.compute
+    optimizer = train.optimizer
+    return {
+        **{f"adapter.{field}": getattr(adapter, field) for field in ("rank", "alpha", "dropout", "init")},
+        **{
+            f"train.{field}": getattr(train, field)
+            for field in ("effective_batch", "steps", "learning_rate", "seed")
+        },
+        "train.text_encoder_learning_rate": train.text_encoder_learning_rate
+        if len(adapter.targets) > 1
+        else None,
+        "train.max_grad_norm": train.max_grad_norm,
+        "train.scheduler": train.schedule.name,
+        "train.warmup_steps": train.schedule.warmup_steps,
+        "train.power": train.schedule.power,
+        "train.snr_gamma": train.objective.snr_gamma or None,
+        "train.noise_offset": train.objective.noise_offset or None,
+        **{
+            f"train.optimizer.{field}": getattr(optimizer, field)
+            for field in ("beta1", "beta2", "eps", "weight_decay")
+        },
+        "fit.dtype": compute.dtype,
+        "fit.quantization": compute.quantization,
+        "fit.optimizer_bits": optimizer.state_bits,
+        "fit.processes": train.processes,
+    }
+
+
+def _outputs(of: plan.Plan) -> dict[str, Any]:
+    outputs = of.outputs
+    plain = (
+        "save_steps",
+        "keep_checkpoints",
+        "dtype",
+        "preferred_weight",
+        "description",
+        "author",
+        "license",
+    )
+    told = {
+        f"outputs.{field}": getattr(outputs, field) or None
+        for field in (*plain, "notes", "negative_text", "tags")
+    }
+    return {"name": outputs.name, **told}
+
+
+def _samples(book: Ledger, of: plan.Plan) -> dict[str, Any]:
+    samples = of.outputs.samples
+    if not samples.prompts:
+        return {}
+    names = ["prompts", "seed"]
+    if isinstance(samples, plan.Answers):
+        book.kinds["samples"] = Answers
+        names += ["system", "max_tokens", "temperature"]
+    else:
+        names += ["negative_prompt", "steps", "guidance", "width", "height", "weight"]
+    return {f"samples.{field}": getattr(samples, field) for field in names} | {
+        "samples.every": samples.every or None
+    }

@@ -1,0 +1,230 @@
+"""What trainers call by the same names: dtypes, schedulers, optimizers, methods."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from typing import Any
+
+import attrs
+
+from lorac.importers.ledger import CannotCarry, Ledger, Path, bare, number, whole
+
+PLANNER = "lorac's planner decides it; the result is the same"
+ATTENTION = "attention is exact whichever kernel computes it"
+CACHED = "lorac always caches latents and encoded captions, by content"
+LOGGING = "lorac logs to the terminal, metrics.jsonl and TensorBoard"
+RESUME = "a stopped run goes on by the same command"
+HUB = "lorac neither fetches from nor sends to a hub"
+LOADING = "lorac loads what it cached; how fast changes no result"
+SECRET = "a secret has no place in a spec"
+SAFETENSORS = "lorac writes safetensors"
+TWO_SIDES = "lorac has one resolution: the side of a square of the same area was carried"
+
+GRID = 8
+"""Sides are multiples of this (lorac.spec.GRID)."""
+
+_DTYPES = {
+    "fp32": ("fp32", "float32", "float_32", "float", "no", "32"),
+    "bf16": ("bf16", "bfloat16", "bfloat_16"),
+    "fp16": ("fp16", "float16", "float_16", "half", "16"),
+}
+
+
+def dtype(value: Any) -> str:
+    """lorac's name of a dtype."""
+    for name, theirs in _DTYPES.items():
+        if str(value).strip().lower().removeprefix("torch.") in theirs:
+            return name
+    raise CannotCarry("lorac has fp32, bf16 and fp16")
+
+
+def scheduler(value: Any) -> str:
+    """lorac's name of a learning rate's curve. A warm-up before it is its own field."""
+    name = str(value).strip().lower().removeprefix("schedulertype.").replace(" ", "_")
+    name = name.removesuffix("_with_warmup")
+    if name in ("cosine", "constant", "linear", "polynomial"):
+        return name
+    raise CannotCarry("lorac has cosine, constant, linear and polynomial; its own default stands")
+
+
+@attrs.frozen
+class Optimizer:
+    """What an optimizer's name says: whether it is AdamW, in how many bits, and whether it finds its own rate."""
+
+    is_adamw: bool
+    bits: int
+    own_rate: bool
+
+
+ADAMWS = {
+    *("adamw", "adamwtorch", "adamwtorchfused", "adamwbnb", "adamwhf"),
+    *("adamwbf16", "aoadamw", "optimiadamw", "bnbadamw"),
+}
+"""AdamW by its names without -, _, and what says in how many bits or where its moments are kept."""
+
+
+def optimizer(value: Any) -> Optimizer:
+    """By the names that torch, bitsandbytes, transformers and the trainers give."""
+    name = re.sub(r"[-_]", "", str(value).strip().lower().split(".")[-1])
+    eight = "8bit" in name or name == "adamw8"
+    plain = re.sub(r"paged|8bit|32bit|8$", "", name)
+    own = plain.startswith(("prodigy", "dadapt", "dadaptation", "automagic", "adafactor"))
+    return Optimizer(plain in ADAMWS, 8 if eight else 32, own)
+
+
+def set_optimizer(ledger: Ledger, path: Path | None, name: Any, rates: tuple[Path, ...] = ()) -> bool:
+    """Carry an optimizer; the `rates` of one that finds its own are no rates for AdamW. Whether it is AdamW."""
+    found = optimizer(name)
+    if found.is_adamw:
+        if found.bits == 8:
+            paths = () if path is None else (path,)
+            ledger.carry("fit.optimizer_bits", 8, *paths, comment="" if paths else f"{name}, by default")
+        elif path is not None:
+            ledger.ours(path, "lorac trains with AdamW")
+        return True
+    if path is not None:
+        ledger.left(path, "lorac trains with AdamW")
+    if found.own_rate:
+        for rate in rates:
+            ledger.left(rate, f"a rate for {name}, which scales it by itself; choose one for AdamW")
+        ledger.todo.append(
+            f"train.learning_rate: {name} found its own; 1e-4 (lorac's default) is a beginning for AdamW"
+        )
+    return False
+
+
+ADAMW = {
+    "weight_decay": "train.optimizer.weight_decay",
+    "beta1": "train.optimizer.beta1",
+    "beta2": "train.optimizer.beta2",
+    "eps": "train.optimizer.eps",
+}
+
+
+def arguments(value: Any) -> dict[str, Any]:
+    """`["weight_decay=0.1", "betas=0.9,0.99"]`, or the same in one text, as a mapping. Raises CannotCarry."""
+    texts = value.split() if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) and "=" in text for text in texts):
+        raise CannotCarry("is not a list of name=value")
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, _, words = text.partition("=")
+        try:
+            found[name.strip()] = ast.literal_eval(words.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found[name.strip()] = words.strip()
+    return found
+
+
+def adamw_arguments(ledger: Ledger, path: Path, given: dict[str, Any]) -> None:
+    """Carry arguments of AdamW that came under one key; the key is left if one of them cannot be carried."""
+    given = dict(given)
+    betas = given.pop("betas", None)
+    if isinstance(betas, tuple | list) and len(betas) == 2:
+        given |= {"beta1": betas[0], "beta2": betas[1]}
+    elif betas is not None:
+        given["betas"] = betas
+    unknown = [name for name in given if name not in ADAMW]
+    key = path[-1]
+    for name in given:
+        if name in ADAMW:
+            ledger.carry(ADAMW[name], given[name], path, comment=f"{key}: {name}")
+    if unknown:
+        ledger.left(
+            path,
+            f"lorac's AdamW has weight_decay, betas and eps, not {', '.join(unknown)}; the rest was carried",
+        )
+
+
+def side(value: Any) -> int:
+    """The side of the square of a resolution's area, from `512`, `"512"`, `[512, 768]`, `"512,768"`, `"512x768"`."""
+    numbers = value if isinstance(value, list | tuple) else str(value).lower().replace("x", ",").split(",")
+    if not 1 <= len(numbers) <= 2:
+        raise CannotCarry("lorac trains at one resolution")
+    sides = [number(one) for one in numbers]
+    if not all(math.isfinite(one) and 0 < one < 2**20 for one in sides):
+        raise CannotCarry("is no resolution")
+    return max(GRID, round(math.prod(sides) ** (1 / len(sides)) / GRID) * GRID)
+
+
+def is_square(value: Any) -> bool:
+    """Whether a resolution is that of squares."""
+    numbers = value if isinstance(value, list | tuple) else str(value).lower().replace("x", ",").split(",")
+    return len({str(one).strip() for one in numbers}) == 1
+
+
+def set_side(ledger: Ledger, path: Path) -> None:
+    """Carry a resolution; one of two sides is told as changed."""
+    value = ledger.entries[path]
+    try:
+        ledger.carry("data.resolution", side(value), path)
+        if not is_square(value):
+            ledger.todo.append(f"data.resolution: {value!r} became the side of a square of the same area")
+    except CannotCarry as reason:
+        ledger.left(path, str(reason))
+
+
+def set_batch(ledger: Ledger, paths: list[Path], silent: str, times: int = 1) -> None:
+    """Batch times accumulation is what the user promised himself; how it is split is the planner's.
+
+    `silent` says whose default 1 is where no key says more; `times` is a batch's size that no key says.
+    """
+    try:
+        product = times * math.prod([max(1, whole(ledger.entries[path])) for path in paths])
+    except CannotCarry as reason:
+        for path in paths:
+            ledger.left(path, f"batch and accumulation: one of them {reason}")
+        return
+    comment = " * ".join(bare(path).lstrip("-") for path in paths) or silent
+    before = ledger.settings.pop("train.effective_batch", None)
+    if before:
+        product *= before.value
+        comment = f"{before.comment} * {comment}" if paths else before.comment
+    ledger.carry("train.effective_batch", product, *paths, comment=comment)
+
+
+def set_targets(ledger: Ledger, path: Path, every: tuple[str, ...]) -> None:
+    """A language model's target modules; `every` are the words for all linear layers."""
+    value = ledger.entries[path]
+    names = [str(one).strip() for one in (value if isinstance(value, list) else str(value).split(","))]
+    if set(names) & set(every):
+        ledger.carry("adapter.targets", "all-linear", path)
+    elif set(names) == {"q_proj", "k_proj", "v_proj", "o_proj"}:
+        ledger.carry("adapter.targets", "attention", path)
+    elif set(names) == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}:
+        ledger.carry("adapter.targets", "all-linear", path)
+    elif all(re.fullmatch(r"[A-Za-z0-9_.]+", name) for name in names):
+        ends = "|".join(re.escape(name) for name in names)
+        ledger.carry("adapter.targets", rf"re:(.*\.)?({ends})", path)
+    else:
+        ledger.left(path, "adapter.targets has all-linear, attention, or a regex of whole names")
+
+
+def set_place(ledger: Ledger, path: Path) -> None:
+    """The folder of one run: its name, in the folder of all runs."""
+    text = str(ledger.entries[path]).replace("\\", "/").rstrip("/")
+    folder, _, name = text.rpartition("/")
+    ledger.carry("name", name, path)
+    if folder:
+        ledger.carry("outputs.output_dir", folder, path)
+
+
+def set_warmup_share(ledger: Ledger, path: Path) -> None:
+    """A share of all steps, where their number is known."""
+    steps = ledger.settings.get("train.steps")
+    try:
+        share = number(ledger.entries[path])
+    except CannotCarry as reason:
+        ledger.left(path, str(reason))
+        return
+    if share == 0:
+        ledger.ours(path, "no warm-up, as in lorac")
+    elif steps and 0 < share < 1:
+        ledger.carry("train.warmup_steps", int(share * steps.value), path)
+    else:
+        why = (
+            "a share of the steps; lorac's warm-up is in steps, and epochs give none before the data is read"
+        )
+        ledger.refuse("train.warmup_steps", path, f"{why}: set train.warmup_steps")

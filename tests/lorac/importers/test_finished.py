@@ -1,0 +1,133 @@
+"""A spec from a finished LoRA: ours, kohya's, and one that says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+
+from lorac.importers.importing import import_file
+from lorac.load import load
+from runtime import plan
+from runtime.errors import InputError
+from runtime.export import metadata
+from runtime.safeio import safetensors
+from tests.lorac.plans import OUTPUTS, PROGRAM, a_plan
+
+ATTENTION = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+OUT = ATTENTION.replace("to_q", "to_out_0")
+TEXT = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+
+
+def tensors(*modules: str, rank: int = 16) -> dict[str, torch.Tensor]:
+    made = {}
+    for module in modules:
+        made[f"{module}.lora_down.weight"] = torch.zeros(rank, 4)
+        made[f"{module}.lora_up.weight"] = torch.zeros(4, rank)
+        made[f"{module}.alpha"] = torch.tensor(8.0)
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_ours_gives_back_what_decided_the_training(folder: Path) -> None:
+    train = attrs.evolve(PROGRAM.train, learning_rate=3e-4, seed=9, steps=700)
+    program = attrs.evolve(PROGRAM, train=train)
+    outputs = attrs.evolve(OUTPUTS, name="cats", trigger="cat style", tags=("a", "b"), author="me")
+    made_by = a_plan(program=program, outputs=outputs)
+    weights = tensors(ATTENTION, OUT)
+    safetensors.write("x.safetensors", weights, metadata.complete(made_by, weights, "cats", 700, ""))
+    imported = import_file(Path("x.safetensors"))
+    (one,) = load(imported.path)
+    made = one.experiment
+    assert (made.name, made.base.family, made.base.prediction_type) == ("cats", "sd1", "epsilon")
+    assert (made.adapter.rank, made.adapter.alpha) == (program.adapter.rank, program.adapter.alpha)
+    assert (made.adapter.targets, made.adapter.text_encoder) == ("qkvo", False)
+    assert (made.train.learning_rate, made.train.seed, made.train.steps) == (3e-4, 9, 700)
+    assert made.train.effective_batch == train.effective_batch
+    assert made.train.scheduler == train.schedule.name
+    assert made.train.optimizer.weight_decay == train.optimizer.weight_decay
+    assert made.data.trigger == "cat style"  # type: ignore[union-attr]
+    assert (made.outputs.tags, made.outputs.author) == (("a", "b"), "me")
+    assert imported.draft.of("left") == []
+    assert any(made_by.program.base.digest[:12] in line for line in imported.draft.todo)
+
+
+def test_the_plan_beside_ours_says_the_rest_and_another_plan_says_nothing(folder: Path) -> None:
+    program = attrs.evolve(PROGRAM, adapter=attrs.evolve(PROGRAM.adapter, init="gaussian"))
+    made = a_plan(program=program, outputs=attrs.evolve(OUTPUTS, name="cats", description="cats\nand more"))
+    weights = tensors(ATTENTION, OUT)
+    safetensors.write("x.safetensors", weights, metadata.complete(made, weights, "cats", 700, ""))
+    plan.write(made, Path("plan.json"))
+    (one,) = load(import_file(Path("x.safetensors")).path)
+    assert (one.experiment.adapter.init, one.experiment.outputs.description) == ("gaussian", "cats\nand more")
+    assert one.experiment.base.path == "../" + made.outputs.places.base
+    plan.write(a_plan(program=attrs.evolve(program, locked=False)), Path("plan.json"))
+    (two,) = load(import_file(Path("x.safetensors"), Path("two.py")).path)
+    assert two.experiment.adapter.init == "kaiming"
+
+
+def test_kohyas_as_far_as_it_goes(folder: Path) -> None:
+    said = {
+        "ss_output_name": "cats",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": "8",
+        "ss_network_alpha": "4.0",
+        "ss_learning_rate": "2e-06",
+        "ss_unet_lr": "0.0001",
+        "ss_text_encoder_lr": "None",
+        "ss_optimizer": "bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1,betas=(0.9, 0.95))",
+        "ss_max_train_steps": "1600",
+        "ss_lr_scheduler": "cosine_with_restarts",
+        "ss_clip_skip": "2",
+        "ss_min_snr_gamma": "5.0",
+        "ss_seed": "1234",
+        "ss_resolution": "(512, 512)",
+        "ss_base_model_version": "sd_v1",
+        "ss_dataset_dirs": '{"10_cat": {"n_repeats": 10, "img_count": 30}}',
+        "ss_made_up": "1",
+    }
+    safetensors.write("k.safetensors", tensors(ATTENTION, TEXT, rank=8), said)
+    imported = import_file(Path("k.safetensors"))
+    (one,) = load(imported.path)
+    made = one.experiment
+    assert (made.adapter.rank, made.adapter.alpha, made.adapter.text_encoder) == (8, 4.0, True)
+    assert (made.train.learning_rate, made.train.snr_gamma, made.train.seed) == (1e-4, 5.0, 1234)
+    assert (made.fit.optimizer_bits, made.train.optimizer.beta2) == (8, 0.95)
+    left = {fate.key for fate in imported.draft.of("left")}
+    assert left == {"ss_clip_skip", "ss_lr_scheduler", "ss_made_up"}
+    assert any("10_cat (30 pictures)" in line for line in imported.draft.todo)
+
+
+def test_one_without_metadata_still_says_its_rank(folder: Path) -> None:
+    safetensors.write("plain.safetensors", tensors(ATTENTION, rank=4))
+    imported = import_file(Path("plain.safetensors"))
+    (one,) = load(imported.path)
+    assert (one.experiment.name, one.experiment.adapter.rank, one.experiment.adapter.targets) == (
+        "plain",
+        4,
+        "qkv",
+    )
+
+
+def test_what_is_no_lora_is_refused(folder: Path) -> None:
+    safetensors.write("base.safetensors", {"model.weight": torch.zeros(2)})
+    with pytest.raises(InputError, match="holds no LoRA"):
+        import_file(Path("base.safetensors"))
+
+
+def test_hostile_metadata_becomes_no_code(folder: Path) -> None:
+    said = {
+        "ss_output_name": '"""\nimport os\n',
+        "ss_training_comment": "x\n)\nopen('pwned', 'w')",
+        "a\nb": "c\nd",
+    }
+    safetensors.write("h.safetensors", tensors(ATTENTION), said)
+    load(import_file(Path("h.safetensors")).path)
+    assert not Path("pwned").exists()

@@ -1,0 +1,205 @@
+"""What each trainer's keys mean: the numbers of the spec, and the reasons of what is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorac import Answers, Conversations, Experiment, Images, Instructions
+from lorac.importers import importer, parse
+from lorac.importers.ledger import Draft, experiment
+from tests.lorac.importers.configs import CONFIGS
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    """The parsed data of a text."""
+
+    def parsed(text: str) -> Any:
+        (tmp_path / "config").write_text(text, encoding="utf-8")
+        return parse.read(tmp_path / "config")
+
+    return parsed
+
+
+@pytest.fixture
+def convert(read: Any) -> Any:
+    """A draft of an importer's small config, with its companions, after words of it were replaced."""
+
+    def converted(name: str, **replaced: str) -> Draft:
+        text, others = CONFIGS[name]
+        for old, new in replaced.items():
+            assert f"{old}" in text
+            text = text.replace(old, new)
+        config = read(text)
+        named = importer(name).companions(config)
+        found = {key: read(others[path]) for key, path in named.items() if path in others}
+        return importer(name).convert(config, found)
+
+    return converted
+
+
+def made(draft: Draft) -> Experiment:
+    """The experiment, with stand-ins for what the source does not say."""
+    values = {field: setting.value for field, setting in draft.settings.items()}
+    return experiment({"name": "x", "base.path": "b", **values}, draft.kinds)
+
+
+def left(draft: Draft) -> dict[str, str]:
+    return {fate.key: fate.what for fate in draft.of("left")}
+
+
+def test_the_original(convert: Any) -> None:
+    draft = convert("original")
+    one = made(draft)
+    assert isinstance(one.data, Images)
+    assert (one.adapter.rank, one.adapter.alpha, one.adapter.dropout) == (8, 16.0, 0.1)
+    assert (one.adapter.targets, one.adapter.init) == ("qkv", "gaussian")
+    assert (one.train.effective_batch, one.train.epochs, one.train.learning_rate) == (8, 10, 2e-4)
+    assert (one.data.metadata_path, one.outputs.log_dir) == ("data/cyberpunk/metadata.csv", "logs")
+    assert set(left(draft)) == {"training.focal_loss"}
+
+
+def test_the_originals_keys_may_stand_without_sections(read: Any) -> None:
+    flat = "base_model: a\ntrain_data_dir: b\nlora_rank: 4\nbatch_size: 2\nmax_steps: 10\nscheduler: linear\n"
+    one = made(importer("original").convert(read(flat), {}))
+    assert (one.adapter.rank, one.train.steps, one.train.scheduler, one.train.effective_batch) == (
+        4,
+        10,
+        "linear",
+        2,
+    )
+
+
+def test_kohyas_data_set_overrules_and_the_subset_most(convert: Any) -> None:
+    draft = convert("kohya")
+    one = made(draft)
+    assert isinstance(one.data, Images)
+    assert (one.data.path, one.data.repeats, one.data.caption_extension) == ("cats", 10, ".txt")
+    assert (one.data.flip, one.data.buckets, one.data.upscale) == (True, True, True)
+    assert one.data.resolution == 624  # about the side of a square with the area of 512 * 768
+    assert one.train.effective_batch == 3 * 2
+    assert left(draft)["dataset_config.datasets[0].subsets[2].image_dir"].startswith("another set")
+    assert left(draft)["training.clip_skip"] == "lorac takes the text encoder's last layer"
+
+
+def test_kohyas_training(convert: Any) -> None:
+    one = made(convert("kohya"))
+    assert (one.train.steps, one.train.warmup_steps, one.train.learning_rate) == (1000, 100, 1e-4)
+    assert (one.adapter.text_encoder, one.train.text_encoder_learning_rate) == (True, 5e-5)
+    assert (one.train.optimizer.weight_decay, one.train.optimizer.beta2) == (0.1, 0.95)
+    assert (one.fit.optimizer_bits, one.fit.dtype, one.adapter.targets) == (8, "bf16", "qkvo+ff")
+
+
+def test_kohyas_defaults_are_spelt_out_where_lorac_has_others(read: Any) -> None:
+    text = 'network_module = "networks.lora"\npretrained_model_name_or_path = "a"\ntrain_data_dir = "b"\n'
+    one = made(importer("kohya").convert(read(text), {}))
+    assert (one.adapter.rank, one.adapter.alpha, one.train.scheduler) == (4, 1.0, "constant")
+    assert (one.train.steps, one.train.learning_rate, one.train.effective_batch) == (1600, 2e-6, 1)
+
+
+def test_a_default_does_not_take_the_place_of_what_could_not_be_carried(convert: Any) -> None:
+    draft = convert("kohya", **{'lr_scheduler = "cosine"': 'lr_scheduler = "piecewise_constant"'})
+    assert "train.scheduler" not in draft.settings
+    assert "optimizer.lr_scheduler" in left(draft)
+
+
+@pytest.mark.parametrize("off", ["network_train_unet_only = true", "text_encoder_lr = 0"])
+def test_kohyas_text_encoder_is_trained_unless_told_otherwise(off: str, read: Any) -> None:
+    text = f'network_module = "networks.lora"\ntrain_data_dir = "b"\n{off}\n'
+    assert made(importer("kohya").convert(read(text), {})).adapter.text_encoder is False
+
+
+@pytest.mark.parametrize("module", ["lycoris.kohya", "networks.oft", "networks.dylora"])
+def test_another_method_is_told(module: str, convert: Any) -> None:
+    draft = convert("kohya", **{"networks.lora": module})
+    assert left(draft)["network.network_module"] == "lorac trains LoRA (networks.lora)"
+
+
+def test_the_rate_of_an_optimizer_that_finds_its_own_is_no_rate_for_adamw(convert: Any) -> None:
+    draft = convert("kohya-gui")
+    assert "train.learning_rate" not in draft.settings
+    assert "scales it by itself" in left(draft)["learning_rate"]
+    assert any(line.startswith("train.learning_rate") for line in draft.todo)
+
+
+def test_the_guis_form(convert: Any) -> None:
+    draft = convert("kohya-gui")
+    one = made(draft)
+    assert (one.train.epochs, one.adapter.rank, one.train.effective_batch) == (4, 16, 2)
+    assert (one.samples.prompts, one.samples.height) == (("a cat", "a dog"), 768)  # type: ignore[union-attr]
+    assert "percent" in left(draft)["lr_warmup"]
+    assert left(draft)["wandb_api_key"] == "a secret has no place in a spec"
+    assert "shuffle_caption" in left(draft)
+
+
+def test_ai_toolkits_job(convert: Any) -> None:
+    draft = convert("ai-toolkit")
+    one = made(draft)
+    assert isinstance(one.data, Images)
+    assert (one.name, one.data.trigger, one.data.prepend_trigger) == ("cats", "p3r5on", True)
+    assert (one.train.effective_batch, one.train.steps, one.train.learning_rate) == (6, 2000, 1e-4)
+    assert (one.train.optimizer.weight_decay, one.train.optimizer.eps) == (1e-4, 1e-6)
+    assert one.samples.prompts == ("p3r5on at the beach",)
+    assert one.data.resolution == 768
+    assert set(left(draft)) == {
+        "datasets[0].resolution",
+        "datasets[1].folder_path",
+        "train.ema_config.use_ema",
+    }
+
+
+def test_onetrainers_preset(convert: Any) -> None:
+    draft = convert("onetrainer")
+    one = made(draft)
+    assert isinstance(one.data, Images)
+    assert (one.base.family, one.adapter.targets, one.adapter.alpha) == ("sd1", "qkvo+ff", 1.0)
+    assert (one.data.path, one.data.repeats, one.data.flip) == ("img", 2, True)
+    assert (one.fit.quantization, one.adapter.text_encoder, one.train.warmup_steps) == ("nf4", False, 200)
+    assert (one.train.snr_gamma, one.train.optimizer.weight_decay, one.name) == (5.0, 0.02, "cats")
+    assert (one.samples.prompts, one.samples.seed) == (("a cat",), 3)
+    assert {"masked_training", "concept_file_name[1].text.enable_tag_shuffling"} <= set(left(draft))
+
+
+def test_simpletuners_config(convert: Any) -> None:
+    draft = convert("simpletuner")
+    one = made(draft)
+    assert isinstance(one.data, Images)
+    assert (one.data.resolution, one.data.repeats, one.data.buckets) == (512, 5, False)
+    assert (one.name, one.outputs.output_dir) == ("cats", "output")
+    assert (one.train.scheduler, one.train.warmup_steps, one.train.max_grad_norm) == ("polynomial", 50, 2.0)
+    assert (one.samples.width, one.samples.height, one.adapter.targets) == (512, 768, "qkvo")  # type: ignore[union-attr]
+    assert set(left(draft)) == {"flow_schedule_shift", "push_to_hub", "data_backend_config[1].crop_style"}
+
+
+def test_llama_factorys_data_sets_are_files_with_their_own_columns(convert: Any) -> None:
+    draft = convert("llama-factory")
+    one = made(draft)
+    assert one.data == (
+        Instructions("data/identity.json", instruction="question", output="answer"),
+        Conversations("data/chats.json", messages="turns"),
+    )
+    assert (one.sequences.length, one.sequences.packing, one.sequences.template) == (1024, True, "llama3")
+    assert (one.adapter.alpha, one.adapter.targets) == (16.0, r"re:(.*\.)?(q_proj|v_proj)")
+    assert (one.train.steps, one.train.warmup_steps, one.train.effective_batch) == (100, 10, 16)
+    assert (one.sequences.held_out, one.fit.dtype, one.name) == (0.1, "bf16", "sft")
+
+
+def test_a_models_own_code_is_never_switched_on_by_an_import(convert: Any) -> None:
+    draft = convert("llama-factory")
+    assert made(draft).base.trust_remote_code is False
+    assert "trust_remote_code" in left(draft)
+
+
+def test_axolotls_config(convert: Any) -> None:
+    one = made(convert("axolotl"))
+    assert one.data == (
+        Instructions("data/alpaca.jsonl"),
+        Conversations("data/chats.jsonl", messages="messages"),
+    )
+    assert (one.adapter.targets, one.adapter.rank, one.fit.quantization) == ("all-linear", 32, "nf4")
+    assert (one.train.effective_batch, one.train.epochs, one.fit.optimizer_bits) == (8, 3, 8)
+    assert (one.sequences.packing, one.sequences.held_out) == (True, 0.05)
+    assert not isinstance(one.samples, Answers)
