@@ -7,12 +7,8 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -21,14 +17,12 @@ import attrs
 import click
 
 from lorac.lora_cli import lora
+from lorac.terminal import block, print_json, progress, telling, uncollected, width
 from runtime.ending import ended
 from runtime.errors import Problem, SpecError
 
 GENERATED = Path("generated")
 OUTPUT = Path("output")
-WIDTH = 100
-"""Columns where nobody says how many there are."""
-
 A_PATH = click.Path(path_type=Path)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -122,11 +116,11 @@ def plan_(spec: Path, card: str | None, unlocked: bool, as_json: bool, out: Path
     written = _planned(spec, out, card, unlocked)
     if as_json:
         answers = [one.answer() for one in written]
-        _print_json(answers if len(answers) > 1 else answers[0])
+        print_json(answers if len(answers) > 1 else answers[0])
         return
     from lorac.render import plan_text
 
-    click.echo("\n\n\n".join(plan_text(one.plan, one.path, _width(), _block()) for one in written))
+    click.echo("\n\n\n".join(plan_text(one.plan, one.path, width(), block()) for one in written))
 
 
 @_command(
@@ -228,15 +222,15 @@ def fit_(spec: Path, cards: str, unlocked: bool, as_json: bool) -> None:
 
     loaded = load(spec)
     names = [name.strip() for name in cards.split(",") if name.strip()]
-    with _uncollected(), _telling() as tell:
+    with uncollected(), telling() as tell:
         from lorac.fit import fit
         from lorac.render import fit_text
 
         rows = fit(loaded, names, Path.cwd(), unlocked=unlocked, tell=tell)
     if as_json:
-        _print_json([attrs.asdict(row) for row in rows])
+        print_json([attrs.asdict(row) for row in rows])
         return
-    click.echo(fit_text(rows, _width()))
+    click.echo(fit_text(rows, width()))
 
 
 @_command(
@@ -257,16 +251,16 @@ def explain_(what: Path, svg: Path | None, as_json: bool) -> None:
     from lorac.places import cache_folder
     from lorac.render import explain_text
 
-    with _uncollected(), _telling() as tell:
+    with uncollected(), telling() as tell:
         from lorac.explain import draw, explain
 
         found = explain(of, cache_folder(), tell)
         if svg is not None:
             draw(of, cache_folder(), svg)
     if as_json:
-        _print_json(attrs.asdict(found))
+        print_json(attrs.asdict(found))
         return
-    click.echo(explain_text(found, _width(), _block()))
+    click.echo(explain_text(found, width(), block()))
     if svg is not None:
         click.echo(f"\nwrote {svg}")
 
@@ -292,14 +286,14 @@ def calibrate_(threads: int | None, as_json: bool) -> None:
 
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     found = []
-    with _progress() as tell:
+    with progress() as tell:
         for device in devices:
             own = calibrate(device, threads or os.cpu_count() or 1, partial(tell, device))
             found.append((own, keep(own)))
     if as_json:
-        _print_json([{"path": str(path), **attrs.asdict(own)} for own, path in found])
+        print_json([{"path": str(path), **attrs.asdict(own)} for own, path in found])
         return
-    click.echo("\n\n".join(show(own, path, _width()) for own, path in found))
+    click.echo("\n\n".join(show(own, path, width()) for own, path in found))
 
 
 @_command("diff", click.argument("before", type=A_PATH), click.argument("after", type=A_PATH))
@@ -314,7 +308,7 @@ def diff(before: Path, after: Path) -> None:
     from runtime import plan
 
     left, right = (plan.read(plan_in(path)) for path in (before, after))
-    click.echo(changes_text(differences(left, right), _width()))
+    click.echo(changes_text(differences(left, right), width()))
 
 
 @_command(
@@ -335,9 +329,9 @@ def spec_(part: str | None, as_json: bool) -> None:
         parts = dict.fromkeys(row.field.rpartition(".")[0] for row in reference() if "." in row.field)
         raise click.UsageError(f"no part {part!r}: there are {', '.join(parts)}")
     if as_json:
-        _print_json([attrs.asdict(row) for row in rows])
+        print_json([attrs.asdict(row) for row in rows])
         return
-    click.echo(reference_text(rows, _width()))
+    click.echo(reference_text(rows, width()))
 
 
 def _run_folder(what: Path) -> Path:
@@ -362,9 +356,9 @@ def import_(file: Path, out: Path | None, as_json: bool) -> None:
 
     imported = import_file(file, out)
     if as_json:
-        _print_json(show.answer(imported))
+        print_json(show.answer(imported))
         return
-    click.echo(show.text(imported, _width()))
+    click.echo(show.text(imported, width()))
 
 
 def _planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[Any]:
@@ -374,81 +368,11 @@ def _planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[An
     loaded = load(spec)
     if sys.stderr.isatty():
         click.echo(f"planning {spec} …", err=True)
-    with _uncollected():
+    with uncollected():
         from lorac.generate import generate
 
         return generate(loaded, out, card=card, unlocked=unlocked)
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for garbage meanwhile, nor at the end: libraries make a million objects that last, and each search
-    goes through all of them. Saves a quarter of the time of the imports, and two seconds at the end. The tracer
-    collects by itself."""
-    atexit.register(gc.freeze)
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
-@contextmanager
-def _telling() -> Iterator[Callable[[str], None]]:
-    """One line on a terminal that says what is being done now, gone at the end; silent elsewhere."""
-    clear = "\r\x1b[K"
-
-    def tell(words: str) -> None:
-        click.echo(f"{clear}{words[: _width() - 3]} …", nl=False, err=True)
-
-    if not sys.stderr.isatty():
-        yield lambda words: None
-        return
-    try:
-        yield tell
-    finally:
-        click.echo(clear, nl=False, err=True)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, str, float], None]]:
-    """A bar for each job on a terminal, by name, with what it does and the share that is done; silent elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
-    jobs: dict[str, TaskID] = {}
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-
-        def tell(job: str, what: str, share: float) -> None:
-            if job not in jobs:
-                jobs[job] = bars.add_task(job, total=1.0)
-            bars.update(jobs[job], description=f"{job}: {what}", completed=share)
-
-        yield tell
-
-
-def _print_json(value: Any) -> None:
-    from runtime.safeio.strict_json import canonical
-
-    click.echo(canonical(value), nl=False)
-
-
 def _asked() -> Asked:
     return click.get_current_context().ensure_object(Asked)
-
-
-def _width() -> int:
-    return shutil.get_terminal_size((WIDTH, 24)).columns
-
-
-def _block() -> str:
-    """What bars are made of: a full block where the terminal can show it."""
-    try:
-        "█".encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return "#"
-    return "█"

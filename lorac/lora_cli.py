@@ -81,8 +81,8 @@ def inspect_(source: Path, each: bool, as_json: bool) -> None:
     """
     import attrs
 
-    from lorac.cli import _print_json, _width
     from lorac.lora_text import inspected_text, modules_text
+    from lorac.terminal import print_json, width
     from runtime.lora_files.adapter import read
     from runtime.lora_files.inspection import inspected
 
@@ -90,9 +90,9 @@ def inspect_(source: Path, each: bool, as_json: bool) -> None:
     with _telling("inspect") as tell:
         found = inspected(adapter, tell)
     if as_json:
-        _print_json(attrs.asdict(found))
+        print_json(attrs.asdict(found))
         return
-    click.echo(inspected_text(found, _width()))
+    click.echo(inspected_text(found, width()))
     if each:
         click.echo("\n" + modules_text(found))
 
@@ -331,7 +331,7 @@ def _wrote(files: Sequence[Path], said: str, notes: Sequence[str]) -> None:
 @contextmanager
 def _telling(job: str) -> Iterator[Tell]:
     """A bar on a terminal, silent elsewhere."""
-    from lorac.cli import _progress
+    from lorac.terminal import progress
 
-    with _progress() as tell:
+    with progress() as tell:
         yield functools.partial(tell, job)
