@@ -27,6 +27,7 @@ ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
 """What all of lorac may import of runtime."""
 
 ONLY_IN = {
+    "runtime.adapters": {"lorac/resolve.py"},
     "runtime.data": {"lorac/estimate", "lorac/text_lock.py"},
     "runtime.dtypes": {"lorac/estimate", "lorac/lora_cli.py"},
     "runtime.ending": {"lorac/cli.py"},
@@ -36,8 +37,8 @@ ONLY_IN = {
     "runtime.step": {"lorac/estimate"},
     "runtime.text": {"lorac/text_lock.py"},
 }
-"""What else it imports, and which files or folders do: the families, the train step that the trace runs, dtypes, and
-how much of what is encoded stays in memory."""
+"""What else it imports, and which files or folders do: the families, which layers take an adapter, the train step that
+the trace runs, dtypes, and how much of what is encoded stays in memory."""
 
 RUNS_CODE = {"lorac/load.py": {"compile", "exec"}}
 """Files that may call what runs code: the user's own spec is run because he asked for it."""
