@@ -252,11 +252,12 @@ def fill(modules: Modules, program: plan.Program, file: Path) -> None:
     from runtime.safeio.weights import open_weights
 
     adapter = method(program.adapter.method)
+    parts = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")  # the last with DoRA alone
     places = {
-        f"{PREFIX}{path}.lora_{part}.weight": parameter
+        f"{PREFIX}{path}.{part}": parameter
         for component in program.adapter.targets
-        for path, pair in adapter.factors(modules[component]).items()
-        for part, parameter in zip("AB", pair, strict=True)
+        for path, factors in adapter.factors(modules[component]).items()
+        for part, parameter in zip(parts, factors, strict=False)
     }
     with open_weights(file) as weights, torch.no_grad():
         shapes = {name: info.shape for name, info in weights.items()}
