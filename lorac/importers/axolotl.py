@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorac.importers import words
-from lorac.importers.kohya_keys import optional
+from lorac.importers.kohya_keys import optional, switch
 from lorac.importers.ledger import (
     OFF,
     CannotCarry,
@@ -63,9 +63,9 @@ TABLE: Table = {
     "lora_fan_in_fan_out": Ours("the base's own layers say it"),
     "lora_modules_to_save": Unless("lorac trains no whole module beside the LoRA"),
     "lora_target_parameters": Unless("lorac adapts linear layers"),
-    "peft_use_dora": Unless("lorac has no DoRA"),
-    "peft_use_rslora": Unless("lorac scales by alpha / rank"),
-    "loraplus_lr_ratio": Unless("lorac has one rate for both halves of a LoRA"),
+    "peft_use_dora": switch("adapter.dora"),
+    "peft_use_rslora": switch("adapter.rslora"),
+    "loraplus_lr_ratio": optional("train.lora_plus_ratio"),
     **dict.fromkeys(("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "use_kernels"), Ours(FASTER)),
     "sequence_len": To("sequences.length"),
     "sample_packing": To("sequences.packing", is_on),
@@ -96,7 +96,7 @@ TABLE: Table = {
     "max_grad_norm": To("train.max_grad_norm"),
     "seed": To("train.seed"),
     "rl": Unless("lorac has no other training than LoRA on next tokens"),
-    "neftune_noise_alpha": Unless("lorac adds no noise to embeddings"),
+    "neftune_noise_alpha": optional("train.neftune_alpha"),
     "fp16": Unless("set fit.dtype"),
     "tf32": Ours("lorac's step has one dtype"),
     "gradient_checkpointing": Ours(words.PLANNER),

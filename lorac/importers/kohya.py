@@ -259,13 +259,16 @@ def set_network_arguments(book: Ledger, path: Path, given: dict[str, Any]) -> No
     """`conv_dim` and what else was passed to the network module."""
     conv = given.pop("conv_dim", None)
     conv_alpha = given.pop("conv_alpha", None)
+    plus = given.pop("loraplus_lr_ratio", None)
+    if is_on(plus):
+        book.carry("train.lora_plus_ratio", plus, path, comment="network_args: loraplus_lr_ratio")
     given = {name: value for name, value in given.items() if is_on(value)}
-    if conv is not None and is_on(conv):
+    if is_on(conv):
         book.carry("adapter.targets", "qkvo+ff+conv", path, comment="network_args: conv_dim")
         book.todo.append(
             f"adapter: convolutions had rank {conv} and alpha {conv_alpha}; lorac has one for all layers"
         )
     if given:
         book.left(path, f"lorac's LoRA has no {', '.join(given)}")
-    elif conv is None or not is_on(conv):
+    elif not is_on(conv) and not is_on(plus):
         book.ours(path, "nothing is set")

@@ -34,6 +34,17 @@ def optional(field: str) -> To:
     return To(field, change)
 
 
+def switch(field: str) -> To:
+    """A switch whose off is the field's default."""
+
+    def change(value: Any) -> bool:
+        if is_on(value):
+            return True
+        raise IsOurs("off, as in lorac")
+
+    return To(field, change)
+
+
 KEYS: Table = {
     # the base
     "pretrained_model_name_or_path": To("base.path"),
@@ -242,9 +253,9 @@ KEYS: Table = {
     "blockwise_fused_optimizers": Ours(words.PLANNER),
     "double_blocks_to_swap": Ours(words.PLANNER),
     "single_blocks_to_swap": Ours(words.PLANNER),
-    "loraplus_lr_ratio": Unless("lorac has one rate for both halves of a LoRA"),
-    "loraplus_unet_lr_ratio": Unless("lorac has one rate for both halves of a LoRA"),
-    "loraplus_text_encoder_lr_ratio": Unless("lorac has one rate for both halves of a LoRA"),
+    "loraplus_lr_ratio": optional("train.lora_plus_ratio"),
+    "loraplus_unet_lr_ratio": optional("train.lora_plus_ratio"),
+    "loraplus_text_encoder_lr_ratio": Unless("lorac has one ratio: train.lora_plus_ratio"),
     "config_file": Ours("this file"),
     "output_config": Ours("the plan is such a file"),
 }

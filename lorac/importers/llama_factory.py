@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorac.importers import words
-from lorac.importers.kohya_keys import optional
+from lorac.importers.kohya_keys import optional, switch
 from lorac.importers.ledger import (
     OFF,
     CannotCarry,
@@ -73,9 +73,9 @@ TABLE: Table = {
     "lora_alpha": To("adapter.alpha"),
     "lora_dropout": optional("adapter.dropout"),
     "additional_target": Unless("lorac trains no whole module beside the LoRA"),
-    "loraplus_lr_ratio": Unless("lorac has one rate for both halves of a LoRA"),
-    "use_rslora": Unless("lorac scales by alpha / rank"),
-    "use_dora": Unless("lorac has no DoRA"),
+    "loraplus_lr_ratio": optional("train.lora_plus_ratio"),
+    "use_rslora": switch("adapter.rslora"),
+    "use_dora": switch("adapter.dora"),
     "pissa_init": Unless("lorac's adapter.init is kaiming or gaussian"),
     "pissa_iter": Ours("it matters for pissa_init alone"),
     "pissa_convert": Ours("it matters for pissa_init alone"),
@@ -113,7 +113,7 @@ TABLE: Table = {
     "max_grad_norm": To("train.max_grad_norm"),
     "seed": To("train.seed"),
     "data_seed": Unless("train.seed decides the order, too"),
-    "neftune_noise_alpha": Unless("lorac adds no noise to embeddings"),
+    "neftune_noise_alpha": optional("train.neftune_alpha"),
     "gradient_checkpointing": Ours(words.PLANNER),
     "disable_gradient_checkpointing": Ours(words.PLANNER),
     "deepspeed": Unless("lorac trains on one card, or on several by fit.processes"),

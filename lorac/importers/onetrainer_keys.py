@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorac.importers import words
-from lorac.importers.kohya_keys import optional
+from lorac.importers.kohya_keys import optional, switch
 from lorac.importers.ledger import OFF, CannotCarry, IsOurs, Ours, Table, To, Unless, is_on
 
 FAMILIES = {
@@ -154,7 +154,7 @@ TABLE: Table = {
     "lora_model_name": Unless("lorac begins an adapter anew"),
     "lora_rank": To("adapter.rank"),
     "lora_alpha": To("adapter.alpha"),
-    "lora_decompose": Unless("lorac has no DoRA"),
+    "lora_decompose": switch("adapter.dora"),
     "lora_decompose_norm_epsilon": Ours("it matters for DoRA alone"),
     "lora_decompose_output_axis": Ours("it matters for DoRA alone"),
     "lora_weight_dtype": Unless(

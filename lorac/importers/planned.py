@@ -85,7 +85,10 @@ def _training(of: plan.Plan) -> dict[str, Any]:
     adapter, train, compute = of.program.adapter, of.program.train, of.program.compute
     optimizer = train.optimizer
     return {
-        **{f"adapter.{field}": getattr(adapter, field) for field in ("rank", "alpha", "dropout", "init")},
+        **{
+            f"adapter.{field}": getattr(adapter, field)
+            for field in ("rank", "alpha", "rslora", "dora", "dropout", "init")
+        },
         **{
             f"train.{field}": getattr(train, field)
             for field in ("effective_batch", "steps", "learning_rate", "seed")
@@ -99,6 +102,8 @@ def _training(of: plan.Plan) -> dict[str, Any]:
         "train.power": train.schedule.power,
         "train.snr_gamma": train.objective.snr_gamma or None,
         "train.noise_offset": train.objective.noise_offset or None,
+        "train.neftune_alpha": train.objective.neftune_alpha or None,
+        "train.lora_plus_ratio": train.lora_plus_ratio,
         **{
             f"train.optimizer.{field}": getattr(optimizer, field)
             for field in ("beta1", "beta2", "eps", "weight_decay")

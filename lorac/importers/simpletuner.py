@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorac.importers import words
-from lorac.importers.kohya_keys import optional
+from lorac.importers.kohya_keys import optional, switch
 from lorac.importers.ledger import (
     OFF,
     CannotCarry,
@@ -66,7 +66,7 @@ TABLE: Table = {
     "lora_dropout": optional("adapter.dropout"),
     "lora_format": Ours("lorac writes kohya's and diffusers' names"),
     "init_lora": Unless("lorac begins an adapter anew"),
-    "use_dora": Unless("lorac has no DoRA"),
+    "use_dora": switch("adapter.dora"),
     "flux_lora_target": Unless(
         "adapter.targets has presets, or takes a regex", off=("all", *OFF), same="carried as qkvo"
     ),

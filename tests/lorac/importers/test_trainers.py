@@ -203,3 +203,23 @@ def test_axolotls_config(convert: Any) -> None:
     assert (one.train.effective_batch, one.train.epochs, one.fit.optimizer_bits) == (8, 3, 8)
     assert (one.sequences.packing, one.sequences.held_out) == (True, 0.05)
     assert not isinstance(one.samples, Answers)
+
+
+def test_dora_is_carried_for_text_and_left_for_pictures_with_lorac_s_own_reason(convert: Any) -> None:
+    text = convert(
+        "llama-factory",
+        **{"lora_rank: 8": "lora_rank: 8\nuse_dora: true\nuse_rslora: true\nloraplus_lr_ratio: 16.0"},
+    )
+    one = made(text)
+    assert (one.adapter.dora, one.adapter.rslora, one.train.lora_plus_ratio) == (True, True, 16.0)
+    pictures = convert("onetrainer", **{'"epochs": 20': '"epochs": 20, "lora_decompose": true'})
+    assert made(pictures).adapter.dora is False
+    assert left(pictures)["lora_decompose"].startswith("adapter.dora is set, and the data are pictures")
+
+
+def test_kohyas_lora_plus_is_in_its_network_arguments(convert: Any) -> None:
+    draft = convert(
+        "kohya", **{"network_alpha = 16": 'network_alpha = 16\nnetwork_args = ["loraplus_lr_ratio=4"]'}
+    )
+    assert made(draft).train.lora_plus_ratio == 4.0
+    assert "network.network_args" not in left(draft)
