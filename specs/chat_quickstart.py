@@ -11,9 +11,9 @@ experiment = Experiment(
     name="jargon",
     base="../.cache/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     data=Instructions("jargon/jargon.jsonl"),
-    sequences=Sequences(length=512, packing=True, held_out=0.1),
+    sequences=Sequences(length=256, packing=True, held_out=0.1),
     adapter=LoRA(rank=16, alpha=32),
-    train=Train(effective_batch=4, steps=60, learning_rate=1e-3, warmup_steps=5),
+    train=Train(effective_batch=4, steps=40, learning_rate=1e-3, warmup_steps=4),
     fit=Fit(micro_batch=Auto(), accumulation=Auto()),
     samples=Answers(
         prompts=(
@@ -21,10 +21,9 @@ experiment = Experiment(
             "What does “yak shaving” mean?",
             "What does “feature creep” mean?",
         ),
-        max_tokens=96,
+        max_tokens=64,
     ),
     outputs=Outputs(
-        save_steps=30,
         description="Explains hackers' words in the voice of the Jargon File.",
         license="public domain",
         tags=("jargon", "hackers"),
