@@ -21,7 +21,7 @@ GENERATED = ROOT / "generated"
 
 def commands() -> list[str]:
     """The `lorac plan …` lines of the recipe that makes the golden plans."""
-    recipe = re.search(r"^generate:\n((?: +.*\n)+)", (ROOT / "justfile").read_text(encoding="utf-8"), re.M)
+    recipe = re.search(r"^generate:.*\n((?: +.*\n)+)", (ROOT / "justfile").read_text(encoding="utf-8"), re.M)
     assert recipe
     return [line for line in map(str.strip, recipe[1].splitlines()) if line.startswith("lorac plan ")]
 
