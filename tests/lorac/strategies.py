@@ -171,8 +171,16 @@ def _of_one_kind(given: dict[str, Any]) -> None:
         given.pop("samples", None)
     if isinstance(given.get("samples"), Answers) and not given["samples"].prompts:
         given.pop("samples")
-    if "adapter" in given and not isinstance(given["data"], Images):
-        given["adapter"] = attrs.evolve(given["adapter"], text_encoder=False)
+    is_text = not isinstance(given["data"], Images)
+    foreign = {
+        "adapter": {"text_encoder": False} if is_text else {"dora": False},
+        "train": {"text_encoder_learning_rate": Auto(), "snr_gamma": None, "noise_offset": 0.0}
+        if is_text
+        else {"neftune_alpha": None},
+    }
+    for name, fields in foreign.items():
+        if name in given:
+            given[name] = attrs.evolve(given[name], **fields)
 
 
 @st.composite

@@ -32,6 +32,7 @@ from runtime import checkpoint, plan, preflight
 from runtime import run as running
 from runtime import train as training
 from runtime.families import family
+from runtime.media import pictures as medium
 from runtime.preflight import Where
 from runtime.sampling import Studio
 
@@ -181,7 +182,7 @@ def named() -> Iterator[None]:
     """The runtime's functions say which phase they are; nothing of what they do is changed."""
     owners: list[tuple[Any, str, str]] = [
         (running, "load", "load"),
-        (running, "encode", "cache"),
+        (medium, "encode", "cache"),
         (training, "one_step", "train"),
         (training, "save", "save"),
         (checkpoint, "save", "save"),
