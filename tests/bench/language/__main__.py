@@ -1,0 +1,203 @@
+"""lorac against peft's and TRL's trainers, SmolLM2 on the Jargon File: `python -m tests.bench.language`.
+
+- First each peer's ways that could be its fastest run once, shortly; the fastest of each kind goes on.
+- Then those and lorac run in turn, several rounds, each run a process of its own.
+- Speed is compared within a kind: rows (a step is 8 rows) and packed (a step is sequences filled with rows).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+
+from runtime.families import causal_lm
+from runtime.safeio.atomic import write_text
+from tests.bench.language import peers, report
+from tests.bench.language.setting import HELD_OUT, ROOT, Setting, Task, Way, shuffled_rows, write_rows
+
+WORK = ROOT / ".cache" / "bench" / "language"
+GGUF = ROOT / ".cache" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+CHARACTERS_PER_TOKEN = 4.0
+"""Of the jargon rows under SmolLM2's tokenizer, rounded up: how many rows fill the packed sequences."""
+
+CANDIDATES = [
+    *(
+        Way(trainer=trainer, batches=batches, dtype=dtype, micro_batch=micro)
+        for trainer in ("peft", "trl")
+        for batches in ("grouped", "flattened")
+        for dtype in ("float32", "autocast", "bfloat16")
+        for micro in (8, 4, 2)
+    ),
+    *(
+        Way(trainer="trl", batches="packed", dtype=dtype, micro_batch=micro)
+        for dtype in ("float32", "autocast", "bfloat16")
+        for micro in (2, 1)
+    ),
+]
+"""What each peer's documentation offers for speed on a CPU, crossed. Padding in the file's order is left out: grouping
+by length is the same with less padding."""
+
+OURS = [
+    Way(trainer="lorac", batches="padded", dtype="planned", micro_batch=0),
+    Way(trainer="lorac", batches="packed", dtype="planned", micro_batch=0),
+]
+"""lorac's planner chooses for itself."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.language", description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, help="folder for bench_language.json and .md; without it they are printed"
+    )
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny random model, one round: does it all work?"
+    )
+    parser.add_argument("--only", default="", help="only trainers of these names, with commas")
+    parser.add_argument("--ways", type=Path, help="ways found before (JSON), instead of looking for them")
+    options = parser.parse_args()
+    rounds = 1 if options.quick else options.rounds
+    setting = prepare_tiny() if options.quick else prepare(options.steps)
+    only = set(filter(None, options.only.split(",")))
+
+    def wanted(ways: Iterable[Way]) -> list[Way]:
+        return [way for way in ways if not only or way.trainer in only]
+
+    if options.ways:
+        chosen = cattrs.structure(json.loads(options.ways.read_text()), list[Way])
+        tried: list[dict[str, Any]] = []
+    else:
+        candidates = wanted(CANDIDATES)[:: 4 if options.quick else 1]
+        chosen, tried = fastest(candidates, setting, options.threads)
+        write_text(WORK / "ways.json", json.dumps(cattrs.unstructure(chosen), indent=2))
+    ways = [*chosen, *wanted(OURS)]
+    runs: dict[str, list[dict[str, Any]]] = {way.name: [] for way in ways}
+    for at in range(rounds):
+        for way in ways:
+            print(f"round {at + 1} of {rounds}: {way.name}", file=sys.stderr, flush=True)
+            found = run(Task(setting=setting, way=way), options.threads)
+            if found is not None:
+                runs[way.name].append(found)
+    figures = report.figures(setting, ways, runs, tried, options.threads, " ".join(sys.argv[1:]))
+    text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
+    if options.out:
+        write_text(options.out / "bench_language.json", text)
+        write_text(options.out / "bench_language.md", report.page(figures))
+    print(report.page(figures))
+
+
+def prepare(steps: int) -> Setting:
+    """The model as a Transformers folder, made where it is missing, and the rows."""
+    subprocess.run([sys.executable, ROOT / "specs" / "smollm2" / "get_base.py"], check=True)
+    model = WORK / "smollm2"
+    if not model.exists():
+        subprocess.run([interpreter(), "-m", "tests.bench.language.base", GGUF, model], cwd=ROOT, check=True)
+    return with_rows(model, steps)
+
+
+def prepare_tiny() -> Setting:
+    """The same rows for a random model of some kB, whose tokens are bytes."""
+    model = WORK / "tiny"
+    return attrs.evolve(with_rows(causal_lm.tiny(model), steps=4), held_out_rows=4)
+
+
+def with_rows(model: Path, steps: int) -> Setting:
+    """The setting for a model, its rows written to files."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    rows = shuffled_rows()
+    at = round(len(rows) * HELD_OUT)
+    held_out, train = rows[:at], rows[at:]
+    made = Setting(
+        model=str(model),
+        train=str(WORK / "train.jsonl"),
+        train_packed=str(WORK / "train_packed.jsonl"),
+        held_out=str(write_rows(WORK / "held_out.jsonl", held_out)),
+        steps=steps,
+    )
+    write_rows(Path(made.train), train[: steps * made.batch])
+    write_rows(Path(made.train_packed), filling(train, steps * made.packed_batch * made.length))
+    return made
+
+
+def filling(rows: Sequence[dict[str, Any]], tokens: int) -> list[dict[str, Any]]:
+    """The first rows that have at least so many tokens."""
+    taken: list[dict[str, Any]] = []
+    characters = 0
+    for row in rows:
+        if characters >= tokens * CHARACTERS_PER_TOKEN:
+            break
+        taken.append(row)
+        characters += len(row["instruction"]) + len(row["output"])
+    return taken
+
+
+def fastest(
+    candidates: Sequence[Way], setting: Setting, threads: int
+) -> tuple[list[Way], list[dict[str, Any]]]:
+    """Of each trainer and kind the way with most trained tokens a second in a few steps, and all that were tried."""
+    short = attrs.evolve(setting, steps=min(setting.steps, 5), held_out_rows=1)
+    tried: list[dict[str, Any]] = []
+    best: dict[tuple[str, bool], tuple[float, Way]] = {}
+    for way in candidates:
+        found = run(Task(setting=short, way=way), threads)
+        if found is None:
+            tried.append({"name": way.name, "failed": True})
+            continue
+        tried.append(
+            {
+                name: found[name]
+                for name in ("name", "trained_per_second", "peak_bytes", "cpu_seconds_per_step")
+            }
+        )
+        print(f"tried {way.name}: {found['trained_per_second']:.1f} trained/s", file=sys.stderr, flush=True)
+        key = (way.trainer, way.is_packed)
+        if key not in best or found["trained_per_second"] > best[key][0]:
+            best[key] = (found["trained_per_second"], way)
+    return [way for _, way in best.values()], tried
+
+
+def run(task: Task, threads: int) -> dict[str, Any] | None:
+    """One run in its own process; None where it failed, whose words go to stderr."""
+    out = WORK / "result.json"
+    out.unlink(missing_ok=True)
+    runner = sys.executable if task.way.trainer == "lorac" else interpreter()
+    command = [
+        runner,
+        "-W",
+        "ignore",
+        "-m",
+        f"tests.bench.language.{task.way.trainer}_run",
+        task.dumps(),
+        out,
+    ]
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    if ran.returncode:
+        print(f"{task.way.name} failed:\n{ran.stderr[-2000:]}", file=sys.stderr, flush=True)
+        return None
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def interpreter() -> Path:
+    return peers.python(ROOT / ".cache" / "peers", ROOT / "constraints.txt")
+
+
+if __name__ == "__main__":
+    main()

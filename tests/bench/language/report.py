@@ -1,0 +1,174 @@
+"""The benchmark's figures and its page."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import cattrs
+
+from tests.bench.language import peers
+from tests.bench.language.setting import Setting, Way
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers")
+FIGURES = (
+    "trained_per_second",
+    "tokens_per_second",
+    "seconds_per_step",
+    "cpu_seconds_per_step",
+    "start_seconds",
+    "peak_bytes",
+    "step_peak_bytes",
+    "last_loss",
+    "held_out_loss",
+)
+MODELS = {"smollm2": "SmolLM2-135M-Instruct"}
+GOALS = {"speed": 1.3, "memory": 0.8}
+"""Issue 5: lorac's speed and memory, as ratios to the faster peer's."""
+
+
+def figures(
+    setting: Setting,
+    ways: Sequence[Way],
+    runs: Mapping[str, list[dict[str, Any]]],
+    tried: Sequence[dict[str, Any]],
+    threads: int,
+    arguments: str,
+) -> dict[str, Any]:
+    """All that was measured, with what it was measured on."""
+    shown = {name: value for name, value in cattrs.unstructure(setting).items() if "/" not in str(value)}
+    return {
+        "command": f"python -m tests.bench.language {arguments}".strip(),
+        "day": datetime.date.today().isoformat(),
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": threads},
+        "versions": versions(),
+        "model": MODELS.get(Path(setting.model).name, "A random model (nothing here is a figure)"),
+        "setting": shown,
+        "tried": list(tried),
+        "ways": [summary(way, runs[way.name]) for way in ways],
+        "ratios": ratios([summary(way, runs[way.name]) for way in ways]),
+    }
+
+
+def summary(way: Way, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A way's runs, with least, median and most of each figure."""
+    spread = {
+        name: {
+            "min": min(run[name] for run in runs),
+            "median": statistics.median(run[name] for run in runs),
+            "max": max(run[name] for run in runs),
+        }
+        for name in FIGURES
+        if runs
+    }
+    return {
+        "name": way.name,
+        "trainer": way.trainer,
+        "packed": way.is_packed,
+        "runs": len(runs),
+        **spread,
+        "all": list(runs),
+    }
+
+
+def ratios(ways: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """lorac over the faster peer, for rows and for packed sequences, of medians."""
+    found = []
+    for packed in (False, True):
+        mine = [way for way in ways if way["trainer"] == "lorac" and way["packed"] == packed and way["runs"]]
+        others = [
+            way for way in ways if way["trainer"] != "lorac" and way["packed"] == packed and way["runs"]
+        ]
+        if not mine or not others:
+            continue
+        faster = max(others, key=lambda way: way["trained_per_second"]["median"])
+        found.append(
+            {
+                "packed": packed,
+                "against": faster["name"],
+                "speed": _ratio(mine[0], faster, "trained_per_second"),
+                "memory": _ratio(mine[0], faster, "peak_bytes"),
+                "held_out_loss": mine[0]["held_out_loss"]["median"] - faster["held_out_loss"]["median"],
+            }
+        )
+    return found
+
+
+def _ratio(mine: dict[str, Any], other: dict[str, Any], name: str) -> float:
+    return float(mine[name]["median"]) / float(other[name]["median"])
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The figures for people, as Markdown."""
+    setting, machine = found["setting"], found["machine"]
+    lines = [
+        "# Language models: lorac, peft with Transformers' Trainer, TRL's SFTTrainer",
+        "",
+        f"{found['model']} on the Jargon File; LoRA of rank {setting['rank']} on all linear layers of the blocks, "
+        f"loss on the answers, {setting['steps']} steps of {setting['batch']} rows, or of {setting['packed_batch']} "
+        f"packed sequences of {setting['length']} tokens. {machine['processor']}, {machine['threads']} threads, "
+        f"{found['day']}. Each run is its own process; its first {setting['warm_up']} steps do not count for speed.",
+        "",
+        "Versions: " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()) + ".",
+        "",
+        "| | runs | trained tokens/s, median (min-max) | all tokens/s | peak memory, MiB | start, s | last loss "
+        "| held-out loss |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(_row(way) for way in found["ways"]),
+        "",
+    ]
+    for ratio in found["ratios"]:
+        kind = "packed" if ratio["packed"] else "rows"
+        lines.append(
+            f"- {kind}: lorac is {ratio['speed']:.2f}× as fast as {ratio['against']} (goal ≥ {GOALS['speed']}), takes "
+            f"{ratio['memory']:.2f}× its memory (goal ≤ {GOALS['memory']}); held-out loss "
+            f"{ratio['held_out_loss']:+.4f}."
+        )
+    if found["tried"]:
+        lines += ["", "Tried first, a few steps each, to find each peer's fastest way:", ""]
+        lines += ["| | trained tokens/s | peak memory, MiB |", "| --- | ---: | ---: |"]
+        lines += [_tried(one) for one in found["tried"]]
+    lines += ["", f"Made by `{found['command']}`."]
+    return "\n".join(lines) + "\n"
+
+
+def _row(way: Mapping[str, Any]) -> str:
+    if not way["runs"]:
+        return f"| {way['name']} | 0 | failed | | | | | |"
+    speed = way["trained_per_second"]
+    return (
+        f"| {way['name']} | {way['runs']} | {speed['median']:.1f} ({speed['min']:.1f}-{speed['max']:.1f}) "
+        f"| {way['tokens_per_second']['median']:.1f} | {way['peak_bytes']['median'] / 2**20:,.0f} "
+        f"| {way['start_seconds']['median']:.1f} | {way['last_loss']['median']:.4f} "
+        f"| {way['held_out_loss']['median']:.4f} |"
+    )
+
+
+def _tried(one: Mapping[str, Any]) -> str:
+    if one.get("failed"):
+        return f"| {one['name']} | failed | |"
+    return f"| {one['name']} | {one['trained_per_second']:.1f} | {one['peak_bytes'] / 2**20:,.0f} |"
+
+
+def versions() -> dict[str, str]:
+    found = dict(pair.split("==") for pair in peers.REQUIREMENTS if pair.startswith("trl"))
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return {"python": platform.python_version(), **found}
+
+
+def processor() -> str:
+    """As the machine calls it."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
