@@ -61,6 +61,10 @@ style: demo
 bench:
     python -m tests.validate.bench --out docs/bench.json
 
+# Train the language demo's model beside peft's and TRL's trainers; their own environment is made in .cache/peers
+bench-language *ARGS: language-base
+    python -m tests.bench.language {{ ARGS }}
+
 # Compare predicted memory with measured and published figures; LITGPT is a checkout of litgpt, for its rows
 validate-memory *LITGPT:
     python -m tests.validate.memory {{ if LITGPT == "" { "" } else { "--litgpt " + LITGPT } }}
