@@ -42,8 +42,7 @@ def answer(of: Trainee, tokenizers: dict[str, Any], wanted: plan.Answers, prompt
     """One answer at the adapter's present weight."""
     data = of.program.data
     assert isinstance(data, plan.Texts)
-    messages = [{"role": "system", "content": wanted.system}] if wanted.system else []
-    messages.append({"role": "user", "content": prompt})
+    messages = question(wanted.system, prompt)
     backbone = of.family.BACKBONE
     return generated(
         of.modules[backbone],
@@ -54,6 +53,12 @@ def answer(of: Trainee, tokenizers: dict[str, Any], wanted: plan.Answers, prompt
         wanted.temperature,
         seed,
     )
+
+
+def question(system: str, prompt: str) -> list[dict[str, str]]:
+    """The messages that a model answers; no system message where it is empty."""
+    asked = [{"role": "system", "content": system}] if system else []
+    return [*asked, {"role": "user", "content": prompt}]
 
 
 def generated(

@@ -276,12 +276,11 @@ def answered(pair: Pair, wanted: plan.Answers, prompt: str, place: int) -> Itera
     from jinja2.exceptions import TemplateError
 
     from runtime.adapters import method
-    from runtime.answers import generated
+    from runtime.answers import generated, question
 
     program = pair.of.program
     model = pair.modules[family(program.base.family).BACKBONE]
-    messages = [{"role": "system", "content": wanted.system}] if wanted.system else []
-    messages.append({"role": "user", "content": prompt})
+    messages = question(wanted.system, prompt)
     for side, weight in SIDES.items():
         for component in program.adapter.targets:
             method(program.adapter.method).weigh(pair.modules[component], weight)

@@ -64,7 +64,7 @@ class Adapter:
     """The trained part. `targets` maps component -> regex (full match on the module's path in it).
 
     The update is scaled by alpha / rank, with `rslora` by alpha / √rank (Kalajdzievski 2023). `dora` learns the
-    weights' magnitudes apart (Liu et al. 2024). `whole` names modules of the backbone that are trained as they are.
+    weights' magnitudes apart (Liu et al. 2024).
     """
 
     method: Literal["lora"]
@@ -76,7 +76,6 @@ class Adapter:
     modules: dict[str, int]
     rslora: bool = False
     dora: bool = False
-    whole: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

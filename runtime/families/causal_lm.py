@@ -1,4 +1,4 @@
-"""Causal language models: every architecture that transformers knows as AutoModelForCausalLM, from one file.
+"""Causal language models, whatever AutoModelForCausalLM makes, from one file; tests train eleven architectures.
 
 What differs between them is read from the model itself: its blocks from the class names that transformers never splits,
 its linear layers from their types, its head from `get_output_embeddings`, the bending of its logits from its config.
@@ -260,9 +260,3 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         chat_template=named_template("chatml"),
     )
-
-
-def template_of(tokenizers: dict[str, Any]) -> str:
-    """The base's own chat template; empty where it has none."""
-    template = tokenizers["model"].chat_template
-    return template if isinstance(template, str) else (template or {}).get("default", "")

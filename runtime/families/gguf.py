@@ -14,20 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.initialization import no_init_weights
 
 from runtime.errors import InputError, MachineError, Problem
 
-MAGIC = b"GGUF"
-
 NOT_ARCHITECTURE = ("_model_name_or_path", "name_or_path", "dtype")
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a file begins as a GGUF container does."""
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
 
 
 def config(path: Path) -> dict[str, Any]:
@@ -89,7 +81,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(
             Problem(str(path), what, "download it again, or take a Transformers folder")
         ) from None
-    AutoConfig.for_model(**found["config"])
     return found
 
 

@@ -264,7 +264,6 @@ def test_a_full_card_is_the_machines_failure() -> None:
 # -------------------------------------------------------------------------------------------------- a terminal
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_on_a_terminal_it_prompts_and_ctrl_c_ends_it_quietly_with_130(project: Path) -> None:
     above, below = pty.openpty()
     process = subprocess.Popen(

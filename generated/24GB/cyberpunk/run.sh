@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains cyberpunk, plan e66b20f5d19fae575dcd4f282d006d4daa0a9dd60d3a78d1d884f91b4e658ab9.
+# Trains cyberpunk, plan 59301780b702e4d1b9e67e54d9d2b78026c69a01932c562cf792524d83c9f588.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

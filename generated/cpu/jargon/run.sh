@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains jargon, plan 4e3686f91fca826d4a330aa9943ceaa5b23cd95baf97ab5e4b2f52fcea737c59.
+# Trains jargon, plan bdc9012812159b101feec22ba1e4d9d951e03d62445113b9e41e38d56d886316.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

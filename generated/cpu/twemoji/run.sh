@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains twemoji, plan 5b737a0f5b4f22700760a2911f353df62ce5d900392d52e44cb4ebd768a06934.
+# Trains twemoji, plan 4aec00c890261574d95efc91ee090d296b86593111fb4ce0378090f9cfeab506.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..
