@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from runtime import plan
 from runtime.errors import InputError, Problem, SpecError
@@ -88,6 +89,7 @@ def build(architecture: Architecture, component: str) -> Any:
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
     if base.layout == "gguf":
         return gguf.load(path, config_of(base.architecture), dtype).eval()
+    disable_progress_bar()  # the variable that `families` sets comes too late where transformers was imported before
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path,
