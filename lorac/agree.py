@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorac.parts import Auto, reads, rule_of
 from runtime import names
@@ -98,7 +98,7 @@ def data_is_of_one_kind(experiment: Experiment) -> Iterator[Disagreement]:
     """Pictures come alone and are drawn; text comes in one file or several, and is asked."""
     from lorac.spec import Answers, Images, Samples, Sequences
 
-    given = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
+    given = sets_of(experiment)
     pictures = [one for one in given if isinstance(one, Images)]
     if not given:
         yield experiment, "data", "is empty", "give a folder of pictures or a text file"
@@ -116,10 +116,7 @@ def data_is_of_one_kind(experiment: Experiment) -> Iterator[Disagreement]:
 @reads("data", "adapter", "train")
 def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
     """What only a denoiser has is not set beside text: it would be passed over."""
-    from lorac.spec import Images
-
-    given = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
-    if not given or any(isinstance(one, Images) for one in given):
+    if not sets_of(experiment) or _has_pictures(experiment):
         return
     for part, fields in (
         (experiment.adapter, ("text_encoder",)),
@@ -146,8 +143,12 @@ def what_pictures_cannot_have(experiment: Experiment) -> Iterator[Disagreement]:
 def _has_pictures(experiment: Experiment) -> bool:
     from lorac.spec import Images
 
-    given = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
-    return any(isinstance(one, Images) for one in given)
+    return any(isinstance(one, Images) for one in sets_of(experiment))
+
+
+def sets_of(experiment: Experiment) -> tuple[Any, ...]:
+    """What an experiment learns from: one data set that stands alone, or all of a tuple."""
+    return experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
 
 
 @reads("samples")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from lorac import spec
+from lorac.agree import sets_of
 from lorac.estimate import cards
 from lorac.places import cache_folder, code_digest, versions
 from runtime import plan
@@ -91,7 +92,7 @@ def written_bytes(checkpoint: int, steps: int, outputs: plan.Outputs) -> int:
 
 def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card, unlocked: bool) -> str:
     """sha256 of all that a plan depends on."""
-    given: tuple[Any, ...] = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
+    given = sets_of(experiment)
     places = [folder / experiment.base.path, *(folder / one.path for one in given)]
     places += [
         folder / one.metadata_path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 
+from lorac.agree import sets_of
 from lorac.compile import compile_experiment
 from lorac.estimate import cards
 from lorac.load import Loaded
@@ -77,8 +78,8 @@ def row(one: Loaded, card: str, root: Path, unlocked: bool) -> Row:
             name=experiment.name,
             card=card,
             fits=False,
-            resolution=_resolution(experiment.data),
-            length=None if _resolution(experiment.data) else experiment.sequences.length,
+            resolution=_resolution(sets_of(experiment)[0]),
+            length=None if _resolution(sets_of(experiment)[0]) else experiment.sequences.length,
             rank=None,
             micro_batch=None,
             accumulation=None,

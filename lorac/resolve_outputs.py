@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from lorac import spec
+from lorac.agree import sets_of
 from runtime import plan
 
 
 def texts_of(experiment: spec.Experiment) -> tuple[Any, ...]:
     """The text files of an experiment; none where it learns from pictures."""
-    data = experiment.data
-    return () if isinstance(data, spec.Images) else data if isinstance(data, tuple) else (data,)
+    return tuple(one for one in sets_of(experiment) if not isinstance(one, spec.Images))
 
 
 def images_of(experiment: spec.Experiment) -> spec.Images:
     """The pictures of an experiment that learns from them."""
-    (images,) = experiment.data if isinstance(experiment.data, tuple) else (experiment.data,)
+    (images,) = sets_of(experiment)
     assert isinstance(images, spec.Images)
     return images
 

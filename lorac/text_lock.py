@@ -86,6 +86,7 @@ def lock(
                 tokenizer,
                 base.digest,
                 cache_folder(),
+                one.samples,
             )
         except LoracError as error:
             problems += error.problems
@@ -104,14 +105,8 @@ def lock(
         )
     if problems:
         raise InputError(problems)
-    order = sequences.Order(
-        sizes=[len(one.train) for one in made],
-        weights=[file.weight for file in files],
-        lengths=[int(length) for one in made for length in one.train.lengths],
-        length=wanted.length,
-        packed=wanted.packing,
-        seed=0,
-        effective_batch=1,
+    order = sequences.order_of(
+        made, [file.weight for file in files], wanted.length, wanted.packing, seed=0, effective_batch=1
     )
     whole = hashlib.sha256("".join(f"{one.digest}\n" for one in sets).encode()).hexdigest()
     texts = _texts(wanted, whole, tuple(files), sequences.per_epoch(order), template)

@@ -129,21 +129,15 @@ def prepare(
         )
         for file in data.files
     )
-    order = order_of(data, corpora, program.train.seed, program.train.effective_batch)
-    return Texts(data=data, corpora=corpora, order=order, pad=pad_of(tokenizer), device=device)
-
-
-def order_of(data: plan.Texts, corpora: Sequence[Corpus], seed: int, effective_batch: int) -> Order:
-    """The order of a plan's sequences."""
-    return Order(
-        sizes=[len(made.train) for made in corpora],
-        weights=[file.weight for file in data.files],
-        lengths=[int(n) for made in corpora for n in made.train.lengths],
-        length=data.length,
-        packed=data.packing,
-        seed=seed,
-        effective_batch=effective_batch,
+    order = ordering.order_of(
+        corpora,
+        [file.weight for file in data.files],
+        data.length,
+        data.packing,
+        program.train.seed,
+        program.train.effective_batch,
     )
+    return Texts(data=data, corpora=corpora, order=order, pad=pad_of(tokenizer), device=device)
 
 
 def pad_of(tokenizer: Any) -> int:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from runtime.data import held_out, samples, text_sets
+from runtime.data import held_out, text_sets
 from runtime.data.entries import Entries
 from runtime.data.samples import Sample, Text
 from runtime.errors import InputError, Problem
@@ -88,8 +88,12 @@ def of_file(
     tokenizer: PreTrainedTokenizerBase,
     base_digest: str,
     cache: Path | None,
+    known: tuple[Sample | Text, ...] | None = None,
 ) -> Corpus:
-    """The corpus of one file, from the cache or made now. Raises InputError with all that is wrong with its rows."""
+    """The corpus of one file, from the cache or made now. `known` are its samples where they were read already.
+
+    Raises InputError with all that is wrong with its rows.
+    """
     question = {
         "version": VERSION,
         "file": sha256,
@@ -104,7 +108,8 @@ def of_file(
     kept = entries.read(key) if entries else None
     if kept is not None:
         return _unpack({name: tensor.numpy() for name, tensor in kept.items()})
-    made = tokenise(text_sets.read(path, shape, columns).samples, rule, tokenizer, path.name)
+    found = text_sets.read(path, shape, columns).samples if known is None else known
+    made = tokenise(found, rule, tokenizer, path.name)
     if entries:
         entries.write(key, {name: torch.tensor(array) for name, array in _pack(made).items()})
     return made
@@ -113,16 +118,25 @@ def of_file(
 def tokenise(
     found: tuple[Sample | Text, ...], rule: Rule, tokenizer: PreTrainedTokenizerBase, where: str
 ) -> Corpus:
-    """Split, render and cut. Raises InputError where nothing is left to train on, or a template takes no sample."""
+    """Split, render and cut. Raises InputError where nothing is left to train on, and with every sample that
+    the template does not take."""
     split = (
         held_out.by_fraction(found, rule.held_out, SPLIT_SEED, where)
         if rule.held_out
         else held_out.Split(train=tuple(range(len(found))), held_out=())
     )
     chat = None if all(isinstance(one, Text) for one in found) else chat_of(tokenizer, rule.template or None)
+    every, problems = [], list[Problem]()
+    for one in found:
+        try:
+            every.append(tokens_of(tokenizer, chat, one))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
     sides, truncated, dropped = [], 0, 0
     for numbers in (split.train, split.held_out):
-        tokens = [tokens_of(tokenizer, chat, found[number]) for number in numbers]
+        tokens = [every[number] for number in numbers]
         cut = render.cut(tokens, rule.length)
         sides.append(_side([(numbers[place], sample) for place, sample in cut.kept]))
         truncated, dropped = truncated + cut.truncated, dropped + cut.dropped
@@ -144,11 +158,6 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, chat: Chat | None, of: Sample 
         raise InputError(
             [Problem(of.where, f"{p.where} {p.what}".strip(), p.hint) for p in error.problems]
         ) from None
-
-
-def digest(found: tuple[Sample | Text, ...]) -> str:
-    """sha256 over what the samples say, in their order."""
-    return hashlib.sha256("\n".join(samples.digest(one) for one in found).encode()).hexdigest()
 
 
 def _side(kept: list[tuple[int, Tokens]]) -> Side:

@@ -14,6 +14,7 @@ import numpy as np
 
 from runtime.data import draws, mixture
 from runtime.text import packing
+from runtime.text.corpus import Corpus
 
 
 @attrs.frozen(kw_only=True)
@@ -76,6 +77,26 @@ class Order:
             return [[(sample,) for sample in group] for group in packing.group(self.lengths, order, size)]
         rows = packing.pack(self.lengths, order, self.length)
         return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+
+def order_of(
+    corpora: Many[Corpus],
+    weights: Many[float],
+    length: int,
+    packed: bool,
+    seed: int,
+    effective_batch: int,
+) -> Order:
+    """The order of the sequences that these files' training samples make."""
+    return Order(
+        sizes=[len(made.train) for made in corpora],
+        weights=weights,
+        lengths=[int(n) for made in corpora for n in made.train.lengths],
+        length=length,
+        packed=packed,
+        seed=seed,
+        effective_batch=effective_batch,
+    )
 
 
 def per_epoch(order: Order) -> int:

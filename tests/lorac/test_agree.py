@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lorac import Answers, Auto, Experiment, Images, Instructions, LoRA, Samples, Sequences, Text, Train
+from lorac.resolve_outputs import images_of, texts_of
 from runtime.errors import SpecError
 
 TEXT = Instructions("a.jsonl")
@@ -73,3 +74,9 @@ def test_pictures_and_text_are_not_mixed(parts: dict[str, Any], told: str) -> No
     (said,) = refused(**parts)
 
     assert said.startswith(told)
+
+
+def test_pictures_in_a_tuple_of_one_are_pictures() -> None:
+    made = Experiment(name="a", base="base", data=(Images("a"),))
+
+    assert (texts_of(made), images_of(made)) == ((), Images("a"))
