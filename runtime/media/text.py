@@ -173,4 +173,5 @@ def _write(ready: Ready, name: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(path, strict_json.canonical([attrs.asdict(one) for one in found]))
     for one in found:
-        log.info(f"> {one.prompt}\n  base: {one.base}\n  LoRA: {one.adapted}")
+        for said in (f"> {one.prompt}", f"base: {one.base}", f"LoRA: {one.adapted}"):
+            log.info(said)
