@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -23,6 +23,7 @@ from lorac.estimate.record import Call, Peak, Trace
 from runtime import plan
 from runtime.dtypes import DTYPES
 from runtime.families import family
+from runtime.families.protocol import Modules
 
 GROWS = ("saved activations", "temporaries", "inputs")
 """Kinds that are proportional to the micro-batch."""
@@ -302,10 +303,7 @@ def _blocks(program: plan.Program, trace: Trace, card: Card) -> tuple[Block, ...
     of = family(program.base.family)
     components = dict.fromkeys([of.BACKBONE, *program.adapter.targets])
     modules = phases.bare(program, list(components), program.compute.dtype)
-    names = {
-        f"{type(modules[name.split('.')[0]]).__name__}.{name.split('.', 1)[1]}": name
-        for name in of.blocks(modules)
-    }
+    names = {spoken: name for name in of.blocks(modules) for spoken in _called(modules, name)}
     saved: dict[str, int] = defaultdict(int)
     weights: dict[str, int] = defaultdict(int)
     calls: dict[str, list[Call]] = defaultdict(list)
@@ -326,8 +324,20 @@ def _blocks(program: plan.Program, trace: Trace, card: Card) -> tuple[Block, ...
             seconds=roofline.seconds(calls[name], card),
             weights=weights[name],
         )
-        for name in names.values()
+        for name in of.blocks(modules)
     )
+
+
+def _called(modules: Modules, block: str) -> Iterator[str]:
+    """What the tracer may call a block: its path below the class of whichever module around it is called first.
+
+    A language model's loss calls the decoder below the model that has the head.
+    """
+    component, _, path = block.partition(".")
+    steps = path.split(".")
+    for depth in range(len(steps)):
+        outer = modules[component].get_submodule(".".join(steps[:depth]))
+        yield f"{type(outer).__name__}.{'.'.join(steps[depth:])}"
 
 
 def _owner(module: str, names: dict[str, str]) -> str | None:

@@ -88,6 +88,9 @@ def _trainee(of: Family, modules: Modules, program: plan.Program) -> train_step.
     if trainee.stream is not None:
         on_host(trainee.stream.host_tensors())
         trainee.stream.fetched = lambda tensors: label("base weights", tensors)
+    # A head whose weight the loss takes is never called as a module, by which the tracer knows a model's weights.
+    frozen_ = (t for module in modules.values() for t in _tensors(module) if not t.requires_grad)
+    label("base weights", frozen_)
     if program.compute.dtype != "fp32":
         label("master weights", trainee.masters.values())
     return trainee

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 
 from lorac import Text
-from lorac.estimate import phases
+from lorac.estimate import cards, phases
+from lorac.estimate.cost import Costs
 from lorac.estimate.record import Trace
 from lorac.estimate.trace import measure
 from runtime import media, plan
@@ -166,6 +167,24 @@ def test_the_predicted_peak_is_that_of_the_real_step(case: Case) -> None:
     measured = _measured(case).phases["step"].bytes
 
     assert predicted == pytest.approx(measured, rel=CLOSE)
+
+
+def test_the_planner_knows_what_each_block_saves_and_weighs_and_how_long_it_takes(
+    case: Case, cache: Path
+) -> None:
+    blocks = Costs(cards.find("cpu"), cache).exact(case.plan.program).blocks
+
+    assert blocks
+    assert all(block.saved > 0 and block.weights > 0 and block.seconds > 0 for block in blocks)
+
+
+def test_weights_that_no_module_is_called_for_are_weights_all_the_same(case: Case) -> None:
+    kinds = phases.training(case.plan.program, (8, 0)).peak.by_kind()
+    batch = causal_lm.example(
+        case.plan.program.base.architecture, case.plan.program.train.micro_batch, (texts.LENGTH,), False
+    )
+
+    assert kinds.get("inputs", 0) <= 2 * sum(tensor.nbytes for tensor in batch.values())
 
 
 def _prepared(case: Case, **changes: Any) -> tuple[Any, Any]:
