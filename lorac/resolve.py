@@ -77,7 +77,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         base=base,
         data=data,
         adapter=adapter,
-        train=_train(experiment, data),
+        train=_train(experiment, architecture, data),
         compute=_compute(experiment, card, architecture),
         versions=versions(),
     )
@@ -93,7 +93,11 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         experiment=experiment,
         program=program,
         outputs=outputs_of(
-            experiment, places, base_name, [_place(folder / r, root) for r in references_of(experiment)]
+            experiment,
+            architecture,
+            places,
+            base_name,
+            [_place(folder / r, root) for r in references_of(experiment)],
         ),
         card=card,
         decisions=_decisions(experiment, program, card) + notes,
@@ -164,6 +168,9 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
 
 def _predicting(base: plan.Base, wanted: spec.Base) -> plan.Base:
     if isinstance(wanted.prediction_type, str):
+        if base.prediction_type == "flow":
+            what = f"base.prediction_type: a {family(base.family).TITLE} is a rectified flow and predicts nothing else"
+            raise SpecError(Problem(spec_place(wanted, "prediction_type"), what, "leave it out"))
         return attrs.evolve(base, prediction_type=wanted.prediction_type)
     return base
 
@@ -213,6 +220,9 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
         words = ", ".join(f'"{word}"' for word in of.PRESETS)
         what = f'adapter.targets must be {words} or "re:…" for a {of.TITLE}, got "{preset}"'
         raise SpecError(Problem(spec_place(wanted, "targets"), what, "or leave it out"))
+    if wanted.text_encoder and not of.TRAINED_TEXT_ENCODERS:
+        what = f"adapter.text_encoder: a {of.TITLE} has its captions encoded once, before the first step"
+        raise SpecError(Problem(spec_place(wanted, "text_encoder"), what, "leave it out"))
     targets = of.targets(base.architecture, preset, wanted.text_encoder)
     modules = {}
     for component, pattern in targets.items():
@@ -240,7 +250,7 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
     )
 
 
-def _train(experiment: spec.Experiment, data: plan.Data) -> plan.Train:
+def _train(experiment: spec.Experiment, of: Family, data: plan.Data) -> plan.Train:
     wanted = experiment.train
     per_epoch = -(-data.expected // wanted.effective_batch)
     steps = wanted.steps if wanted.steps is not None else (wanted.epochs or 1) * per_epoch
@@ -271,11 +281,27 @@ def _train(experiment: spec.Experiment, data: plan.Data) -> plan.Train:
             snr_gamma=float(wanted.snr_gamma or 0),
             noise_offset=float(wanted.noise_offset),
             neftune_alpha=float(wanted.neftune_alpha or 0),
+            **_flow_times(wanted, of),
         ),
         max_grad_norm=float(wanted.max_grad_norm),
         seed=wanted.seed,
         lora_plus_ratio=float(wanted.lora_plus_ratio),
     )
+
+
+def _flow_times(wanted: spec.Train, of: Family) -> dict[str, Any]:
+    """How a rectified flow's times are drawn, as the spec says or as is usual. Raises SpecError where none are."""
+    given = {field: getattr(wanted, field) for field in ("timesteps", "timestep_shift")}
+    given = {field: value for field, value in given.items() if not isinstance(value, spec.Auto)}
+    if given and not of.OBJECTIVE:
+        raise SpecError(
+            Problem(
+                spec_place(wanted, field),
+                f"train.{field} is for rectified flows, and the base is a {of.TITLE}",
+            )
+            for field in given
+        )
+    return {**of.OBJECTIVE, **given}
 
 
 def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Compute:
@@ -286,7 +312,7 @@ def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Comput
         threads = card.multiprocessors
     wanted = experiment.fit.attention_chunks
     chunks = int(wanted.prefer or wanted.low or 1) if isinstance(wanted, spec.Auto) else wanted
-    trained = of.TEXT_ENCODERS if experiment.adapter.text_encoder else ()
+    trained = of.TRAINED_TEXT_ENCODERS if experiment.adapter.text_encoder else ()
     waiting = tuple(name for name in of.COMPONENTS if name not in (of.BACKBONE, *trained))
     return plan.Compute(
         device=card.device,

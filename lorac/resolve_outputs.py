@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorac import spec
 from lorac.agree import sets_of
 from runtime import plan
+
+if TYPE_CHECKING:
+    from runtime.families.protocol import Family
 
 
 def texts_of(experiment: spec.Experiment) -> tuple[Any, ...]:
@@ -27,13 +30,13 @@ def references_of(experiment: spec.Experiment) -> tuple[str, ...]:
 
 
 def outputs_of(
-    experiment: spec.Experiment, places: plan.Places, base_name: str, references: list[str]
+    experiment: spec.Experiment, of: Family, places: plan.Places, base_name: str, references: list[str]
 ) -> plan.Outputs:
     wanted, is_text = experiment.outputs, bool(texts_of(experiment))
     return plan.Outputs(
         name=experiment.name,
         places=places,
-        samples=_answers(experiment) if is_text else _samples(experiment, references),
+        samples=_answers(experiment) if is_text else _samples(experiment, of, references),
         base_name=base_name,
         save_steps=wanted.save_steps,
         keep_checkpoints=wanted.keep_checkpoints,
@@ -49,15 +52,17 @@ def outputs_of(
     )
 
 
-def _samples(experiment: spec.Experiment, references: list[str]) -> plan.Samples:
+def _samples(experiment: spec.Experiment, of: Family, references: list[str]) -> plan.Samples:
     samples, side = experiment.samples, images_of(experiment).resolution
     assert isinstance(samples, spec.Samples)
     return plan.Samples(
         prompts=samples.prompts,
         negative_prompt=samples.negative_prompt,
         seed=samples.seed,
-        steps=samples.steps,
-        guidance=float(samples.guidance),
+        steps=of.SAMPLING["steps"] if isinstance(samples.steps, spec.Auto) else samples.steps,
+        guidance=float(
+            of.SAMPLING["guidance"] if isinstance(samples.guidance, spec.Auto) else samples.guidance
+        ),
         width=side if isinstance(samples.width, spec.Auto) else samples.width,
         height=side if isinstance(samples.height, spec.Auto) else samples.height,
         weight=float(samples.weight),

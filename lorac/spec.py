@@ -191,6 +191,16 @@ class Train:
     noise_offset: float = setting(
         number(ge=0, le=1), "Noise common to a channel, for dark and bright pictures.", default=0.0
     )
+    timesteps: Literal["uniform", "logit_normal"] | Auto = setting(
+        choice("uniform", "logit_normal", auto="open"),
+        "How a rectified flow's times are drawn (Esser et al. 2024, arXiv:2403.03206); Auto() is the family's usual.",
+        default=Auto(),
+    )
+    timestep_shift: float | Auto = setting(
+        number(ge=0, le=100, auto="open"),
+        "How much later than drawn: 1 is off, 0 goes by the picture's size; Auto() is the family's usual.",
+        default=Auto(),
+    )
     neftune_alpha: float | None = setting(
         number(gt=0, le=1000, none="off"),
         "Noise on a language model's token embeddings, 5 in the paper (NEFTune, Jain et al. 2023, arXiv:2310.05914).",
@@ -261,8 +271,14 @@ class Samples:
     prompts: tuple[str, ...] = setting(text(many=True), "What to draw; empty draws nothing.", default=())
     negative_prompt: str = setting(text(), "What to keep away from.", default="")
     seed: int = setting(whole(ge=0, le=LARGEST_SEED), "Seed of the first picture.", default=0)
-    steps: int = setting(whole(ge=1, le=1000), "Sampling steps.", default=25)
-    guidance: float = setting(number(ge=0, le=100), "Classifier-free guidance; 1 is off.", default=7.5)
+    steps: int | Auto = setting(
+        whole(ge=1, le=1000, auto="open"), "Sampling steps; Auto() is the family's usual.", default=Auto()
+    )
+    guidance: float | Auto = setting(
+        number(ge=0, le=100, auto="open"),
+        "Guidance; 1 is off where it is classifier-free. Auto() is the family's usual.",
+        default=Auto(),
+    )
     every: int | Auto = setting(
         whole(ge=1, le=10_000_000, auto="open", unit="steps"),
         "Draw each so many steps; Auto(): at each checkpoint.",

@@ -40,7 +40,8 @@ Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["none", "int8", "nf4"]
 StateBits = Literal[8, 32]
-PredictionType = Literal["epsilon", "v_prediction", "next_token"]
+PredictionType = Literal["epsilon", "v_prediction", "flow", "next_token"]
+Timesteps = Literal["uniform", "logit_normal"]
 Init = Literal["kaiming", "gaussian"]
 
 
@@ -103,12 +104,15 @@ class Schedule:
 class Objective:
     """The loss. `snr_gamma` 0 is off (min-SNR weighting, Hang et al. 2023); `noise_offset` 0 is off.
 
-    `neftune_alpha` 0 is off (noise on token embeddings, Jain et al. 2023).
+    `neftune_alpha` 0 is off (noise on token embeddings, Jain et al. 2023). `timesteps` and `timestep_shift` are how a
+    rectified flow's times are drawn (Esser et al. 2024); a shift of 1 is off, 0 goes by the picture's size.
     """
 
     snr_gamma: float = 0.0
     noise_offset: float = 0.0
     neftune_alpha: float = 0.0
+    timesteps: Timesteps = "uniform"
+    timestep_shift: float = 1.0
 
 
 @attrs.frozen(kw_only=True)

@@ -230,10 +230,10 @@ def _draw(of: Family, modules: Modules, program: plan.Program, samples: plan.Sam
     architecture, size = program.base.architecture, (samples.width, samples.height)
     tokens = of.example(architecture, 2, size, True)
     of.encode_text(modules, {name: t for name, t in tokens.items() if not t.is_floating_point()})
-    batch = of.example(architecture, 2 if samples.guidance > 1 else 1, size, False)
+    batch = of.example(architecture, 2 if of.CFG and samples.guidance > 1 else 1, size, False)
     label("inputs", batch.values())
     of.loss(modules, batch, program.base, program.train.objective)
-    pixels = modules[of.VAE].decode(batch["latent_mean"][:1]).sample
+    pixels = of.decode(modules, batch["latent_mean"][:1])
     (pixels * 0.5 + 0.5).clamp(0, 1)
 
 

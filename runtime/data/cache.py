@@ -59,6 +59,7 @@ class Encoded:
         return {
             **picture,
             **self.text(caption),
+            **self.family.conditions(item),
             **self.family.draw(picture, draws.generator(sample.key), objective),
         }
 

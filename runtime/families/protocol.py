@@ -54,11 +54,19 @@ class Family(Protocol):
     BACKBONE: str
     """The component that is trained."""
     TEXT_ENCODERS: tuple[str, ...]
+    TRAINED_TEXT_ENCODERS: tuple[str, ...]
+    """Those of them that can be adapted too; none where one is too large to run in every step."""
     VAE: str
     GRID: int
     """Picture sides are multiples of this many pixels."""
     CAPTION_TOKENS: int
     """Tokens of a caption that the text encoder takes, begin and end included."""
+    OBJECTIVE: Mapping[str, Any]
+    """What an expert sets of `plan.Objective`'s `timesteps` and `timestep_shift`; empty where there is no choice."""
+    SAMPLING: Mapping[str, Any]
+    """What a picture is usually drawn with: `steps` and `guidance`."""
+    CFG: bool
+    """Whether guidance draws with and without the prompt at once (Ho and Salimans 2022); not where it is an input."""
 
     def recognise(self, shapes: Shapes) -> bool:
         """Whether tensors of these names and shapes are this family's, in its original single-file layout."""
@@ -114,6 +122,12 @@ class Family(Protocol):
 
     def encode_picture(self, modules: Modules, pixels: Tensor) -> Batch:
         """What is cached of a picture: pixels (N, 3, H, W) in [-1, 1] -> latents' distribution."""
+
+    def conditions(self, item: plan.Item) -> Batch:
+        """What else the denoiser is told of a picture (its own size and crop …), without a batch dimension."""
+
+    def decode(self, modules: Modules, latents: Tensor) -> Tensor:
+        """Latents as `encode_picture` has their means -> pixels (N, 3, H, W) in about [-1, 1]."""
 
     def example(self, architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
         """A batch of the right shapes and dtypes, values irrelevant; `tokens` if the text encoder is trained."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from runtime import plan
-from runtime.errors import InputError, Problem
-from runtime.families import clip_vocabulary, diffusion, ldm
+from runtime.families import clip_vocabulary, diffusion, ldm, loading
+from runtime.families import objective as objectives
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 from runtime.safeio import weights
 
@@ -32,9 +33,13 @@ EXPORTS = ("webui", "diffusers")
 COMPONENTS = ("unet", "text_encoder", "vae")
 BACKBONE = "unet"
 TEXT_ENCODERS = ("text_encoder",)
+TRAINED_TEXT_ENCODERS = TEXT_ENCODERS
 VAE = "vae"
 GRID = 64
 CAPTION_TOKENS = 77
+OBJECTIVE: dict[str, Any] = {}
+SAMPLING = {"steps": 25, "guidance": 7.5}
+CFG = True
 
 # What SD 1.x fixes and a single file cannot say: configs/stable-diffusion/v1-inference.yaml of CompVis.
 UNET_FIXED = {"attention_head_dim": 8, "norm_num_groups": 32, "sample_size": 64}
@@ -150,11 +155,7 @@ def build(architecture: Architecture, component: str) -> Any:
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
     if base.layout == "diffusers":
         kind = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}[component]
-        extra = {"local_files_only": True, "use_safetensors": True, "variant": _variant(path / component)}
-        module = kind.from_pretrained(path, subfolder=component, torch_dtype=dtype, **extra)
-        return module.eval()
-    with torch.device("meta"):
-        module = build(base.architecture, component)
+        return loading.from_folder(path, component, kind, dtype)
     config = base.architecture[component]
     with weights.open_weights(path) as file:
         names = list(file)
@@ -164,9 +165,8 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
             state = ldm.vae_weights(names, file.load, config)
         else:
             state = ldm.clip_weights(names, file.load)
-        state = {name: tensor.to(dtype) for name, tensor in state.items()}
-    _assign(module, state, path, component)
-    return module.eval()
+    make = partial(build, base.architecture, component)
+    return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
@@ -174,33 +174,6 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
         "unet": ldm.unet_weights(list(names), str, architecture["unet"]),
         "text_encoder": ldm.clip_weights(list(names), str),
     }
-
-
-def _variant(folder: Path) -> str | None:
-    """ "fp16" where a folder holds no other weights: `NAME.fp16.safetensors`."""
-    stems = [file.name.split(".") for file in folder.glob("*.safetensors")]
-    return "fp16" if stems and all("fp16" in stem for stem in stems) else None
-
-
-def _assign(module: nn.Module, state: dict[str, Tensor], path: Path, component: str) -> None:
-    """Put the weights in, all of them and no others; buffers that no file holds are made anew."""
-    wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    problems = [f"has no {component} tensor {name}" for name in wanted if name not in state]
-    problems += [
-        f"{component} tensor {name} has shape {tuple(state[name].shape)}, expected {shape}"
-        for name, shape in wanted.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    if problems:
-        hint = "this is not a whole Stable Diffusion 1.x file; download it again"
-        raise InputError([Problem(str(path), what, hint) for what in problems])
-    module.load_state_dict({name: state[name] for name in wanted}, strict=False, assign=True)
-    for name, buffer in list(module.named_buffers()):
-        if buffer.is_meta:
-            owner, _, leaf = name.rpartition(".")
-            if leaf != "position_ids":
-                raise NotImplementedError(f"buffer {name} of {component}")
-            setattr(module.get_submodule(owner), leaf, torch.arange(buffer.shape[-1]).expand(buffer.shape))
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
@@ -262,6 +235,15 @@ def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
     return {"latent_mean": posterior.mean, "latent_std": posterior.std}
 
 
+def conditions(item: plan.Item) -> Batch:
+    return {}
+
+
+def decode(modules: Modules, latents: Tensor) -> Tensor:
+    vae = modules["vae"]
+    return vae.decode(latents.to(vae.dtype)).sample
+
+
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
     width, height = shape
     vae, text = architecture["vae"], architecture["text_encoder"]
@@ -295,8 +277,8 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
     given = diffusion.noisy(latents, batch["noise"], alpha).to(unet.dtype)
     said = unet(given, batch["timestep"], encoder_hidden_states=hidden.to(unet.dtype)).sample
     wanted = diffusion.target(latents, batch["noise"], alpha, base.prediction_type)
-    square = (said.float() - wanted).square().mean(dim=(1, 2, 3))
-    return square * diffusion.weight(alpha, base.prediction_type, objective.snr_gamma)
+    error = objectives.error(said, wanted, batch, objective)
+    return error * diffusion.weight(alpha, base.prediction_type, objective.snr_gamma)
 
 
 # --------------------------------------------------------------------------------------------------------- sampling
@@ -333,8 +315,7 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
         generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
         output_type="latent",
     ).images
-    vae = modules["vae"]
-    pixels = vae.decode(latents.to(vae.dtype) / base.architecture["vae"]["scaling_factor"]).sample
+    pixels = decode(modules, latents / base.architecture["vae"]["scaling_factor"])
     return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from runtime import plan
 from tests.consumers import a1111, additional_networks, comfyui, kohya
 from tests.consumers.loaded import unlike
-from tests.original_layout import write_single_file
+from tests.single_files.sd1 import write_single_file
 
 PROMPT, SEED, STEPS, GUIDANCE = "worried face, face, twemoji style", 7, 12, 4.0
 SPEC = """\

@@ -19,9 +19,9 @@ from runtime.lora_files.save import Mark, save
 from runtime.safeio.digest import sha256_file
 from tests.consumers import a1111, kohya
 from tests.consumers.loaded import unlike
-from tests.original_layout import write_single_file
 from tests.runtime.lora_files import cases
 from tests.runtime.lora_files.cases import adapter, changes, silent
+from tests.single_files.sd1 import write_single_file
 
 RANK = 3
 MARK = Mark("merged", ("0" * 64 + ":1",))

@@ -26,11 +26,11 @@ from runtime.lora_files.usable import ADDITIVE, usable
 from runtime.safeio.digest import sha256_file
 from tests.consumers import a1111, comfyui, in_diffusers, kohya
 from tests.consumers.loaded import unlike
-from tests.original_layout import original, write_single_file
 from tests.runtime.export import cases as export_cases
 from tests.runtime.lora_files import cases
 from tests.runtime.lora_files.cases import Changes, Made, adapter, changes, kohya_files, silent
 from tests.runtime.lora_files.test_factors import trained
+from tests.single_files.sd1 import original, write_single_file
 
 ROUNDED_ONCE = {"rtol": 2**-11 * 1.01, "atol": 2**-24}
 """To float16: half a step of its 11 bits, or of its smallest number."""

@@ -1,0 +1,179 @@
+"""What every family of pictures does, from its files to a LoRA that diffusers loads: over the registry.
+
+Each family is its own `tiny()`: its architecture with random weights, the same loaders, steps and exporters.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
+
+from lorac import Experiment, Fit, Images, LoRA, Outputs, Samples, Train
+from lorac.compile import compile_experiment
+from runtime import checkpoint, plan, preflight
+from runtime.errors import Interrupted
+from runtime.export import diffusers
+from runtime.families import FAMILIES, family, inspect
+from runtime.families.protocol import Batch, Family, Modules
+from runtime.preflight import Where
+from runtime.run import Options, adapt, load, run
+from runtime.safeio import digest
+from tests import single_files
+
+NAMES = tuple(name for name in FAMILIES if family(name).KIND == "images")
+
+
+@attrs.frozen
+class Case:
+    """A family's tiny base and a plan over it."""
+
+    of: Family
+    base: Path
+    plan: plan.Plan
+    folder: Path
+
+    def places(self, output: Path) -> Where:
+        data = Path(self.plan.outputs.places.data)
+        return Where(
+            base=self.base, data=data, output=output, log=output / "logs", cache=self.folder / "cache"
+        )
+
+    def carried_out(self, output: Path, stop_at: int = 0) -> Path:
+        """Run the plan, or until the step at which it is stopped."""
+
+        def fault(step: int) -> None:
+            if step == stop_at:
+                signal.raise_signal(signal.SIGINT)
+
+        where = self.places(output)
+        preflight.check(self.plan, where)
+        return run(self.plan, Options(where=where, fault=fault if stop_at else lambda step: None))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Case:
+    of = family(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    base = of.tiny(folder / "base")
+    experiment = Experiment(
+        name="tiny",
+        base=str(base),
+        data=Images(str(tiny_data), resolution=of.GRID, flip=True),
+        adapter=LoRA(rank=4),
+        train=Train(effective_batch=2, steps=3, learning_rate=1e-2),
+        fit=Fit(card="cpu", threads=1),
+        samples=Samples(prompts=("noise",), steps=2),
+        outputs=Outputs(dtype="fp32", save_steps=1),
+    )
+    return Case(of, base, compile_experiment(experiment, folder, folder, None, False), folder)
+
+
+@pytest.fixture(scope="module")
+def through(case: Case) -> Path:
+    """The plan's run, not stopped."""
+    return case.carried_out(case.folder / "through")
+
+
+def test_a_folder_is_recognised(case: Case) -> None:
+    assert case.plan.program.base.family == case.of.NAME
+    assert case.plan.program.base.layout == "diffusers"
+
+
+def test_a_single_file_is_recognised_and_holds_what_the_folder_does(case: Case, tmp_path: Path) -> None:
+    path = single_files.write(case.of.NAME, case.base, tmp_path / "one.safetensors")
+    found = inspect.inspect(path, digest.sha256_file).base
+
+    assert (found.family, found.layout) == (case.of.NAME, "single_file")
+    for component in case.of.COMPONENTS:
+        one = case.of.load(path, found, component, torch.float32).state_dict()
+        many = case.of.load(case.base, case.plan.program.base, component, torch.float32).state_dict()
+        assert one.keys() == many.keys(), component
+        assert all(torch.equal(one[name], many[name]) for name in many), component
+    prompts = ["a cat", ""]
+    one, many = (
+        case.of.tokenize(case.of.load_tokenizers(place, base), prompts)
+        for place, base in ((path, found), (case.base, case.plan.program.base))
+    )
+    assert all(torch.equal(one[name], many[name]) for name in many)
+
+
+def test_it_trains_and_draws(case: Case, through: Path) -> None:
+    state = checkpoint.newest(through / "checkpoints", case.plan.plan_hash)
+
+    assert state is not None and state[1].step == 3
+    assert len(list((through / "samples").glob("final-*.png"))) == 1
+    assert (through / "sheet.png").exists()
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(case: Case, through: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        case.carried_out(tmp_path, stop_at=2)
+    resumed = case.carried_out(tmp_path)
+
+    files = sorted(through.glob("*.safetensors"))
+    assert files
+    for file in files:
+        assert (resumed / file.name).read_bytes() == file.read_bytes()
+
+
+def test_diffusers_computes_with_the_lora_what_the_run_computes(case: Case, through: Path) -> None:
+    program = case.plan.program
+    ours, _ = load(case.of, program, case.places(through), torch.device("cpu"))
+    plain = losses(case.of, ours, program)
+    trainee = adapt(case.of, ours, program)
+    checkpoint.restore(through / "checkpoints" / "step-000003", trainee)
+    mine = losses(case.of, ours, program)
+
+    pipe = DiffusionPipeline.from_pretrained(case.base, torch_dtype=torch.float32)
+    pipe.load_lora_weights(through, weight_name=diffusers.FILE)
+    theirs = losses(case.of, {name: getattr(pipe, name) for name in case.of.COMPONENTS}, program)
+
+    assert (mine - plain).abs().max() > 1e-4
+    assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def losses(of: Family, modules: Modules, program: plan.Program) -> torch.Tensor:
+    """The loss of two samples with fixed noise, without dropout."""
+    for module in modules.values():
+        module.eval()
+    generator = torch.Generator().manual_seed(0)
+    batch: Batch = {
+        name: torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor + 1
+        for name, tensor in of.example(program.base.architecture, 2, (of.GRID, of.GRID), False).items()
+    }
+    drawn = [of.draw({n: t[i] for n, t in batch.items()}, generator, program.train.objective) for i in (0, 1)]
+    batch |= {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
+    with torch.no_grad():
+        return of.loss(modules, batch, program.base, program.train.objective)
+
+
+def test_webui_s_file_names_every_module_once(case: Case, through: Path) -> None:
+    if "webui" not in case.of.EXPORTS:
+        assert not (through / "tiny.safetensors").exists()
+        return
+    stems = {
+        name.rsplit(".", 2)[0] for name in load_file(through / "tiny.safetensors") if "lora_down" in name
+    }
+
+    assert len(stems) == sum(case.plan.program.adapter.modules.values())
+
+
+@pytest.mark.parametrize("card", ["12GB", "24GB"])
+def test_the_published_size_is_planned(case: Case, card: str, tmp_path: Path) -> None:
+    """By the smallest of its published sizes, with what an expert would leave open left open."""
+    experiment = Experiment(
+        name="big",
+        base=f"{case.of.NAME}.safetensors",
+        data=Images("pictures", resolution=512),
+        train=Train(effective_batch=1, steps=10),
+    )
+    experiment = attrs.evolve(experiment, base=attrs.evolve(experiment.base, family=case.of.NAME))
+    made = compile_experiment(experiment, tmp_path, tmp_path, card, True)
+
+    assert made.estimate.peak_bytes <= made.estimate.usable_bytes
