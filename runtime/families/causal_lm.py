@@ -29,6 +29,8 @@ EXPORTS = ("peft",)
 BACKBONE = "model"
 COMPONENTS = ("model",)
 TEXT_ENCODERS: tuple[str, ...] = ()
+TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
+OBJECTIVE: dict[str, Any] = {}
 
 PRESETS = {"all-linear": "", "attention": ""}
 """All linear layers of the blocks (Dettmers et al. 2023, QLoRA: what full quality takes), or attention's alone."""

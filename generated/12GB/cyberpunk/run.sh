@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains cyberpunk, plan 59301780b702e4d1b9e67e54d9d2b78026c69a01932c562cf792524d83c9f588.
+# Trains cyberpunk, plan de13a98c65f9e54d16c693418b8cfd3b4d335e210693db8882cc6bb15a44c3d5.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

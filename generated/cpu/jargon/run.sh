@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains jargon, plan bdc9012812159b101feec22ba1e4d9d951e03d62445113b9e41e38d56d886316.
+# Trains jargon, plan 33b8c1eadc5b68801fb446a60603b919dc9bad1b8fa7a351a03254ddde0f5f63.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains twemoji, plan 4aec00c890261574d95efc91ee090d296b86593111fb4ce0378090f9cfeab506.
+# Trains twemoji, plan 0cfe5821a10e05ffc1b671c301cf753d6af99f6cef6813d8428848f4d542219c.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..
