@@ -76,8 +76,8 @@ def save(root: Path, of: Trainee, state: State, plan_hash: str, extra: dict[str,
         for name, data in extra.items():
             atomic.write_bytes(made / name, data)
         hashes = {path.name: digest.sha256_file(path) for path in sorted(made.iterdir())}
-        receipt = Receipt(plan_hash=plan_hash, state=state, files=hashes)
-        atomic.write_text(made / DONE, strict_json.canonical(plan.unstructure(receipt)))
+        done = Receipt(plan_hash=plan_hash, state=state, files=hashes)
+        atomic.write_text(made / DONE, strict_json.canonical(plan.unstructure(done)))
     return final
 
 
@@ -104,15 +104,19 @@ def newest(root: Path, plan_hash: str) -> tuple[Path, State] | None:
     return None
 
 
+def receipt(path: Path) -> Receipt:
+    """A finished checkpoint's receipt. Raises InputError or PlanError for a damaged one."""
+    return plan.structure(strict_json.read(path / DONE), Receipt, f"{path.name}/{DONE}")
+
+
 def _verified(path: Path, plan_hash: str) -> State:
-    where = f"{path.name}/{DONE}"
-    receipt = plan.structure(strict_json.read(path / DONE), Receipt, where)
-    if receipt.plan_hash != plan_hash:
+    found = receipt(path)
+    if found.plan_hash != plan_hash:
         raise PlanError(Problem(path.name, "is of another plan"))
-    for name, sha256 in receipt.files.items():
+    for name, sha256 in found.files.items():
         if not (path / name).is_file() or digest.sha256_file(path / name) != sha256:
             raise PlanError(Problem(f"{path.name}/{name}", "is missing or damaged"))
-    return receipt.state
+    return found.state
 
 
 def restore(path: Path, of: Trainee) -> None:

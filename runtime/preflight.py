@@ -37,7 +37,7 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
     if not of.program.locked:
         hint = "put the base and the data where the spec says and run: lorac plan SPEC"
         raise PlanError(Problem("plan.json", "is unlocked: it was made without the base or the data", hint))
-    problems = _data_problems(of.program.data, where.data) + base_problems(of.program.base, where.base)
+    problems = data_problems(of.program.data, where.data) + base_problems(of.program.base, where.base)
     if problems:
         raise PlanError(problems)
     problems = _versions(of.program, accept_versions) + _disk(of, where) + _memory(of.estimate)
@@ -49,7 +49,8 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
         raise MachineError(problems)
 
 
-def _data_problems(data: plan.Data, root: Path) -> list[Problem]:
+def data_problems(data: plan.Data, root: Path) -> list[Problem]:
+    """What is wrong with the data at `root`, if it is not the plan's."""
     problems, files = [], {}
     locked = plan.locked_files(data)
     for name in locked:

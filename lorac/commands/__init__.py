@@ -19,6 +19,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "diff": "lorac.commands.planning:diff",
     },
     "Use what was trained": {
+        "verify": "lorac.commands.running:verify",
+        "reproduce": "lorac.commands.running:reproduce",
         "install": "lorac.commands.running:install",
         "chat": "lorac.commands.running:chat",
         "lora": "lorac.commands.lora:lora",

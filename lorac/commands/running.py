@@ -1,4 +1,4 @@
-"""`lorac run`, `chat`, `install`: carry a plan out, and use what came of it."""
+"""`lorac run`, `verify`, `reproduce`, `chat`, `install`: carry a plan out, check and use what came of it."""
 
 from __future__ import annotations
 
@@ -47,6 +47,40 @@ def run(what: Path | None, card: str | None, accept_versions: bool, **places: Pa
 
 
 @command(
+    "verify",
+    click.argument("what", metavar="RUN", type=A_PATH),
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {what, wrong, note}."),
+)
+def verify(what: Path, as_json: bool) -> int:
+    """Hash a finished run again, and what it was made of.
+
+    RUN is a run's name in output/, or its folder. Says which file is not what was written.
+    """
+    from lorac import launch
+
+    options = ["--json"] * as_json + ["--debug"] * debugging()
+    return launch.start("runtime.verify", run_folder(what), options)
+
+
+@command(
+    "reproduce",
+    click.argument("what", metavar="RUN", type=A_PATH),
+    click.option("--output", type=A_PATH, metavar="DIR", help="Where to run again (default: RUN-again)."),
+    click.option("--accept-versions", is_flag=True, help="Run with other package versions than planned."),
+)
+def reproduce(what: Path, output: Path | None, accept_versions: bool) -> int:
+    """Carry a finished run's plan out again, and compare every byte.
+
+    RUN is a run's name in output/, or its folder.
+    """
+    from lorac import launch
+
+    options = [f"--output={output}"] * (output is not None)
+    options += ["--accept-versions"] * accept_versions + ["--debug"] * debugging()
+    return launch.start("runtime.reproduce", run_folder(what), options)
+
+
+@command(
     "chat",
     click.argument("what", metavar="RUN", type=A_PATH),
     click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="Ask this and end; repeatable."),
@@ -69,7 +103,7 @@ def chat(what: Path, prompts: tuple[str, ...], as_json: bool, **settings: Any) -
     options = [f"--{name}={value}" for name, value in given.items()]
     options += [f"--prompt={prompt}" for prompt in prompts]
     options += ["--json"] * as_json + ["--debug"] * debugging()
-    return launch.chat(run_folder(what), options)
+    return launch.start("runtime.chat", run_folder(what), options)
 
 
 @command(
