@@ -120,11 +120,11 @@ def _show(run: Path, as_json: bool) -> None:
     found = list(verify(run))
     wrong = [one for one in found if one.wrong]
     if as_json:
-        print(strict_json.canonical([attrs.asdict(one) for one in found]), end="")
+        sys.stdout.write(strict_json.canonical([attrs.asdict(one) for one in found]))
     else:
-        for one in found:
-            print(f"{'WRONG' if one.wrong else 'ok':5} {one.what}: {one.wrong or one.note}")
-        print(f"{len(found) - len(wrong)} of {len(found)} are as they were written")
+        lines = [f"{'WRONG' if one.wrong else 'ok':5} {one.what}: {one.wrong or one.note}" for one in found]
+        lines.append(f"{len(found) - len(wrong)} of {len(found)} are as they were written")
+        sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))
     if wrong:
         hint = "take the damaged files from a copy, or make the run again: lorac reproduce RUN"
         raise InputError([Problem(one.what, one.wrong, hint) for one in wrong])

@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "import": "lorac.commands.writing:import_",
     },
     "This machine": {
+        "doctor": "lorac.commands.machine:doctor",
         "calibrate": "lorac.commands.machine:calibrate_",
     },
 }

@@ -1,14 +1,40 @@
-"""`lorac calibrate`: what this machine is and does."""
+"""`lorac doctor`, `calibrate`: what this machine is and does."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import attrs
 import click
 
 from lorac.commands.calling import command
 from lorac.terminal import print_json, progress, width
+
+
+@command(
+    "doctor",
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {check, found, mend}."),
+)
+def doctor(as_json: bool) -> int:
+    """Look for what would stop a run on this machine.
+
+    Driver, versions, memory, disk, permissions, and one step of a tiny model trained for real. Each failing line comes
+    with its mend; the exit code is 5 then.
+    """
+    from lorac.doctor import examine
+    from runtime.errors import MachineError
+
+    found = []
+    for one in examine(Path.cwd()):
+        found.append(one)
+        if not as_json:
+            click.echo(f"{'ok' if one.is_well else 'BAD':4} {one.check}: {one.found}")
+            if one.mend:
+                click.echo(f"     mend: {one.mend}")
+    if as_json:
+        print_json([attrs.asdict(one) for one in found])
+    return 0 if all(one.is_well for one in found) else MachineError.exit_code
 
 
 @command(
