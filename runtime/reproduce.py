@@ -60,9 +60,8 @@ def _show(options: argparse.Namespace) -> None:
     if problems:
         hint = f"compare machines and versions: {run.name} was made on {manifest.run.device}"
         raise InputError([Problem(one.where, one.what, hint) for one in problems])
-    print(
-        f"{len(manifest.files)} files of {run.name} came out again byte for byte, in {paths.display(again)}"
-    )
+    count, shown = len(manifest.files), paths.display(again)
+    sys.stdout.write(f"{count} files of {run.name} came out again byte for byte, in {shown}\n")
 
 
 if __name__ == "__main__":

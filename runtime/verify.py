@@ -16,7 +16,7 @@ import attrs
 
 from runtime import checkpoint, plan
 from runtime.ending import ended
-from runtime.errors import InputError, LoracError, Problem
+from runtime.errors import InputError, LoracError, Problem, visible
 from runtime.export.manifest import SUFFIX, Manifest
 from runtime.export.write import read_manifest
 from runtime.human import size
