@@ -102,7 +102,7 @@ def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card,
     hashes = digest.DigestCache(cache_folder()).sha256_files(sorted(_files(places)))
     question: dict[str, Any] = {
         "code": code_digest(),
-        "versions": versions(),
+        "versions": versions(*set(plan.PACKAGES.values())),
         "numpy": version("numpy"),
         "experiment": _plain(experiment),
         "card": _plain(card),

@@ -21,9 +21,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LORAC_CACHE") or Path.home() / ".cache" / "lorac")
 
 
-def versions() -> dict[str, str]:
+def versions(*more: str) -> dict[str, str]:
     """Package -> version, without the local part ("+cu130") that differs between builds of the same code."""
-    return {name: version(name).partition("+")[0] for name in PACKAGES}
+    return {name: version(name).partition("+")[0] for name in (*PACKAGES, *more)}
 
 
 @cache

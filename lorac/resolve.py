@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +72,16 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data, notes, data_locked, data_path = _pictures(
             experiment, architecture, folder, unlocked, base_path if base_locked else None, base
         )
-    adapter = _adapter(experiment, architecture, base)
+    adapter, train = _adapter(experiment, architecture, base), _train(experiment, architecture, data)
+    library = plan.PACKAGES.get(train.optimizer.name)
     program = plan.Program(
         locked=base_locked and data_locked,
         base=base,
         data=data,
         adapter=adapter,
-        train=_train(experiment, architecture, data),
+        train=train,
         compute=_compute(experiment, card, architecture),
-        versions=versions(),
+        versions=versions(*([library] if library else [])),
     )
     places = plan.Places(
         base=_place(base_path, root),
@@ -269,14 +271,7 @@ def _train(experiment: spec.Experiment, of: Family, data: plan.Data) -> plan.Tra
         schedule=plan.Schedule(
             name=wanted.scheduler, warmup_steps=min(wanted.warmup_steps, steps), power=float(wanted.power)
         ),
-        optimizer=plan.Optimizer(
-            name="adamw",
-            beta1=float(wanted.optimizer.beta1),
-            beta2=float(wanted.optimizer.beta2),
-            eps=float(wanted.optimizer.eps),
-            weight_decay=float(wanted.optimizer.weight_decay),
-            state_bits=state_bits(experiment.fit)[0],
-        ),
+        optimizer=_optimizer(wanted.optimizer, state_bits(experiment)[0]),
         objective=plan.Objective(
             snr_gamma=float(wanted.snr_gamma or 0),
             noise_offset=float(wanted.noise_offset),
@@ -286,6 +281,7 @@ def _train(experiment: spec.Experiment, of: Family, data: plan.Data) -> plan.Tra
         max_grad_norm=float(wanted.max_grad_norm),
         seed=wanted.seed,
         lora_plus_ratio=float(wanted.lora_plus_ratio),
+        ema=float(wanted.ema or 0),
     )
 
 
@@ -302,6 +298,24 @@ def _flow_times(wanted: spec.Train, of: Family) -> dict[str, Any]:
             for field in given
         )
     return {**of.OBJECTIVE, **given}
+
+
+OPTIMIZERS: dict[type, Any] = {
+    spec.AdamW: plan.AdamW,
+    spec.Adafactor: plan.Adafactor,
+    spec.Lion: plan.Lion,
+    spec.Prodigy: plan.Prodigy,
+    spec.ScheduleFreeAdamW: plan.ScheduleFreeAdamW,
+}
+"""The plan's part for the spec's: the same fields, in which None is 0."""
+
+
+def _optimizer(wanted: spec.Optimizer, bits: plan.StateBits) -> plan.Optimizer:
+    given = {field.name: getattr(wanted, field.name) for field in attrs.fields(type(wanted))}
+    made: plan.Optimizer = OPTIMIZERS[type(wanted)](
+        state_bits=bits, **{name: 0.0 if value is None else value for name, value in given.items()}
+    )
+    return made
 
 
 def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Compute:
@@ -322,6 +336,7 @@ def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Comput
         offloaded=waiting if _encoders_wait(experiment.fit.offload) else (),
         attention_chunks=chunks,
         quantization=quantizations(experiment.fit)[0],
+        paged_optimizer=experiment.fit.paged_optimizer,
     )
 
 
@@ -335,9 +350,11 @@ def quantizations(fit: spec.Fit) -> tuple[plan.Quantization, ...]:
     return _open(fit.quantization, ("none", "int8", "nf4"))
 
 
-def state_bits(fit: spec.Fit) -> tuple[plan.StateBits, ...]:
-    """What the optimizer's moments may be held in, the preferred one first."""
-    return _open(fit.optimizer_bits, (32, 8))
+def state_bits(experiment: spec.Experiment) -> tuple[plan.StateBits, ...]:
+    """What the optimizer's state may be held in, the preferred one first."""
+    if not isinstance(experiment.train.optimizer, spec.AdamW):
+        return (32,)
+    return _open(experiment.fit.optimizer_bits, (32, 8))
 
 
 def _open(wanted: Any, every: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -381,7 +398,22 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         plan.Decision(field="adapted modules", value=modules, reason=f"targets {targets}"),
         plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} {unit}; {epochs}"),
         plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
+        *_update_decisions(experiment, program),
     )
+
+
+def _update_decisions(experiment: spec.Experiment, program: plan.Program) -> Iterator[plan.Decision]:
+    """How weights move, where that is not AdamW alone."""
+    optimizer, train = experiment.train.optimizer, program.train
+    if not isinstance(optimizer, spec.AdamW):
+        rate = f"learning rate {train.learning_rate:g}, {train.schedule.name}"
+        yield plan.Decision(field="optimizer", value=type(optimizer).__name__, reason=rate)
+    if train.ema:
+        why = "samples, held-out losses and the LoRA are the average's"
+        yield plan.Decision(field="weights averaged", value=f"decay {train.ema:g}", reason=why)
+    if program.compute.paged_optimizer:
+        why = "in the computer's memory between steps, as the spec says"
+        yield plan.Decision(field="optimizer state", value="paged", reason=why)
 
 
 def data_line(data: plan.Data) -> str:

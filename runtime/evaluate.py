@@ -9,6 +9,8 @@ import attrs
 import numpy as np
 import torch
 
+from runtime import average
+
 if TYPE_CHECKING:
     from runtime.media import Feed
     from runtime.step import Trainee
@@ -37,7 +39,7 @@ class HeldOut:
 
 
 def held_out(of: Trainee, feed: Feed, micro_batch: int) -> HeldOut | None:
-    """Measure at the adapter's present values, without dropout; None where nothing is held out."""
+    """Measure what would be exported, without dropout; None where nothing is held out."""
     losses: list[float] = []
     weights: list[int] = []
     program = of.program
@@ -45,7 +47,7 @@ def held_out(of: Trainee, feed: Feed, micro_batch: int) -> HeldOut | None:
     for module in of.modules.values():
         module.eval()
     try:
-        with torch.no_grad():
+        with average.shown(of), torch.no_grad():
             for batch, weight in feed.held_out(micro_batch):
                 losses += of.family.loss(of.modules, batch, program.base, program.train.objective).tolist()
                 weights += weight

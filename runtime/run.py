@@ -16,7 +16,7 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import checkpoint, export, log, media, plan
+from runtime import average, checkpoint, export, log, media, plan
 from runtime import step as train_step
 from runtime.adapters import method
 from runtime.dtypes import DTYPES
@@ -69,13 +69,15 @@ def run(of: plan.Plan, options: Options) -> Path:
             lora_files=lambda step: {
                 f"{outputs.name}-{step:06}.safetensors": export.lora_bytes(of, factors(trainee), step)
             },
-            show=lambda step: medium.show(ready, step),
+            show=lambda step: show(ready, medium, step),
             fault=options.fault,
         )
         log.info(f"Training started... total steps: {program.train.steps}" + resumed(state))
         try:
             job.state = train(job)
-            finish(job, medium.finish(ready), where)
+            with average.shown(trainee):
+                previews = medium.finish(ready)
+            finish(job, previews, where)
         finally:
             metrics.close()
     return where.output
@@ -140,8 +142,19 @@ def resumed(state: checkpoint.State) -> str:
     return f" (going on after {state.step})" if state.step else ""
 
 
+def show(ready: media.Ready, medium: media.Medium, step: int) -> None:
+    """Samples after `step` steps, of the weights that would be exported."""
+    with average.shown(ready.trainee):
+        medium.show(ready, step)
+
+
 def factors(trainee: train_step.Trainee) -> export.Weights:
-    """component -> {module path: (A, B), with DoRA (A, B, M)} as float32 on the CPU."""
+    """What is exported: component -> {module path: (A, B), with DoRA (A, B, M)} as float32 on the CPU."""
+    with average.shown(trainee):
+        return _factors(trainee)
+
+
+def _factors(trainee: train_step.Trainee) -> export.Weights:
     adapter = method(trainee.program.adapter.method)
     found: dict[str, dict[str, tuple[torch.Tensor, ...]]] = {}
     for component in trainee.program.adapter.targets:

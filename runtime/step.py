@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runtime import offload, plan
+from runtime import average, offload, plan
 from runtime.adapters import dropout, method, noise
 from runtime.attention import slice_blocks
 from runtime.dtypes import DTYPES
 from runtime.errors import PlanError, Problem
 from runtime.families.protocol import Batch, Family, Modules
-from runtime.optimizers import build_optimizer
+from runtime.optimizers import build_optimizer, paging
 from runtime.quantization import quantise
 
 FP16_SCALE = 2.0**10
@@ -30,7 +30,10 @@ FP16_SCALE = 2.0**10
 
 @attrs.define
 class Trainee:
-    """What one step changes. `weights` compute; `masters` (float32, the same tensors where those are) learn."""
+    """What one step changes. `weights` compute; `masters` (float32, the same tensors where those are) learn.
+
+    `ema` is a moving average of the masters, where the plan has one.
+    """
 
     family: Family
     modules: Modules
@@ -40,6 +43,7 @@ class Trainee:
     optimizer: torch.optim.Optimizer
     drawn: list[dropout.Drawn]
     stream: offload.Stream | None
+    ema: average.Ema | None
 
 
 def attach(modules: Modules, program: plan.Program) -> dict[str, int]:
@@ -126,18 +130,22 @@ def trainee(
     for component in program.adapter.targets:
         modules[component].train()
     rates = {name: _rate(name, family, program.train) for name in masters}
+    optimizer = build_optimizer(program.train.optimizer, masters, rates)
+    if program.compute.paged_optimizer:
+        paging.page(optimizer)
     return Trainee(
         family=family,
         modules=modules,
         program=program,
         weights=weights,
         masters=masters,
-        optimizer=build_optimizer(program.train.optimizer, masters, rates),
+        optimizer=optimizer,
         drawn=[
             *(d for component in program.adapter.targets for d in adapter.dropouts(modules[component])),
             *_noise(family, modules, program),
         ],
         stream=stream,
+        ema=average.ema_of(masters, program.train.ema),
     )
 
 
@@ -191,7 +199,6 @@ def update(of: Trainee, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
     of.optimizer.step()
     of.optimizer.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        for name, weight in of.weights.items():
-            if weight is not of.masters[name]:
-                weight.copy_(of.masters[name])
+    average.compute_with(of)
+    if of.ema is not None:
+        average.follow(of.ema, of.masters)

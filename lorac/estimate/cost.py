@@ -129,13 +129,19 @@ class Costs:
             phases=peaks,
             micro_seconds=roofline.seconds(_passes(trace), card) + waiting,
             waiting_seconds=waiting,
-            update_seconds=roofline.seconds(_updates(trace), card),
+            update_seconds=roofline.seconds(_updates(trace), card) + self._paging(program, trace),
             seconds_per_step=0.0,
             host_bytes=self._host_bytes(program, moments, peaks, beside),
-            disk_bytes=self._checkpoint_bytes(trace),
+            disk_bytes=self._checkpoint_bytes(program, trace),
             blocks=_blocks(program, trace, card),
         )
         return _for_steps(cost, program)
+
+    def _paging(self, program: plan.Program, trace: Trace) -> float:
+        """Seconds in which the optimizer's state comes to the card and goes back."""
+        if not program.compute.paged_optimizer or self.card.device == "cpu":
+            return 0.0
+        return 2 * state_bytes(program, trace) / self.card.link
 
     def _host_bytes(
         self,
@@ -152,12 +158,13 @@ class Costs:
             taken.append(tensors + host.picture_bytes(program, self.outputs, name))
         return host.process_bytes(device) + max(taken)
 
-    def _checkpoint_bytes(self, trace: Trace) -> int:
-        """The masters in float32, the optimizer's state, and the LoRA in its file's dtype."""
+    def _checkpoint_bytes(self, program: plan.Program, trace: Trace) -> int:
+        """The masters in float32, the optimizer's state, the average, and the LoRA in its file's dtype."""
         kinds = trace.peak.by_kind()
         masters = kinds.get("master weights") or kinds["adapter"]
         lora = "fp16" if self.outputs is None else self.outputs.dtype
-        return masters + kinds["optimizer state"] + masters * DTYPES[lora].itemsize // 4
+        kept = state_bytes(program, trace) + kinds.get("averaged weights", 0)
+        return masters + kept + masters * DTYPES[lora].itemsize // 4
 
     def quick(self, program: plan.Program) -> Cost:
         """From the trace at micro-batch 1 without recomputation."""
@@ -210,6 +217,12 @@ class Costs:
         again, away = indices(blocks, program.compute)
         weights, seconds = zip(*((block.weights, block.seconds * micro) for block in blocks), strict=True)
         return offload.waiting(weights, seconds, away, again, self.card.link)
+
+
+def state_bytes(program: plan.Program, trace: Trace) -> int:
+    """What the optimizer keeps, on the card or where it is paged to."""
+    where = trace.host_phases if program.compute.paged_optimizer else trace.phases
+    return where[trace.peak.phase].by_kind().get("optimizer state", 0)
 
 
 def _key(program: plan.Program) -> str:

@@ -24,12 +24,15 @@ from torch import Tensor, nn
 from lorac.estimate import cuda
 from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
-from runtime import plan
+from runtime import average, plan
 from runtime import step as train_step
+from runtime.adapters import method
 from runtime.data.entries import BUDGET
 from runtime.dtypes import DTYPES
 from runtime.families import family
 from runtime.families.protocol import Family, Modules
+from runtime.optimizers import build_optimizer
+from runtime.optimizers.paging import state_tensors
 
 GRID = 64
 """Side in pixels of a picture that stands for any where only its caption counts."""
@@ -93,6 +96,10 @@ def _trainee(of: Family, modules: Modules, program: plan.Program) -> train_step.
     label("base weights", frozen_)
     if program.compute.dtype != "fp32":
         label("master weights", trainee.masters.values())
+    if trainee.ema is not None:
+        label("averaged weights", trainee.ema.shadow.values())
+    if program.compute.paged_optimizer:
+        trainee.optimizer.register_step_post_hook(lambda optimizer, *_: on_host(_kept(optimizer)))
     return trainee
 
 
@@ -197,17 +204,18 @@ def pausing(program: plan.Program, outputs: plan.Outputs, capability: tuple[int,
     program = attrs.evolve(program, compute=attrs.evolve(program.compute, checkpointed=()))
     modules, encoders = _adapted(of, program), bare(program, frozen(program), "fp32")
     stay = [module for name, module in encoders.items() if name not in program.compute.offloaded]
+    size = state_bytes(program, modules)
 
     def make() -> Callable[[], None]:
         materialize(*modules.values(), *stay)
         trainee = _trainee(of, modules, program)
-        state = _moments(trainee)
+        state = _state(trainee, size)
 
         def step() -> None:
-            with phase("save"), torch.no_grad():
+            with phase("save"), torch.no_grad(), average.shown(trainee):
                 _save(trainee, state, DTYPES[outputs.dtype])
             if samples.prompts:
-                with phase("sample"), torch.no_grad():
+                with phase("sample"), torch.no_grad(), average.shown(trainee):
                     materialize(*encoders.values())
                     if isinstance(samples, plan.Samples):
                         _draw(of, {**modules, **encoders}, program, samples)
@@ -247,13 +255,43 @@ def _answer(of: Family, modules: Modules, program: plan.Program, samples: plan.A
     model(input_ids=tokens, use_cache=True, logits_to_keep=1)
 
 
-def _moments(of: train_step.Trainee) -> Tensor:
-    """The optimizer's two moments in one piece: to fill them in one by one takes longer than all the rest here."""
-    count = sum(master.numel() for master in of.masters.values())
-    bits = of.program.train.optimizer.state_bits
-    moments = torch.empty(2 * count, dtype=torch.uint8 if bits == 8 else torch.float32)
-    label("optimizer state", moments)
-    return moments
+def _state(of: train_step.Trainee, size: int) -> Tensor:
+    """The optimizer's state in one piece: to fill it in tensor by tensor takes longer than all the rest here."""
+    state = torch.empty(size, dtype=torch.uint8)
+    label("optimizer state", state)
+    if of.program.compute.paged_optimizer:
+        on_host(state)
+    return state
+
+
+def state_bytes(program: plan.Program, modules: Modules) -> int:
+    """What the plan's optimizer keeps of the adapter on `modules`: it steps over one tensor of each shape."""
+    adapter, kept = method(program.adapter.method), dict[torch.Size, int]()
+    shapes = Counter(
+        parameter.shape
+        for component in program.adapter.targets
+        for parameter in adapter.parameters(modules[component]).values()
+    )
+
+    def make() -> Callable[[], None]:
+        alone = {str(shape): nn.Parameter(torch.empty(shape)) for shape in shapes}
+        optimizer = build_optimizer(program.train.optimizer, alone, dict.fromkeys(alone, 1.0))
+
+        def step() -> None:
+            for parameter in alone.values():
+                parameter.grad = torch.empty_like(parameter)
+            optimizer.step()
+            for parameter, _, tensor in state_tensors(optimizer):
+                kept[parameter.shape] = kept.get(parameter.shape, 0) + _bytes([tensor])
+
+        return step
+
+    trace(make, steps=1, device="cpu")
+    return sum(count * kept[shape] for shape, count in shapes.items())
+
+
+def _kept(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [tensor for _, _, tensor in state_tensors(optimizer)]
 
 
 def _save(of: train_step.Trainee, state: Tensor, dtype: torch.dtype) -> None:

@@ -80,6 +80,7 @@ def manifest(
             dtype=outputs.dtype,
             author=outputs.author,
             license=outputs.license,
+            average=_average(program.train),
         ),
         usage=Usage(
             example=example,
@@ -130,6 +131,13 @@ def _hashes(path: Path, legacy: str) -> Hashes:
         webui_shorthash=body[:12],
         sshs_legacy_hash=legacy,
     )
+
+
+def _average(train: plans.Train) -> str:
+    """How the weights were averaged over the steps, if they were."""
+    if isinstance(train.optimizer, plans.ScheduleFreeAdamW):
+        return "schedule-free"
+    return f"exponential moving average, decay {train.ema:g}" if train.ema else ""
 
 
 def _file(path: Path) -> File:
