@@ -76,7 +76,9 @@ def optimizer_has_its_rate(train: Train) -> Iterator[Disagreement]:
 
     rate, optimizer = train.learning_rate, train.optimizer
     if isinstance(optimizer, ScheduleFreeAdamW) and train.scheduler != "constant":
-        what = f"is {train.scheduler!r}, and ScheduleFreeAdamW averages its weights instead of lowering its rate"
+        what = (
+            f"is {train.scheduler!r}, and ScheduleFreeAdamW averages its weights instead of lowering its rate"
+        )
         yield train, "scheduler", what, 'leave it out, or "constant"'
     if not isinstance(optimizer, Prodigy):
         return

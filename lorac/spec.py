@@ -187,7 +187,7 @@ class Train:
     )
     ema: float | None = setting(
         number(gt=0, lt=1, none="off"),
-        "Decay of a moving average of the weights, such as 0.999: samples and the LoRA are its, training goes on without.",
+        "Decay of a moving average of the weights, such as 0.999, which is then what is sampled and exported.",
         default=None,
     )
     seed: int = setting(

@@ -1,11 +1,9 @@
-"""Every optimizer of the registry: it learns, its memory is what the trace says, a stopped run ends in the same bytes."""
+"""Every optimizer of the registry: it learns, takes the memory of its trace, and goes on after a stop to the byte."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
@@ -15,33 +13,12 @@ from torch import nn
 from lorac.estimate import phases
 from lorac.estimate.trace import materialize, measure, trace
 from runtime import plan
-from runtime.errors import Interrupted, PlanError
+from runtime.errors import PlanError
+from runtime.export.peft import FILE
+from runtime.families import family
 from runtime.optimizers import OPTIMIZERS, build_optimizer
-from runtime.optimizers.paging import page, state_tensors
-from runtime.safeio.weights import open_weights
-from tests.runtime.plans import carry_out, tiny_plan
-
-COMMON: dict[str, Any] = {"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.01}
-WANTED: dict[str, tuple[plan.Optimizer, float, int]] = {
-    "adamw": (plan.AdamW(eps=1e-8, **COMMON), 1e-2, 2),
-    "adafactor": (
-        plan.Adafactor(
-            beta1=0.0, decay_power=0.8, eps=1e-30, clip_threshold=1.0, scale_parameter=False, weight_decay=0.01
-        ),
-        1e-2,
-        0,
-    ),
-    "lion": (plan.Lion(**COMMON), 1e-2, 1),
-    "prodigy": (
-        plan.Prodigy(
-            eps=1e-8, d0=1e-4, d_coef=1.0, growth_rate=0.0, bias_correction=True, safeguard_warmup=True, **COMMON
-        ),
-        1.0,
-        4,
-    ),
-    "schedule_free_adamw": (plan.ScheduleFreeAdamW(eps=1e-8, **COMMON), 5e-2, 2),
-}
-"""Each with a rate for the tests' problems, and how many numbers it keeps of each of a matrix's (0: rows and columns)."""
+from runtime.optimizers.paging import page
+from tests.runtime.optimizers.runs import WANTED, carried_out, last, stopped, tensors, with_optimizer
 
 EVERY = pytest.mark.parametrize("name", OPTIMIZERS)
 
@@ -52,7 +29,9 @@ def test_every_optimizer_is_tested() -> None:
 
 
 def test_another_name_is_refused_with_those_there_are() -> None:
-    with pytest.raises(PlanError, match=r"train\.optimizer\.name: must be one of adamw, adafactor, lion, prodigy"):
+    with pytest.raises(
+        PlanError, match=r"train\.optimizer\.name: must be one of adamw, adafactor, lion, prodigy"
+    ):
         build_optimizer(attrs.evolve(WANTED["lion"][0], name="sgd"), {}, {})  # type: ignore[arg-type]
 
 
@@ -122,69 +101,72 @@ def test_the_traced_state_and_peak_are_the_measured_ones(name: str, paged: bool)
     assert kept <= state <= kept + 3 * 3 * 512  # and single numbers, which take 512 bytes each
 
 
-@EVERY
-def test_what_is_kept_of_an_adapter_is_known_without_stepping_over_all_of_it(
-    name: str, tiny_base: Path, tiny_data: Path
-) -> None:
-    of = planned(name, tiny_base, tiny_data)
-    modules = phases._adapted(phases.family("sd1"), of.program)
-    numbers = [p.numel() for m in modules.values() for n, p in m.named_parameters() if "lora" in n]
-    each = WANTED[name][2]
-    kept = phases.state_bytes(of.program, modules)
-    assert kept == 4 * each * sum(numbers) if each else 0 < kept < 4 * sum(numbers)
-
-
 # --------------------------------------------------------------------------------------------------------- the runs
-
-
-def planned(name: str, base: Path, data: Path, **changes: Any) -> plan.Plan:
-    wanted, rate, _ = WANTED[name]
-    return tiny_plan(
-        base, data, **{"optimizer": wanted, "learning_rate": rate, "steps": 4, "save_steps": 0, **changes}
-    )
-
-
-def stopped(of: plan.Plan, folder: Path, step: int) -> None:
-    """Run the plan until it is stopped in a step."""
-
-    def stop(at: int) -> None:
-        if at == step:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(Interrupted):
-        carry_out(of, folder, stop)
-
-
-def tensors(path: Path) -> dict[str, torch.Tensor]:
-    with open_weights(path) as file:
-        return {name: file.load(name) for name in file}
 
 
 @pytest.fixture(scope="module", params=OPTIMIZERS)
 def ran(
-    request: pytest.FixtureRequest, tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, plan.Plan, Path]]:
-    """Of each optimizer a plan of four steps, carried out without a stop: its name, the plan, the LoRA."""
-    of = planned(request.param, tiny_base, tiny_data)
-    yield request.param, of, carry_out(of, tmp_path_factory.mktemp("ran") / "through")
+    request: pytest.FixtureRequest,
+    four_steps: plan.Plan,
+    project: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[str, Path]:
+    """Each optimizer, and the folder in which its plan was carried out without a stop."""
+    of = with_optimizer(four_steps, request.param)
+    return request.param, carried_out(of, project, tmp_path_factory.mktemp("ran") / request.param)
 
 
 def test_it_trains_a_base_and_goes_on_after_a_stop_to_the_same_bytes(
-    ran: tuple[str, plan.Plan, Path], tmp_path: Path
+    ran: tuple[str, Path], four_steps: plan.Plan, project: Path, tmp_path: Path
 ) -> None:
-    _, of, through = ran
-    stopped(of, tmp_path, 1)
-    assert carry_out(of, tmp_path).read_bytes() == through.read_bytes()
-    made = tensors(through)
-    assert all(made[name].abs().max() > 0 for name in made if name.endswith("up.weight"))
+    name, through = ran
+    of = with_optimizer(four_steps, name)
+    stopped(of, project, tmp_path / "run")
+    resumed = carried_out(of, project, tmp_path / "run")
+    assert (resumed / FILE).read_bytes() == (through / FILE).read_bytes()
+    for file in ("adapter.safetensors", "optimizer.safetensors"):
+        there, here = last(resumed, file), last(through, file)
+        assert there.keys() == here.keys()
+        assert all(torch.equal(there[key], here[key]) for key in here)
+    made = tensors(through / FILE)
+    assert all(made[key].abs().max() > 0 for key in made if "lora_B" in key)
 
 
-def test_its_state_waits_in_the_computers_memory_and_the_bytes_are_the_same(
-    ran: tuple[str, plan.Plan, Path], tmp_path: Path
+def test_paged_state_waits_in_the_computers_memory_and_the_bytes_are_the_same(
+    ran: tuple[str, Path], four_steps: plan.Plan, project: Path, tmp_path: Path
 ) -> None:
-    _, of, through = ran
-    compute = attrs.evolve(of.program.compute, paged_optimizer=True)
-    paged = plan.make(attrs.evolve(of.program, compute=compute), of.outputs, of.estimate)
-    stopped(paged, tmp_path, 1)
-    there, here = tensors(carry_out(paged, tmp_path)), tensors(through)
-    assert all(torch.equal(there[name], here[name]) for name in here)
+    name, through = ran
+    of = with_optimizer(four_steps, name, paged_optimizer=True)
+    stopped(of, project, tmp_path / "run")
+    there, here = tensors(carried_out(of, project, tmp_path / "run") / FILE), tensors(through / FILE)
+    assert all(torch.equal(there[key], here[key]) for key in here)
+
+
+@EVERY
+def test_the_plans_memory_has_the_state_where_it_is(name: str, four_steps: plan.Plan) -> None:
+    here, paged = (
+        with_optimizer(four_steps, name, paged_optimizer=where, device="cuda", threads=0).program
+        for where in (False, True)
+    )
+    modules = phases._adapted(family("causal_lm"), here)
+    kept = phases.state_bytes(here, modules)
+    numbers = sum(
+        p.numel() for module in modules.values() for n, p in module.named_parameters() if "lora" in n
+    )
+    each = WANTED[name][2]
+    assert kept == 4 * each * numbers if each else 0 < kept < 4 * numbers
+    on_card, on_host = phases.training(here, (8, 6)), phases.training(paged, (8, 6))
+    assert on_card.peak.by_kind()["optimizer state"] >= kept
+    assert "optimizer state" not in on_host.peak.by_kind()
+    assert on_host.host_phases["step"].by_kind()["optimizer state"] >= kept
+    assert on_host.peak.bytes < on_card.peak.bytes
+
+
+def test_prodigys_estimate_is_in_the_checkpoint(ran: tuple[str, Path]) -> None:
+    name, through = ran
+    known = {key for key in last(through, "optimizer.safetensors") if key.startswith("group 0/")}
+    wanted = {
+        "prodigy": {"group 0/d", "group 0/d_max", "group 0/d_numerator", "group 0/step"},
+        "schedule_free_adamw": {"group 0/weight_sum", "group 0/lr_max", "group 0/step"},
+    }
+    assert wanted.get(name, set()) <= known
