@@ -37,10 +37,10 @@ WANTED: dict[str, tuple[plan.Optimizer, float, int]] = {
         plan.Prodigy(
             eps=1e-8,
             d0=1e-6,
-            d_coef=1.0,
+            d_coef=4.0,
             growth_rate=0.0,
-            bias_correction=True,
-            safeguard_warmup=True,
+            bias_correction=False,
+            safeguard_warmup=False,
             **COMMON,
         ),
         1.0,
