@@ -154,6 +154,12 @@ class Ledger:
             self.left(path, wrong) if wrong else self._settle(path, "carried", field)
         return not wrong
 
+    def choose(self, part: str, cls: type, *paths: Path) -> None:
+        """Of the classes that a part may be of, take this one, in the name of the keys at `paths`."""
+        self.kinds[part] = cls
+        for path in paths:
+            self._settle(path, "carried", part)
+
     def assume(self, field: str, value: Any, comment: str) -> None:
         """What the trainer takes where its config is silent, and lorac would not."""
         if field not in self.settings and field not in self._refused:
@@ -360,7 +366,11 @@ def rule_at(field: str, kinds: Mapping[str, type]) -> Rule:
 
 def fitted(field: str, value: Any, kinds: Mapping[str, type]) -> tuple[Any, str]:
     """A value in the field's own type where that loses nothing, and what is wrong with it (empty: nothing)."""
-    rule = rule_at(field, kinds)
+    try:
+        rule = rule_at(field, kinds)
+    except KeyError:
+        part, _, name = field.rpartition(".")
+        return value, f"lorac's {kinds[part].__name__} has no {name}"
     value, wrongs = check(rule, _plain(rule, value), Auto)
     return value, f"{field} {wrongs[0].what}" if wrongs else ""
 
@@ -418,6 +428,6 @@ def _part(values: Mapping[str, Any], kinds: Mapping[str, type], cls: type, place
         elif several:
             parts = tuple(_part(values, kinds, kinds[one], f"{one}.") for one in several)
             given[field.name] = parts if len(parts) > 1 else parts[0]
-        elif attrs.has(rule.type) and any(key.startswith(f"{name}.") for key in values):
+        elif attrs.has(rule.type) and (name in kinds or any(key.startswith(f"{name}.") for key in values)):
             given[field.name] = _part(values, kinds, kinds.get(name, rule.type), f"{name}.")
     return cls(**given)

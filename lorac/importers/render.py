@@ -107,7 +107,9 @@ def _call(draft: Draft, cls: type, place: str) -> Call:
         calls: tuple[Call, ...] = ()
         if several:
             calls = tuple(_call(draft, draft.kinds[one], f"{one}.") for one in several)
-        elif attrs.has(rule.type) and any(key.startswith(f"{name}.") for key in draft.settings):
+        elif attrs.has(rule.type) and (
+            name in draft.kinds or any(key.startswith(f"{name}.") for key in draft.settings)
+        ):
             calls = (_call(draft, draft.kinds.get(name, rule.type), f"{name}."),)
         if calls or name in draft.settings:
             alone = calls[0].fields[0].comment if len(calls) == 1 and calls[0].single else ""
