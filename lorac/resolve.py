@@ -310,7 +310,7 @@ OPTIMIZERS: dict[type, Any] = {
 """The plan's part for the spec's: the same fields, in which None is 0."""
 
 
-def _optimizer(wanted: spec.Optimizer, bits: plan.StateBits) -> plan.Optimizer:
+def _optimizer(wanted: Any, bits: plan.StateBits) -> plan.Optimizer:
     given = {field.name: getattr(wanted, field.name) for field in attrs.fields(type(wanted))}
     made: plan.Optimizer = OPTIMIZERS[type(wanted)](
         state_bits=bits, **{name: 0.0 if value is None else value for name, value in given.items()}

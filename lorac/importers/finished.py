@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lorac.importers import planned, words
+from lorac.importers import optimizers, planned, words
 from lorac.importers.kohya_keys import KEYS
 from lorac.importers.ledger import (
     OFF,

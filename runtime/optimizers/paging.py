@@ -7,7 +7,7 @@ trace has; this is torch alone, works with every optimizer, and leaves its arith
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ def page(optimizer: torch.optim.Optimizer) -> None:
 def state_tensors(optimizer: torch.optim.Optimizer) -> list[tuple[nn.Parameter, str, Tensor]]:
     """What is kept of each parameter, by name: all but single numbers, which stay where the optimizer wants them."""
     return [
-        (parameter, name, value)
+        (cast(nn.Parameter, parameter), name, value)
         for parameter, state in optimizer.state.items()
         for name, value in state.items()
         if isinstance(value, Tensor) and value.dim() > 0
