@@ -96,7 +96,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (
             ["spec", "colour"],
             "error: no part 'colour': there are base, data, data(Instructions), data(Conversations),"
-            " data(Completions), data(Text), sequences, adapter, train, train.optimizer, fit, samples,"
+            " data(Completions), data(Text), sequences, adapter, train, train.optimizer,"
+            " train.optimizer(Adafactor), train.optimizer(Lion), train.optimizer(Prodigy),"
+            " train.optimizer(ScheduleFreeAdamW), fit, samples,"
             " samples(Answers), outputs\nhint: lorac spec --help shows the usage\n",
         ),
         (
