@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from lorac.agree import batch_choices
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
 from lorac.places import cache_folder, versions
+from lorac.resolve_optimizers import optimizer_decisions, optimizer_of
 from lorac.resolve_outputs import images_of, outputs_of, references_of, texts_of
 from runtime import plan
 from runtime.adapters.lora import LINEAR
@@ -271,7 +271,7 @@ def _train(experiment: spec.Experiment, of: Family, data: plan.Data) -> plan.Tra
         schedule=plan.Schedule(
             name=wanted.scheduler, warmup_steps=min(wanted.warmup_steps, steps), power=float(wanted.power)
         ),
-        optimizer=_optimizer(wanted.optimizer, state_bits(experiment)[0]),
+        optimizer=optimizer_of(wanted.optimizer, state_bits(experiment)[0]),
         objective=plan.Objective(
             snr_gamma=float(wanted.snr_gamma or 0),
             noise_offset=float(wanted.noise_offset),
@@ -298,24 +298,6 @@ def _flow_times(wanted: spec.Train, of: Family) -> dict[str, Any]:
             for field in given
         )
     return {**of.OBJECTIVE, **given}
-
-
-OPTIMIZERS: dict[type, Any] = {
-    spec.AdamW: plan.AdamW,
-    spec.Adafactor: plan.Adafactor,
-    spec.Lion: plan.Lion,
-    spec.Prodigy: plan.Prodigy,
-    spec.ScheduleFreeAdamW: plan.ScheduleFreeAdamW,
-}
-"""The plan's part for the spec's: the same fields, in which None is 0."""
-
-
-def _optimizer(wanted: Any, bits: plan.StateBits) -> plan.Optimizer:
-    given = {field.name: getattr(wanted, field.name) for field in attrs.fields(type(wanted))}
-    made: plan.Optimizer = OPTIMIZERS[type(wanted)](
-        state_bits=bits, **{name: 0.0 if value is None else value for name, value in given.items()}
-    )
-    return made
 
 
 def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Compute:
@@ -398,22 +380,8 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         plan.Decision(field="adapted modules", value=modules, reason=f"targets {targets}"),
         plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} {unit}; {epochs}"),
         plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
-        *_update_decisions(experiment, program),
+        *optimizer_decisions(experiment, program),
     )
-
-
-def _update_decisions(experiment: spec.Experiment, program: plan.Program) -> Iterator[plan.Decision]:
-    """How weights move, where that is not AdamW alone."""
-    optimizer, train = experiment.train.optimizer, program.train
-    if not isinstance(optimizer, spec.AdamW):
-        rate = f"learning rate {train.learning_rate:g}, {train.schedule.name}"
-        yield plan.Decision(field="optimizer", value=type(optimizer).__name__, reason=rate)
-    if train.ema:
-        why = "samples, held-out losses and the LoRA are the average's"
-        yield plan.Decision(field="weights averaged", value=f"decay {train.ema:g}", reason=why)
-    if program.compute.paged_optimizer:
-        why = "in the computer's memory between steps, as the spec says"
-        yield plan.Decision(field="optimizer state", value="paged", reason=why)
 
 
 def data_line(data: plan.Data) -> str:

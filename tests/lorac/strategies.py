@@ -36,7 +36,20 @@ from lorac.spec import (
 from runtime import names
 
 OPTIMIZERS = (AdamW, *OTHER_OPTIMIZERS)
-PARTS = (Base, Images, *TEXTS, Sequences, LoRA, *OPTIMIZERS, Train, Fit, Samples, Answers, Outputs, Experiment)
+PARTS = (
+    Base,
+    Images,
+    *TEXTS,
+    Sequences,
+    LoRA,
+    *OPTIMIZERS,
+    Train,
+    Fit,
+    Samples,
+    Answers,
+    Outputs,
+    Experiment,
+)
 FIELDS = [(part, field) for part in PARTS for field in attrs.fields(part)]
 """Every field of a spec with its part."""
 IDS = [f"{part.__name__}.{field.name}" for part, field in FIELDS]

@@ -28,7 +28,7 @@ from lorac.compile import compile_experiment
 from lorac.diff import differences
 from lorac.importers import importer, planned
 from lorac.importers.ledger import Ledger, experiment
-from lorac.resolve import OPTIMIZERS, _optimizer
+from lorac.resolve_optimizers import OPTIMIZERS, optimizer_of
 from runtime import plan
 from runtime.errors import SpecError
 from runtime.export import metadata
@@ -51,7 +51,7 @@ def with_optimizer(one: Any) -> plan.Plan:
     train = Train(optimizer=one)
     changed = attrs.evolve(
         PROGRAM.train,
-        optimizer=_optimizer(one, 32),
+        optimizer=optimizer_of(one, 32),
         learning_rate=train.learning_rate,
         schedule=attrs.evolve(PROGRAM.train.schedule, name=train.scheduler),
     )
