@@ -157,7 +157,8 @@ def test_the_plans_memory_has_the_state_where_it_is(name: str, four_steps: plan.
     assert kept == 4 * each * numbers if each else 0 < kept < 4 * numbers
     on_card, on_host = phases.training(here, (8, 6)), phases.training(paged, (8, 6))
     assert on_card.peak.by_kind()["optimizer state"] >= kept
-    assert "optimizer state" not in on_host.peak.by_kind()
+    stays = on_host.peak.by_kind().get("optimizer state", 0)
+    assert stays == (512 * 28 if name == "adafactor" else 0)  # a single number of each of 14 modules' A and B
     assert on_host.host_phases["step"].by_kind()["optimizer state"] >= kept
     assert on_host.peak.bytes < on_card.peak.bytes
 
