@@ -179,12 +179,15 @@ def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
 
 @reads("data", "adapter", "train")
 def what_pictures_cannot_have(experiment: Experiment) -> Iterator[Disagreement]:
-    """DoRA and noise on token embeddings are for language models."""
+    """DoRA, noise on token embeddings and their training are for language models."""
     if not _has_pictures(experiment):
         return
     if experiment.adapter.dora:
         what = "is set, and the data are pictures: the programs that draw with a LoRA do not read DoRA alike"
         yield experiment.adapter, "dora", what, "leave it out"
+    if experiment.adapter.also_train:
+        what = "is for language models, and the data are pictures"
+        yield experiment.adapter, "also_train", what, "leave it out"
     if experiment.train.neftune_alpha is not None:
         what = "is noise on a language model's tokens, and the data are pictures"
         yield experiment.train, "neftune_alpha", what, "leave it out, or use noise_offset"

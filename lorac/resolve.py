@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +155,8 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
     if wanted.family == "auto":
         hint = f'say which it is: Base("{wanted.path}", family="sd1")'
         raise InputError(Problem(wanted.path, "is not here, so its family cannot be recognised", hint))
-    try:
+    with at_field(wanted, "published"):
         published = family(wanted.family).published(wanted.published)
-    except SpecError as error:
-        place = spec_place(wanted, "published")
-        raise SpecError([attrs.evolve(problem, where=place) for problem in error.problems]) from None
     base = plan.Base(
         family=wanted.family,
         layout="transformers" if family(wanted.family).KIND == "text" else "single_file",
@@ -225,7 +224,8 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
     if wanted.text_encoder and not of.TRAINED_TEXT_ENCODERS:
         what = f"adapter.text_encoder: a {of.TITLE} has its captions encoded once, before the first step"
         raise SpecError(Problem(spec_place(wanted, "text_encoder"), what, "leave it out"))
-    targets = of.targets(base.architecture, preset, wanted.text_encoder)
+    with at_field(wanted, "targets"):
+        targets = of.targets(base.architecture, preset, wanted.text_encoder)
     modules = {}
     for component, pattern in targets.items():
         with torch.device("meta"):
@@ -239,6 +239,8 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
             Problem(where, f"adapter.targets {wanted.targets} matches no module of the {name}")
             for name in missed
         )
+    with at_field(wanted, "also_train"):
+        whole = of.modules_to_save(base.architecture, wanted.also_train) if wanted.also_train else {}
     return plan.Adapter(
         method="lora",
         rank=rank,
@@ -249,6 +251,7 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
         modules=modules,
         rslora=wanted.rslora,
         dora=wanted.dora,
+        modules_to_save=whole,
     )
 
 
@@ -378,10 +381,25 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         ),
         plan.Decision(field="data", value=count, reason=data_line(data)),
         plan.Decision(field="adapted modules", value=modules, reason=f"targets {targets}"),
+        *(
+            plan.Decision(field="trained whole", value=", ".join(paths), reason=whole_line(paths, experiment))
+            for paths in program.adapter.modules_to_save.values()
+        ),
         plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} {unit}; {epochs}"),
         plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
         *optimizer_decisions(experiment, program),
     )
+
+
+def whole_line(paths: tuple[str, ...], experiment: spec.Experiment) -> str:
+    """Why these modules: what was asked for, and what the base's tie adds to it."""
+    asked = " and ".join(experiment.adapter.also_train)
+    tied = (
+        "; the base ties them: they are one weight"
+        if len(paths) > len(set(experiment.adapter.also_train))
+        else ""
+    )
+    return f"adapter.also_train {asked}{tied}"
 
 
 def data_line(data: plan.Data) -> str:
@@ -409,6 +427,16 @@ def preferred(value: Any) -> Any:
     if not isinstance(value, spec.Auto):
         return value
     return value.prefer if value.prefer is not None else value.high
+
+
+@contextmanager
+def at_field(part: Any, field: str) -> Iterator[None]:
+    """What a family has against a field of the spec is told at the field's own place."""
+    try:
+        yield
+    except SpecError as error:
+        place = spec_place(part, field)
+        raise SpecError([attrs.evolve(problem, where=place) for problem in error.problems]) from None
 
 
 def spec_place(part: Any, field: str) -> str:

@@ -125,6 +125,12 @@ class LoRA:
         default=Auto(),
     )
     text_encoder: bool = setting(flag(), "Adapt the text encoder too.", default=False)
+    also_train: tuple[Literal["embeddings", "lm_head"], ...] = setting(
+        text(many=True, choices=("embeddings", "lm_head")),
+        "What of a language model is trained whole beside it; where the base ties the two, embeddings are both. "
+        "PEFT's modules_to_save, which vLLM and llama.cpp refuse.",
+        default=(),
+    )
     init: Literal["kaiming", "gaussian"] = setting(
         choice("kaiming", "gaussian"),
         "How A begins (gaussian: std 0.02); B begins at zero.",

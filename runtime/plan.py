@@ -72,7 +72,8 @@ class Adapter:
     """The trained part. `targets` maps component -> regex (full match on the module's path in it).
 
     The update is scaled by alpha / rank, with `rslora` by alpha / √rank (Kalajdzievski 2023). `dora` learns the
-    weights' magnitudes apart (Liu et al. 2024).
+    weights' magnitudes apart (Liu et al. 2024). `modules_to_save`, as PEFT calls it, maps component -> paths of the
+    modules that are trained whole beside it.
     """
 
     method: Literal["lora"]
@@ -84,6 +85,7 @@ class Adapter:
     modules: dict[str, int]
     rslora: bool = False
     dora: bool = False
+    modules_to_save: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

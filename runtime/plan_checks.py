@@ -53,6 +53,7 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
     if data.kind == "images":
         for name, is_set in [
             ("adapter.dora", adapter.dora),
+            ("adapter.modules_to_save", bool(adapter.modules_to_save)),
             ("train.objective.neftune_alpha", bool(train.objective.neftune_alpha)),
         ]:
             if is_set:

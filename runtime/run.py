@@ -18,7 +18,7 @@ from PIL.Image import Image
 
 from runtime import average, checkpoint, export, log, media, plan
 from runtime import step as train_step
-from runtime.adapters import method
+from runtime.adapters import method, whole
 from runtime.dtypes import DTYPES
 from runtime.errors import MachineError, PlanError, Problem
 from runtime.families import family
@@ -149,7 +149,8 @@ def show(ready: media.Ready, medium: media.Medium, step: int) -> None:
 
 
 def factors(trainee: train_step.Trainee) -> export.Weights:
-    """What is exported: component -> {module path: (A, B), with DoRA (A, B, M)} as float32 on the CPU."""
+    """What is exported: component -> {module path: (A, B), with DoRA (A, B, M)} as float32 on the CPU; of what is
+    trained whole (weight,), or (weight, bias)."""
     with average.shown(trainee):
         return _factors(trainee)
 
@@ -166,6 +167,12 @@ def _factors(trainee: train_step.Trainee) -> export.Weights:
             )
             for name, parts in names.items()
         }
+    names = {id(weight): name for name, weight in trainee.weights.items()}
+    for name, weight in whole.parameters(trainee.modules, trainee.program.adapter):
+        component, _, path = name.partition(".")
+        module = path.rpartition(".")[0]
+        master = trainee.masters[names[id(weight)]].detach().float().cpu()
+        found[component][module] = (*found[component].get(module, ()), master)
     return found
 
 

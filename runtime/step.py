@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from runtime import average, offload, plan
-from runtime.adapters import dropout, method, noise
+from runtime.adapters import dropout, method, noise, whole
 from runtime.attention import slice_blocks
 from runtime.dtypes import DTYPES
 from runtime.errors import PlanError, Problem
@@ -44,6 +44,19 @@ class Trainee:
     drawn: list[dropout.Drawn]
     stream: offload.Stream | None
     ema: average.Ema | None
+    whole: dict[str, whole.Whole]
+
+    def weigh(self, weight: float) -> None:
+        """Set how strongly what is trained acts: 1 as trained, 0 as the base."""
+        weigh(self.modules, self.program.adapter, self.whole.values(), weight)
+
+
+def weigh(modules: Modules, adapter: plan.Adapter, wholes: Iterable[whole.Whole], weight: float) -> None:
+    """Set how strongly an adapter, and what is trained whole beside it, act: 1 as trained, 0 as the base."""
+    for component in adapter.targets:
+        method(adapter.method).weigh(modules[component], weight)
+    for one in wholes:
+        one.weigh(weight)
 
 
 def attach(modules: Modules, program: plan.Program) -> dict[str, int]:
@@ -120,6 +133,8 @@ def trainee(
         for component in program.adapter.targets
         for name, parameter in adapter.parameters(modules[component]).items()
     }
+    wholes = whole.put_on(modules, program.adapter)
+    weights |= {name: one.weight for name, one in wholes.items()}
     for parameter in weights.values():
         parameter.requires_grad_(True)
     stream = lay(family, modules, program.compute, device or torch.device(program.compute.device))
@@ -146,6 +161,7 @@ def trainee(
         ],
         stream=stream,
         ema=average.ema_of(masters, program.train.ema),
+        whole=wholes,
     )
 
 

@@ -94,6 +94,9 @@ def _trainee(of: Family, modules: Modules, program: plan.Program) -> train_step.
     # A head whose weight the loss takes is never called as a module, by which the tracer knows a model's weights.
     frozen_ = (t for module in modules.values() for t in _tensors(module) if not t.requires_grad)
     label("base weights", frozen_)
+    aside = [one.base for one in trainee.whole.values()]
+    label("base weights", aside)
+    on_host(aside if program.compute.device == "cuda" else [])
     if program.compute.dtype != "fp32":
         label("master weights", trainee.masters.values())
     if trainee.ema is not None:

@@ -93,8 +93,8 @@ VLLM_RANKS = 16
 
 def of_language(adapter: plan.Adapter, file: str, folder: str) -> tuple[Verdict, ...]:
     """What those who load a language model's adapter do with the folder."""
-    is_plain = not adapter.dora
-    why_not = "it refuses an adapter with DoRA"
+    is_plain = not (adapter.dora or adapter.modules_to_save)
+    why_not = f"it refuses an adapter with {'DoRA' if adapter.dora else 'modules that are trained whole'}"
     rank = f" --max-lora-rank {adapter.rank}" if adapter.rank > VLLM_RANKS else ""
     rows: tuple[tuple[str, str, bool, str], ...] = (
         ("PEFT", f'PeftModel.from_pretrained(base, "{folder}")', True, "0.21.2 is run by lorac's tests"),

@@ -23,7 +23,7 @@ from runtime import plan as plans
 from runtime.errors import InputError, LoracError, MachineError, Problem, SpecError
 from runtime.export import diffusers, kohya, metadata, peft, pictures, sidecars
 from runtime.export.manifest import SUFFIX, Facts, Manifest
-from runtime.export.weights import Weights, check
+from runtime.export.weights import Weights, check, low_rank
 from runtime.families import family
 from runtime.plan import Plan
 from runtime.safeio import atomic, digest, paths, safetensors, strict_json
@@ -55,7 +55,9 @@ def export(folder: Path, weights: Weights, plan: Plan, facts: Facts, previews: S
     name = plan.outputs.name
     check(weights, plan.program.adapter)
     contents = _contents(weights, plan, facts.steps, previews)
-    modules = {component: len(adapted) for component, adapted in weights.items()}
+    modules = {
+        component: len(adapted) for component, adapted in low_rank(weights, plan.program.adapter).items()
+    }
     stage = folder / f".{name}.export"
     try:
         claim(folder, plan)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,15 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    if preset.startswith("re:"):
-        return {"model": preset[3:]}
     with torch.device("meta"):
         model = build(architecture, "model")
+    if preset.startswith("re:"):
+        _, output = _ends(model)
+        if output and re.fullmatch(preset[3:], output):
+            what = f"matches the head ({output}), whose loss is taken in chunks, past any adapter on it"
+            hint = 'keep it out of the expression; to train it whole: LoRA(also_train=("lm_head",))'
+            raise SpecError(Problem("adapter.targets", what, hint))
+        return {"model": preset[3:]}
     leaves = {
         name.rpartition(".")[2]
         for prefix, block in blocks({"model": model}).items()
@@ -138,6 +144,29 @@ def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict
     where = r"(?:.*(?:attn|attention).*\.)" if preset == "attention" else r"(?:.*\.)"
     stem = re.escape(_stem(model))
     return {"model": rf"{stem}\.\d+\.{where}?(?:{inner})"}
+
+
+def modules_to_save(architecture: Architecture, wanted: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The paths of the token embeddings and the head; both for the embeddings of a base that ties them.
+
+    Raises SpecError for the head of such a base alone.
+    """
+    with torch.device("meta"):
+        model = build(architecture, "model")
+    paths = dict(zip(("embeddings", "lm_head"), _ends(model), strict=True))
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        return {"model": tuple(path for word, path in paths.items() if word in wanted)}
+    if "embeddings" not in wanted:
+        what = "asks for lm_head alone, which this base ties to its embeddings: they are one weight"
+        raise SpecError(Problem("adapter.also_train", what, 'also_train=("embeddings",) trains it'))
+    return {"model": tuple(paths.values())}
+
+
+def _ends(model: Any) -> tuple[str, str]:
+    """The paths of the token embeddings and of the head."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    paths = {id(module): name for name, module in model.named_modules()}
+    return paths[id(ends[0])], paths[id(ends[1])]
 
 
 def _linears(block: nn.Module, prefix: str) -> list[str]:
