@@ -7,6 +7,7 @@ its linear layers from their types, its head from `get_output_embeddings`, the b
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
@@ -37,6 +39,9 @@ PRESETS = {"all-linear": "", "attention": ""}
 """All linear layers of the blocks (Dettmers et al. 2023, QLoRA: what full quality takes), or attention's alone."""
 
 ATTENTION = re.compile(r".*(attn|attention).*", re.IGNORECASE)
+
+ALIKE, ALIKE_IN_16_BITS = 1e-3, 0.05
+"""How near two ways to take a loss come: in sixteen bits a capped logit near 30 is rounded to its eighth."""
 
 ROUTERS = re.compile(r".*(router|[._]gate)")
 """A mixture's router is no layer to adapt: its output chooses experts, or weighs the shared one (Qwen2-MoE)."""
@@ -215,8 +220,7 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
     """The sum of each sequence's cross-entropies over its trained tokens, in nats."""
     model = modules["model"]
-    given = {name: batch[name] for name in ("input_ids", "position_ids", "attention_mask") if name in batch}
-    hidden = model.base_model(**given, use_cache=False).last_hidden_state
+    hidden = model.base_model(**_given(batch)).last_hidden_state
     targets = Targets(
         places=batch["places"],
         tokens=batch["tokens"],
@@ -224,6 +228,26 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
         count=batch["input_ids"].shape[0],
     )
     return loss_sums(hidden, head(model), targets)
+
+
+def _given(batch: Batch) -> dict[str, Any]:
+    """What of a batch the model itself is called with; no cache, or packed samples would see each other."""
+    names = ("input_ids", "position_ids", "attention_mask")
+    return {"use_cache": False, **{name: batch[name] for name in names if name in batch}}
+
+
+def check_loss(modules: Modules, batch: Batch, of: plan.Program, where: str) -> None:
+    """Raise InputError where the loss of a short batch is not that of the model's own logits: its head then bends them
+    in a way that `head` does not know."""
+    model = modules["model"]
+    with torch.no_grad():
+        logits = model(**_given(batch)).logits.flatten(0, 1)[batch["places"]].float()
+        theirs = F.cross_entropy(logits, batch["tokens"]).item()
+        ours = loss(modules, batch, of.base, of.train.objective).sum().item() / len(batch["tokens"])
+    if not math.isclose(ours, theirs, rel_tol=ALIKE if of.compute.dtype == "fp32" else ALIKE_IN_16_BITS):
+        what = f"its logits give a loss of {theirs:.4f} a token, lorac's own loss is {ours:.4f}"
+        hint = f"lorac does not know what the head of {model.config.model_type} does to logits: take another base"
+        raise InputError(Problem(where, what, hint))
 
 
 def head(model: Any) -> Head:

@@ -205,7 +205,7 @@ def _of_one_kind(given: dict[str, Any]) -> None:
         given.pop("samples")
     is_text = not isinstance(given["data"], Images)
     foreign = {
-        "adapter": {"text_encoder": False} if is_text else {"dora": False},
+        "adapter": {"text_encoder": False} if is_text else {"dora": False, "also_train": ()},
         "train": {"text_encoder_learning_rate": Auto(), "snr_gamma": None, "noise_offset": 0.0}
         if is_text
         else {"neftune_alpha": None},
