@@ -177,7 +177,7 @@ def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
                 yield part, field, "is set, and the data are text: it is for pictures only", "leave it out"
 
 
-@reads("data", "adapter", "train")
+@reads("data", "adapter", "train", "outputs")
 def what_pictures_cannot_have(experiment: Experiment) -> Iterator[Disagreement]:
     """DoRA, noise on token embeddings and their training are for language models."""
     if not _has_pictures(experiment):
@@ -188,6 +188,9 @@ def what_pictures_cannot_have(experiment: Experiment) -> Iterator[Disagreement]:
     if experiment.adapter.also_train:
         what = "is for language models, and the data are pictures"
         yield experiment.adapter, "also_train", what, "leave it out"
+    if experiment.outputs.gguf:
+        what = "is for language models, and the data are pictures"
+        yield experiment.outputs, "gguf", what, "leave it out"
     if experiment.train.neftune_alpha is not None:
         what = "is noise on a language model's tokens, and the data are pictures"
         yield experiment.train, "neftune_alpha", what, "leave it out, or use noise_offset"

@@ -354,6 +354,9 @@ class Outputs:
     )
     keep_checkpoints: int = setting(whole(ge=1, le=10_000), "Newest checkpoints to keep.", default=2)
     dtype: Dtype = setting(choice(*DTYPES), "Dtype of the LoRA's file.", default="fp16")
+    gguf: bool = setting(
+        flag(), "Write a language model's LoRA for llama.cpp too, as NAME-adapter.gguf.", default=False
+    )
     preferred_weight: float = setting(number(gt=0, le=2), "The weight that the WebUI offers.", default=0.8)
     description: str = setting(text(lines=True, longest=10_000), "Shown beside the LoRA.", default="")
     author: str = setting(text(), "Who made it.", default="")

@@ -236,7 +236,7 @@ class Answers:
 
 @attrs.frozen(kw_only=True)
 class Outputs:
-    """What is written, under which name, with which words."""
+    """What is written, under which name, with which words. `gguf`: llama.cpp's file too, of a language model."""
 
     name: str
     places: Places
@@ -253,6 +253,7 @@ class Outputs:
     notes: str
     negative_text: str
     tags: tuple[str, ...]
+    gguf: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import attrs
@@ -44,7 +45,7 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
     if of.program.train.processes > 1:
         hint = "set Fit(processes=1)"
         problems.append(Problem("processes", "several processes are not supported yet", hint))
-    problems += _device(of.program)
+    problems += _device(of.program) + _packages(of.outputs)
     if problems:
         raise MachineError(problems)
 
@@ -83,6 +84,13 @@ def _versions(program: plan.Program, accepted: bool) -> list[Problem]:
         for name, wanted in program.versions.items()
         if here[name] != wanted and not accepted
     ]
+
+
+def _packages(outputs: plan.Outputs) -> list[Problem]:
+    if not outputs.gguf or find_spec("gguf") is not None:
+        return []
+    what = "the plan writes a GGUF adapter, which needs the package gguf"
+    return [Problem("outputs.gguf", what, "pip install 'lorac[gguf]'")]
 
 
 def _device(program: plan.Program) -> list[Problem]:

@@ -191,6 +191,9 @@ def finish(job: Run, previews: Sequence[Image], where: Where) -> None:
         started_at=job.state.started_at,
     )
     manifest = export.export(where.output, factors(job.trainee), of, facts, previews)
+    for note in manifest.run.notes:
+        if note not in facts.notes:  # those were told when they came up
+            log.warn(note)
     for file in manifest.files:
         log.info(f"Wrote {of.outputs.places.output}/{file.name} ({log.size(file.size)})")
 

@@ -15,7 +15,7 @@ FORMAT = 1
 SUFFIX = ".lorac.json"
 
 Loads = Literal["loads", "partial", "refuses", "not checked"]
-Role = Literal["webui", "diffusers", "peft", "sidecar", "preview"]
+Role = Literal["webui", "diffusers", "peft", "gguf", "sidecar", "preview"]
 
 
 def _now() -> str:

@@ -13,14 +13,14 @@ from pathlib import Path
 import attrs
 
 from runtime import plan as plans
-from runtime.export import consumers, diffusers, peft
+from runtime.export import consumers, diffusers, gguf, peft
 from runtime.export.manifest import FORMAT, Again, Facts, File, Hashes, Made, Manifest, Role, Usage
 from runtime.families import family
 from runtime.plan import Plan
 from runtime.safeio import digest, safetensors, strict_json
 
 NAMED: dict[str, Role] = {diffusers.FILE: "diffusers", peft.FILE: "peft", peft.CONFIG: "peft"}
-ROLES: dict[str, Role] = {".safetensors": "webui", ".json": "sidecar", ".png": "preview"}
+ROLES: dict[str, Role] = {".safetensors": "webui", ".json": "sidecar", ".png": "preview", ".gguf": "gguf"}
 
 
 def webui(plan: Plan) -> str:
@@ -92,7 +92,12 @@ def manifest(
         ),
         hashes=_hashes(folder / file, header.metadata.get("sshs_legacy_hash", "")),
         files=tuple(_file(folder / each) for each in files),
-        consumers=consumers.of_language(program.adapter, file, outputs.places.output)
+        consumers=consumers.of_language(
+            program.adapter,
+            file,
+            outputs.places.output,
+            next((each for each in files if each.endswith(".gguf")), ""),
+        )
         if isinstance(program.data, plans.Texts)
         else consumers.verdicts(
             about.get("modelspec.architecture", ""),
@@ -101,7 +106,7 @@ def manifest(
             example,
             outputs.preferred_weight,
         ),
-        run=_recorded(facts),
+        run=_recorded(facts, plan),
         again=Again(
             command="lorac run plan.json",
             plan_hash=plan.plan_hash,
@@ -113,11 +118,16 @@ def manifest(
     )
 
 
-def _recorded(facts: Facts) -> Facts:
-    """The facts as JSON can hold them: a measurement that failed must not cost the LoRA."""
+def _recorded(facts: Facts, plan: Plan) -> Facts:
+    """The facts as JSON can hold them: a measurement that failed must not cost the LoRA; and which file it has not."""
     lost = [name for name, value in facts.metrics.items() if not math.isfinite(value)]
     kept = {name: value for name, value in facts.metrics.items() if name not in lost}
-    notes = (*facts.notes, *(f"{name} is not a finite number" for name in lost))
+    why_not = gguf.why_not(plan) if plan.outputs.gguf else ""
+    notes = (
+        *facts.notes,
+        *(f"{name} is not a finite number" for name in lost),
+        *([f"there is no {gguf.file_name(plan)}: {why_not}"] if why_not else []),
+    )
     return attrs.evolve(facts, metrics=kept, notes=notes)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from runtime import names
 from runtime import plan as plans
 from runtime.errors import InputError, LoracError, MachineError, Problem, SpecError
-from runtime.export import diffusers, kohya, metadata, peft, pictures, sidecars
+from runtime.export import diffusers, gguf, kohya, metadata, peft, pictures, sidecars
 from runtime.export.manifest import SUFFIX, Facts, Manifest
 from runtime.export.weights import Weights, check, low_rank
 from runtime.families import family
@@ -84,7 +84,8 @@ def claim(folder: Path, plan: Plan) -> None:
     wrong = names.wrong(name)
     if wrong:
         raise SpecError(Problem("name", f"{wrong}, got {name!r}", "give the experiment another name"))
-    manifest, webui, plain = f"{name}{SUFFIX}", f"{name}.safetensors", (f"{name}.json", f"{name}.preview.png")
+    manifest, webui = f"{name}{SUFFIX}", f"{name}.safetensors"
+    plain = (f"{name}.json", f"{name}.preview.png", *([gguf.file_name(plan)] if plan.outputs.gguf else []))
     found = {file: _plan_of(folder / file) for file in (manifest, webui, diffusers.FILE, peft.FILE)}
     ours = {None, plan.plan_hash} | ({UNMARKED} if found[manifest] == plan.plan_hash else set())
     other = [file for file, mark in found.items() if mark not in ours]
@@ -159,10 +160,17 @@ def _for_peft(plan: Plan, weights: Weights, step: int, picture: Image | None) ->
     }
 
 
+def _for_gguf(plan: Plan, weights: Weights, step: int, picture: Image | None) -> dict[str, Content]:
+    if not plan.outputs.gguf or gguf.why_not(plan):
+        return {}
+    return {gguf.file_name(plan): gguf.content(weights, plan)}
+
+
 KINDS: dict[str, Callable[[Plan, Weights, int, Image | None], dict[str, Content]]] = {
     "webui": _for_webui,
     "diffusers": _for_diffusers,
     "peft": _for_peft,
+    "gguf": _for_gguf,
 }
 """How a family's `EXPORTS` are written."""
 

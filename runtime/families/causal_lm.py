@@ -28,7 +28,7 @@ from runtime.text.cross_entropy import Head, Targets, loss_sums
 NAME = "causal_lm"
 TITLE = "language model"
 KIND = "text"
-EXPORTS = ("peft",)
+EXPORTS = ("peft", "gguf")
 BACKBONE = "model"
 COMPONENTS = ("model",)
 TEXT_ENCODERS: tuple[str, ...] = ()

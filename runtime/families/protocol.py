@@ -105,6 +105,9 @@ class Family(Protocol):
     def targets(self, architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
         """Component -> regex for one of `PRESETS` or "re:…"."""
 
+    def config_of(self, architecture: Architecture) -> Any:
+        """transformers' config of a language model."""
+
     def modules_to_save(
         self, architecture: Architecture, wanted: Sequence[str]
     ) -> dict[str, tuple[str, ...]]:

@@ -209,6 +209,7 @@ def _of_one_kind(given: dict[str, Any]) -> None:
         "train": {"text_encoder_learning_rate": Auto(), "snr_gamma": None, "noise_offset": 0.0}
         if is_text
         else {"neftune_alpha": None},
+        "outputs": {} if is_text else {"gguf": False},
     }
     for name, fields in foreign.items():
         if name in given:
