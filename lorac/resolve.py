@@ -19,7 +19,7 @@ from lorac import spec, text_lock
 from lorac.agree import batch_choices
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
-from lorac.places import cache_folder, versions
+from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, versions
 from lorac.resolve_optimizers import optimizer_decisions, optimizer_of
 from lorac.resolve_outputs import images_of, outputs_of, references_of, texts_of
 from runtime import plan
@@ -83,7 +83,11 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         adapter=adapter,
         train=train,
         compute=_compute(experiment, card, architecture),
-        versions=versions(*([library] if library else [])),
+        versions=versions(
+            *([library] if library else []),
+            *(TEXT_PACKAGES if given else ()),
+            *((GGUF,) if base.layout == "gguf" else ()),
+        ),
     )
     places = plan.Places(
         base=_place(base_path, root),

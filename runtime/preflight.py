@@ -6,7 +6,7 @@ Torch is imported only to look for a GPU, after all else was found right with a 
 from __future__ import annotations
 
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -78,12 +78,17 @@ def base_problems(base: plan.Base, path: Path) -> list[Problem]:
 
 def _versions(program: plan.Program, accepted: bool) -> list[Problem]:
     hint = "install the plan's versions, plan again, or give --accept-versions"
-    here = {name: public_version(name) for name in program.versions}
-    return [
-        Problem(name, f"version {here[name]} is installed, the plan was made with {wanted}", hint)
-        for name, wanted in program.versions.items()
-        if here[name] != wanted and not accepted
-    ]
+    problems = []
+    for name, wanted in program.versions.items():
+        try:
+            here = public_version(name)
+        except PackageNotFoundError:
+            problems.append(Problem(name, f"is not installed, the plan was made with {wanted}", hint))
+            continue
+        if here != wanted and not accepted:
+            what = f"version {here} is installed, the plan was made with {wanted}"
+            problems.append(Problem(name, what, hint))
+    return problems
 
 
 def _packages(outputs: plan.Outputs) -> list[Problem]:

@@ -144,6 +144,10 @@ def trainee(
     }
     for component in program.adapter.targets:
         modules[component].train()
+    dropouts = [d for component in program.adapter.targets for d in adapter.dropouts(modules[component])]
+    if isinstance(program.data, plan.Texts):
+        for one in dropouts:
+            one.length = program.data.length
     rates = {name: _rate(name, family, program.train) for name in masters}
     optimizer = build_optimizer(program.train.optimizer, masters, rates)
     if program.compute.paged_optimizer:
@@ -155,10 +159,7 @@ def trainee(
         weights=weights,
         masters=masters,
         optimizer=optimizer,
-        drawn=[
-            *(d for component in program.adapter.targets for d in adapter.dropouts(modules[component])),
-            *_noise(family, modules, program),
-        ],
+        drawn=[*dropouts, *_noise(family, modules, program)],
         stream=stream,
         ema=average.ema_of(masters, program.train.ema),
         whole=wholes,
