@@ -386,24 +386,15 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         plan.Decision(field="data", value=count, reason=data_line(data)),
         plan.Decision(field="adapted modules", value=modules, reason=f"targets {targets}"),
         *(
-            plan.Decision(field="trained whole", value=", ".join(paths), reason=whole_line(paths, experiment))
+            plan.Decision(
+                field="trained whole", value=", ".join(paths), reason="one weight where the base ties them"
+            )
             for paths in program.adapter.modules_to_save.values()
         ),
         plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} {unit}; {epochs}"),
         plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
         *optimizer_decisions(experiment, program),
     )
-
-
-def whole_line(paths: tuple[str, ...], experiment: spec.Experiment) -> str:
-    """Why these modules: what was asked for, and what the base's tie adds to it."""
-    asked = " and ".join(experiment.adapter.also_train)
-    tied = (
-        "; the base ties them: they are one weight"
-        if len(paths) > len(set(experiment.adapter.also_train))
-        else ""
-    )
-    return f"adapter.also_train {asked}{tied}"
 
 
 def data_line(data: plan.Data) -> str:
