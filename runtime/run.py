@@ -167,11 +167,11 @@ def _factors(trainee: train_step.Trainee) -> export.Weights:
             )
             for name, parts in names.items()
         }
-    names = {id(weight): name for name, weight in trainee.weights.items()}
+    name_of = {id(weight): name for name, weight in trainee.weights.items()}
     for name, weight in whole.parameters(trainee.modules, trainee.program.adapter):
         component, _, path = name.partition(".")
         module = path.rpartition(".")[0]
-        master = trainee.masters[names[id(weight)]].detach().float().cpu()
+        master = trainee.masters[name_of[id(weight)]].detach().float().cpu()
         found[component][module] = (*found[component].get(module, ()), master)
     return found
 

@@ -41,7 +41,7 @@ def file_name(of: plan.Plan) -> str:
     return f"{of.outputs.name}-adapter.gguf"
 
 
-def why_not(of: plan.Plan) -> str:
+def why_not(weights: Weights, of: plan.Plan) -> str:
     """Why the adapter has no GGUF; empty where it has one."""
     adapter, kind = of.program.adapter, _config(of).model_type
     if adapter.method != "lora" or adapter.dora:
@@ -50,12 +50,13 @@ def why_not(of: plan.Plan) -> str:
         return "llama.cpp takes no modules that are trained whole"
     if kind not in ARCHITECTURES:
         return f"lorac knows llama.cpp's layout of {', '.join(ARCHITECTURES)}, not of {kind}"
-    return ""
+    lost = [module for module, name in names(weights, of).items() if not name]
+    return f"llama.cpp has no name for {', '.join(lost)}" if lost else ""
 
 
 def content(weights: Weights, of: plan.Plan) -> bytes:
     """The file's bytes: `blk.N.attn_q.weight.lora_a` (r, in), `….lora_b` (out, r) and their like, in float16 where
-    PEFT's file is, else float32. Raises ValueError for a module that llama.cpp has no name for."""
+    PEFT's file is, else float32."""
     from gguf import GGUFType, GGUFWriter, Keys, LlamaFileType
 
     saved = peft.tensors(weights, of)
@@ -82,18 +83,14 @@ def content(weights: Weights, of: plan.Plan) -> bytes:
 
 
 def names(weights: Weights, of: plan.Plan) -> dict[str, str]:
-    """Module path -> what llama.cpp calls it: `model.layers.0.self_attn.q_proj` -> `blk.0.attn_q`."""
+    """Module path -> what llama.cpp calls it, `model.layers.0.self_attn.q_proj` -> `blk.0.attn_q`; "" for nothing."""
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
     config = _config(of)
     ours, _ = ARCHITECTURES[config.model_type]
     (key,) = (key for key, name in MODEL_ARCH_NAMES.items() if name == ours)
     known = get_tensor_name_map(key, config.num_hidden_layers)
-    found = {module: known.get_name(module) for modules in weights.values() for module in modules}
-    lost = [module for module, name in found.items() if name is None]
-    if lost:
-        raise ValueError(f"llama.cpp has no name for {', '.join(lost)}")
-    return {module: name for module, name in found.items() if name is not None}
+    return {module: known.get_name(module) or "" for modules in weights.values() for module in modules}
 
 
 def heads(module: str, config: Any) -> int:

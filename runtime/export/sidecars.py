@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from runtime import plan as plans
-from runtime.export import consumers, diffusers, gguf, peft
+from runtime.export import consumers, diffusers, peft
 from runtime.export.manifest import FORMAT, Again, Facts, File, Hashes, Made, Manifest, Role, Usage
 from runtime.families import family
 from runtime.plan import Plan
@@ -106,7 +106,7 @@ def manifest(
             example,
             outputs.preferred_weight,
         ),
-        run=_recorded(facts, plan),
+        run=_recorded(facts),
         again=Again(
             command="lorac run plan.json",
             plan_hash=plan.plan_hash,
@@ -118,16 +118,11 @@ def manifest(
     )
 
 
-def _recorded(facts: Facts, plan: Plan) -> Facts:
-    """The facts as JSON can hold them: a measurement that failed must not cost the LoRA; and which file it has not."""
+def _recorded(facts: Facts) -> Facts:
+    """The facts as JSON can hold them: a measurement that failed must not cost the LoRA."""
     lost = [name for name, value in facts.metrics.items() if not math.isfinite(value)]
     kept = {name: value for name, value in facts.metrics.items() if name not in lost}
-    why_not = gguf.why_not(plan) if plan.outputs.gguf else ""
-    notes = (
-        *facts.notes,
-        *(f"{name} is not a finite number" for name in lost),
-        *([f"there is no {gguf.file_name(plan)}: {why_not}"] if why_not else []),
-    )
+    notes = (*facts.notes, *(f"{name} is not a finite number" for name in lost))
     return attrs.evolve(facts, metrics=kept, notes=notes)
 
 

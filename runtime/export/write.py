@@ -55,6 +55,9 @@ def export(folder: Path, weights: Weights, plan: Plan, facts: Facts, previews: S
     name = plan.outputs.name
     check(weights, plan.program.adapter)
     contents = _contents(weights, plan, facts.steps, previews)
+    if plan.outputs.gguf and (why_not := gguf.why_not(weights, plan)):
+        note = f"there is no {gguf.file_name(plan)}: {why_not}"
+        facts = attrs.evolve(facts, notes=(*facts.notes, note))
     modules = {
         component: len(adapted) for component, adapted in low_rank(weights, plan.program.adapter).items()
     }
@@ -161,7 +164,7 @@ def _for_peft(plan: Plan, weights: Weights, step: int, picture: Image | None) ->
 
 
 def _for_gguf(plan: Plan, weights: Weights, step: int, picture: Image | None) -> dict[str, Content]:
-    if not plan.outputs.gguf or gguf.why_not(plan):
+    if not plan.outputs.gguf or gguf.why_not(weights, plan):
         return {}
     return {gguf.file_name(plan): gguf.content(weights, plan)}
 

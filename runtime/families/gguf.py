@@ -100,12 +100,13 @@ def _parsed_once() -> Iterator[None]:
     """One parsed file for all that transformers asks of it: it would read a vocabulary's every word each time."""
     import gguf
 
-    own = gguf.GGUFReader
-    gguf.GGUFReader = lambda path: _parsed(own, str(path), Path(path).stat().st_mtime_ns)
+    package: Any = gguf  # what is set here is one of its classes, to mypy
+    own = package.GGUFReader
+    package.GGUFReader = lambda path: _parsed(own, str(path), Path(path).stat().st_mtime_ns)
     try:
         yield
     finally:
-        gguf.GGUFReader = own
+        package.GGUFReader = own
 
 
 @lru_cache(maxsize=1)

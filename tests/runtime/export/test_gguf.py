@@ -151,7 +151,14 @@ def test_the_same_plan_gives_the_same_bytes() -> None:
     ],
 )
 def test_what_cannot_be_written_says_why(kind: str, adapter: dict[str, Any], why: str) -> None:
-    assert gguf.why_not(planned(tiny(kind), **adapter)).startswith(why)
+    of = planned(tiny(kind), **adapter)
+    assert gguf.why_not(factors(of), of).startswith(why)
+
+
+def test_a_module_that_llama_cpp_has_no_name_for_is_named() -> None:
+    of = planned(tiny("llama"))
+    strange = {"model": {"model.layers.0.mlp.other": factors(of)["model"]["model.layers.0.mlp.up_proj"]}}
+    assert gguf.why_not(strange, of) == "llama.cpp has no name for model.layers.0.mlp.other"
 
 
 def test_a_run_writes_it_on_request_with_the_numbers_of_peft_s_file(
