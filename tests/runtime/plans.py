@@ -55,7 +55,7 @@ def tiny_plan(base: Path, data: Path, **changes: Any) -> plan.Plan:
             max_grad_norm=1.0,
             seed=1,
         ),
-        compute=plan.Compute(device="cpu", threads=2, dtype="fp32", checkpointed=()),
+        compute=plan.Compute(device="cpu", threads=1, dtype="fp32", checkpointed=()),
         versions={name: public_version(name) for name in ("torch", "diffusers", "transformers", "peft")},
     )
     outputs = plan.Outputs(
