@@ -80,7 +80,7 @@ class Value:
 class Fakes(FakeTensorMode):
     """The mode of fake tensors. What is known of operators serves every trace of the process."""
 
-    known: ClassVar[dict[tuple[Any, ...], Any]] = {}
+    known: ClassVar[dict[tuple[Any, ...] | None, Any]] = {}
 
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
@@ -92,9 +92,11 @@ class Fakes(FakeTensorMode):
         name, given = _name(func, args, kwargs)
         stand_in = answer(func, args)
         if stand_in is not None:
-            return stand_in(*args, **kwargs), given
-        recipe = None if name is None else self.known.get(name)
-        out = func(*args, **kwargs) if recipe is None else self._made(recipe, given)
+            out = stand_in(*args, **kwargs)
+        elif name in self.known:
+            out = self._made(self.known[name], given)
+        else:
+            out = func(*args, **kwargs)
         draw(func, out)
         return out, given
 
@@ -107,7 +109,7 @@ class Fakes(FakeTensorMode):
         out = super().dispatch(func, types, args, kwargs)
         if name is not None:
             with torch._C._DisableTorchDispatch(), suppress(Unknown):
-                self.known[name] = _recipe(out, given, set())
+                self.known[name] = _recipe(out, given, _owners(given), set())
         return out
 
     def _made(self, recipe: Any, given: list[Tensor]) -> Any:
@@ -196,25 +198,34 @@ def _describe(values: Iterable[Any], given: list[Tensor], key: list[Any]) -> boo
     return known
 
 
-def _recipe(out: Any, given: list[Tensor], fresh: set[int]) -> Any:
+def _owners(given: list[Tensor]) -> dict[int, list[int]]:
+    """Which arguments lie on each storage."""
+    found: dict[int, list[int]] = {}
+    for index, tensor in enumerate(given):
+        found.setdefault(tensor.untyped_storage()._cdata, []).append(index)
+    return found
+
+
+def _recipe(out: Any, given: list[Tensor], owners: dict[int, list[int]], fresh: set[int]) -> Any:
     """How to make `out` of the arguments; `fresh` are the storages of the results before it. Raises Unknown."""
     if type(out) in (list, tuple):
-        return Several(type(out), tuple(_recipe(part, given, fresh) for part in out))
+        return Several(type(out), tuple(_recipe(part, given, owners, fresh) for part in out))
     if type(out) in (type(None), bool, int, float):
         return Value(out)
     if type(out) is not FakeTensor or out.constant is not None or out.requires_grad:
         raise Unknown
-    for index, tensor in enumerate(given):
-        if tensor is out:
+    storage = out.untyped_storage()
+    owned = owners.get(storage._cdata, [])
+    for index in owned:
+        if given[index] is out:
             return Same(index)
     if out.dtype.is_complex or layout_of(out) is not torch.strided or out.dispatch_keys is not None:
         raise Unknown
-    shape, stride, storage = tuple(out.shape), out.stride(), out.untyped_storage()
-    owners = [i for i, tensor in enumerate(given) if tensor.untyped_storage()._cdata == storage._cdata]
-    if len(owners) == 1:
-        return View(owners[0], shape, stride, out.storage_offset(), out.dtype, out.fake_device)
+    shape, stride = tuple(out.shape), out.stride()
+    if len(owned) == 1:
+        return View(owned[0], shape, stride, out.storage_offset(), out.dtype, out.fake_device)
     plain = torch.empty_strided(shape, stride, dtype=out.dtype, device=META).untyped_storage()
-    if owners or storage._cdata in fresh or out.storage_offset() or plain.nbytes() != storage.nbytes():
+    if owned or storage._cdata in fresh or out.storage_offset() or plain.nbytes() != storage.nbytes():
         raise Unknown
     fresh.add(storage._cdata)
     return Fresh(shape, stride, out.dtype, out.fake_device)
