@@ -124,7 +124,7 @@ class Fakes(FakeTensorMode):
         if kind is View:
             storage = given[recipe.argument].untyped_storage()
             elem = torch.empty(0, dtype=recipe.dtype, device=META)
-            elem.set_(storage, recipe.offset, recipe.shape, recipe.stride)  # type: ignore[call-overload]
+            elem.set_(storage, recipe.offset, recipe.shape, recipe.stride)
             return self._fake(elem, recipe.device)
         if kind is Same:
             return given[recipe.argument]
@@ -134,7 +134,7 @@ class Fakes(FakeTensorMode):
 
     def _fake(self, elem: Tensor, device: torch.device) -> Tensor:
         """`FakeTensor(mode, elem, device)`, whose constructor takes longer than all else here."""
-        made = Tensor._make_subclass(  # type: ignore[attr-defined]
+        made = Tensor._make_subclass(
             FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=device
         )
         if device not in self._attributes:
@@ -212,18 +212,20 @@ def _recipe(out: Any, given: list[Tensor], owners: dict[int, list[int]], fresh: 
         return Several(type(out), tuple(_recipe(part, given, owners, fresh) for part in out))
     if type(out) in (type(None), bool, int, float):
         return Value(out)
-    if type(out) is not FakeTensor or out.constant is not None or out.requires_grad:
+    if type(out) is not FakeTensor:
         raise Unknown
     storage = out.untyped_storage()
     owned = owners.get(storage._cdata, [])
     for index in owned:
         if given[index] is out:
             return Same(index)
+    if out.constant is not None or out.requires_grad:
+        raise Unknown
     if out.dtype.is_complex or layout_of(out) is not torch.strided or out.dispatch_keys is not None:
         raise Unknown
     shape, stride = tuple(out.shape), out.stride()
     if len(owned) == 1:
-        return View(owned[0], shape, stride, out.storage_offset(), out.dtype, out.fake_device)
+        return View(owned[0], shape, stride, int(out.storage_offset()), out.dtype, out.fake_device)
     plain = torch.empty_strided(shape, stride, dtype=out.dtype, device=META).untyped_storage()
     if owned or storage._cdata in fresh or out.storage_offset() or plain.nbytes() != storage.nbytes():
         raise Unknown
