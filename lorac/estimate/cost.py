@@ -84,6 +84,7 @@ class Costs:
         self._traces = Traces(folder / "traces")
         self._known: dict[str, Cost] = {}
         self._seconds: dict[tuple[str, int], float] = {}
+        self._waits: dict[tuple[str, plan.Data], dict[str, dict[str, int]]] = {}
 
     def on(self, card: Card) -> Costs:
         """The same on another card."""
@@ -114,7 +115,7 @@ class Costs:
 
     def _cost(self, program: plan.Program) -> Cost:
         trace, card, overhead = self.trace(program), self.card, cuda.overhead(self.card)
-        moments, beside = self.moments(program), phases.waiting(program, self.outputs)
+        moments, beside = self.moments(program), self._beside(program)
         here = beside if card.device == "cpu" else {name: {} for name in moments}  # a CPU has one memory
         peaks = {
             name: moment.reserved + sum(here[name].values()) + overhead for name, moment in moments.items()
@@ -142,6 +143,14 @@ class Costs:
         if not program.compute.paged_optimizer or self.card.device == "cpu":
             return 0.0
         return 2 * state_bytes(program, trace) / self.card.link
+
+    def _beside(self, program: plan.Program) -> dict[str, dict[str, int]]:
+        """What waits in main memory (`phases.waiting`), asked for once: neither batch nor blocks move it."""
+        base, compute = program.base, _without_blocks(program.compute)
+        key = repr((base.family, base.architecture, program.adapter.targets, compute)), program.data
+        if key not in self._waits:
+            self._waits[key] = phases.waiting(program, self.outputs)
+        return self._waits[key]
 
     def _host_bytes(
         self,
@@ -231,6 +240,13 @@ def _key(program: plan.Program) -> str:
     return repr((base.family, base.architecture, bucket, program.adapter, program.train, program.compute))
 
 
+def _without_blocks(compute: plan.Compute) -> plan.Compute:
+    """How it is computed, but for what is done with blocks."""
+    away = plan.blocks_away(compute)
+    waits = tuple(name for name in compute.offloaded if name not in away)
+    return attrs.evolve(compute, checkpointed=(), offloaded=waits)
+
+
 def indices(blocks: tuple[Block, ...], compute: plan.Compute) -> tuple[list[int], list[int]]:
     """Which blocks are recomputed, and which are offloaded."""
     again, away = set(compute.checkpointed), set(compute.offloaded)
@@ -244,9 +260,7 @@ def single(program: plan.Program) -> plan.Program:
     """The program at micro-batch 1, with no block recomputed or offloaded and the same effective batch."""
     accumulation = program.train.micro_batch * program.train.accumulation
     train = attrs.evolve(program.train, micro_batch=1, accumulation=accumulation)
-    waits = tuple(name for name in program.compute.offloaded if name not in plan.blocks_away(program.compute))
-    compute = attrs.evolve(program.compute, checkpointed=(), offloaded=waits)
-    return attrs.evolve(program, train=train, compute=compute)
+    return attrs.evolve(program, train=train, compute=_without_blocks(program.compute))
 
 
 def choices_of(cost: Cost, usable: int) -> list[tuple[str, ...]]:

@@ -18,10 +18,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim import optimizer
 from torch.utils import _foreach_utils
 
+from lorac.estimate.fakes import Fakes
 from lorac.estimate.kernels import CudaKernels
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Kind, Trace
@@ -48,9 +49,9 @@ def trace(
     """
     with ExitStack() as stack:
         kernels = CudaKernels(capability, workspace) if device == "cuda" else None
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        fakes = stack.enter_context(Fakes())
         stack.enter_context(_foreach_takes_fakes())
-        recorder = Recorder(Owners(), fake=True, kernels=kernels)
+        recorder = Recorder(Owners(), fakes=fakes, kernels=kernels)
         if kernels is not None:
             stack.enter_context(kernels.active())
         return _record(recorder, make, steps)
@@ -58,7 +59,7 @@ def trace(
 
 def measure(make: Callable[[], Step], *, steps: int = 3) -> Trace:
     """Record the same on real CPU tensors: everything is computed, and the memory is really taken."""
-    return _record(Recorder(Owners(), fake=False), make, steps)
+    return _record(Recorder(Owners()), make, steps)
 
 
 def materialize(*modules: nn.Module) -> None:
