@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lorac.estimate.answers import answer, draw
+from lorac.estimate.answers import answer, follow
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Block, Call, Kind, Pass, Trace
 
@@ -76,7 +76,7 @@ class Recorder(TorchDispatchMode):
         stand_in = answer(func, args) if self._fake else None
         out = func(*args, **kwargs) if stand_in is None else stand_in(*args, **kwargs)
         if self._fake:
-            draw(func, out)
+            follow(func, args, kwargs, out)
         made = list(_tensors(out))
         if not made:
             if self._kernels is None and func.__name__.startswith("_foreach_"):
