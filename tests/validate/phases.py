@@ -338,7 +338,7 @@ the process that started it), in MiB.
 | ---: | ---: | ---: |
 | {host} |
 
-Not in the plan yet: what glibc's heap keeps of freed tensors. `specs/chat_quickstart.py` with three steps was planned at
+Not in the plan yet: what glibc keeps of freed tensors. `specs/chat_quickstart.py` with three steps was planned at
 2980 MiB; its live tensors came to 2011 (2007 predicted), but the process to 3845 MiB, in its train steps: neither the
 evaluation nor the GGUF file is its peak. With MALLOC_MMAP_THRESHOLD_=1048576 it stayed below 3090, and each step took
 2.4 s of the system's time instead of 0.4 beside 6.7 of its own (two shared cores, virtual machine).
