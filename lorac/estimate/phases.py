@@ -340,11 +340,12 @@ def evaluating(program: plan.Program, capability: tuple[int, int]) -> Trace:
     modules, micro = _adapted(of, program), program.train.micro_batch
     waits = program.compute.offloaded
     stay = bare(program, [name for name in frozen(program) if name not in waits], "fp32")
+    size = state_bytes(program, modules)
 
     def make() -> Callable[[], None]:
         materialize(*modules.values(), *stay.values())
         trainee = _trainee(of, modules, program)
-        state = _moments(trainee)
+        state = _state(trainee, size)
         batch = of.example(program.base.architecture, micro, plan.largest(program.data), False)
         label("inputs", batch.values())
 
