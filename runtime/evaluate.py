@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,7 +13,7 @@ import torch
 from runtime import average
 
 if TYPE_CHECKING:
-    from runtime.media import Feed
+    from runtime.families.protocol import Batch
     from runtime.step import Trainee
 
 DRAWS = 1000
@@ -38,8 +39,11 @@ class HeldOut:
         return math.exp(self.loss)
 
 
-def held_out(of: Trainee, feed: Feed, micro_batch: int) -> HeldOut | None:
-    """Measure what would be exported, without dropout; None where nothing is held out."""
+def held_out(of: Trainee, batches: Iterable[tuple[Batch, list[int]]]) -> HeldOut | None:
+    """Measure what would be exported, without dropout; None where nothing is held out.
+
+    Each batch comes with its samples' weights (`Feed.held_out`).
+    """
     losses: list[float] = []
     weights: list[int] = []
     program = of.program
@@ -48,7 +52,7 @@ def held_out(of: Trainee, feed: Feed, micro_batch: int) -> HeldOut | None:
         module.eval()
     try:
         with average.shown(of), torch.no_grad():
-            for batch, weight in feed.held_out(micro_batch):
+            for batch, weight in batches:
                 losses += of.family.loss(of.modules, batch, program.base, program.train.objective).tolist()
                 weights += weight
     finally:

@@ -29,6 +29,7 @@ ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
 ONLY_IN = {
     "runtime.adapters": {"lorac/estimate", "lorac/resolve.py"},
     "runtime.average": {"lorac/estimate"},
+    "runtime.evaluate": {"lorac/estimate"},
     "runtime.data": {"lorac/estimate", "lorac/text_lock.py"},
     "runtime.dtypes": {"lorac/commands", "lorac/estimate"},
     "runtime.ending": {"lorac/cli.py"},

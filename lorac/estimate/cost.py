@@ -107,6 +107,9 @@ class Costs:
         preparing = self._traces.preparing(program, capability)
         found = {name: _moment(preparing, name, self.card) for name in ("load", "cache")}
         found["train"] = Moment(training, training.peak, _reserved(training, self.card))
+        if phases.holds_out(program.data):
+            evaluating = self._traces.evaluating(program, capability)
+            found["evaluate"] = _moment(evaluating, "evaluate", self.card)
         if self.outputs is not None:
             pausing = self._traces.pausing(program, self.outputs, capability)
             drawn = ("sample",) if self.outputs.samples.prompts else ()

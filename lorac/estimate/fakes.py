@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from lorac.estimate.answers import answer, draw
+from lorac.estimate.answers import answer, follow
 
 PLAIN = frozenset(
     {bool, int, float, str, type(None), torch.dtype, torch.layout, torch.device, torch.memory_format}
@@ -97,7 +97,7 @@ class Fakes(FakeTensorMode):
             out = self._made(self.known[name], given)
         else:
             out = func(*args, **kwargs)
-        draw(func, out)
+        follow(func, args, kwargs, out)
         return out, given
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -53,11 +53,25 @@ class Traces:
         """Loading and encoding (`phases.preparing`)."""
         question = {
             **_question("preparing", program, capability),
+            "layout": program.base.layout,
             "bucket": plan.largest(program.data),
             "trained": sorted(program.adapter.targets),
             "compute": _without_blocks(program.compute),
         }
         return self._find(question, lambda: phases.preparing(program, capability))
+
+    def evaluating(self, program: plan.Program, capability: tuple[int, int]) -> Trace:
+        """The loss of what is held out (`phases.evaluating`)."""
+        question = {
+            **_question("evaluating", program, capability),
+            "bucket": plan.largest(program.data),
+            "adapter": plan.unstructure(program.adapter),
+            "micro_batch": program.train.micro_batch,
+            "optimizer": plan.unstructure(program.train.optimizer),
+            "objective": plan.unstructure(program.train.objective),
+            "compute": _without_blocks(program.compute),
+        }
+        return self._find(question, lambda: phases.evaluating(program, capability))
 
     def pausing(self, program: plan.Program, outputs: plan.Outputs, capability: tuple[int, int]) -> Trace:
         """Saving and sampling (`phases.pausing`)."""

@@ -11,10 +11,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Literal
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +53,7 @@ def trace(
         kernels = CudaKernels(capability, workspace) if device == "cuda" else None
         fakes = stack.enter_context(Fakes())
         stack.enter_context(_foreach_takes_fakes())
+        stack.enter_context(_transformers_is_not_compiling())
         recorder = Recorder(Owners(), fakes=fakes, kernels=kernels)
         if kernels is not None:
             stack.enter_context(kernels.active())
@@ -124,6 +127,15 @@ def _foreach_takes_fakes() -> Iterator[None]:
     finally:
         for kinds in (optimizer._foreach_supported_types, _foreach_utils._foreach_supported_types):
             kinds.remove(FakeTensor)
+
+
+@contextmanager
+def _transformers_is_not_compiling() -> Iterator[None]:
+    """transformers takes a fake tensor for a graph that is compiled, and then makes masks that a run goes without
+    (`is_tracing`, transformers/utils/import_utils.py)."""
+    utils = sys.modules.get("transformers.utils.import_utils")
+    with mock.patch.object(utils, "is_fake_tensor", lambda tensor: False) if utils else nullcontext():
+        yield
 
 
 def _record(recorder: Recorder, make: Callable[[], Step], steps: int) -> Trace:

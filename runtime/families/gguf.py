@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.initialization import no_init_weights
 
 from runtime.errors import InputError, MachineError, Problem
 
@@ -34,7 +34,7 @@ def load(path: Path, config: Any, dtype: torch.dtype) -> Any:
     """
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    with no_init_weights():  # on the CPU, not on meta: rotary buffers are in no file and are made here
+    with init_empty_weights(include_buffers=False):  # rotary buffers are in no file and are made here
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     with _quiet(), _parsed_once():
         read = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model, torch_dtype=dtype)
