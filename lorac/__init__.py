@@ -4,6 +4,7 @@
 """
 
 from lorac.spec import (
+    Adafactor,
     AdamW,
     Answers,
     Auto,
@@ -14,15 +15,19 @@ from lorac.spec import (
     Fit,
     Images,
     Instructions,
+    Lion,
     LoRA,
     Outputs,
+    Prodigy,
     Samples,
+    ScheduleFreeAdamW,
     Sequences,
     Text,
     Train,
 )
 
 __all__ = [
+    "Adafactor",
     "AdamW",
     "Answers",
     "Auto",
@@ -33,9 +38,12 @@ __all__ = [
     "Fit",
     "Images",
     "Instructions",
+    "Lion",
     "LoRA",
     "Outputs",
+    "Prodigy",
     "Samples",
+    "ScheduleFreeAdamW",
     "Sequences",
     "Text",
     "Train",

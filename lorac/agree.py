@@ -65,6 +65,56 @@ def warmup_ends(train: Train) -> Iterator[Disagreement]:
         yield train, "warmup_steps", what, "warm up for about a tenth of the steps"
 
 
+LEAST_SCALE = 0.1
+"""Below it, a learning rate is not meant as a scale of Prodigy's own (its authors: leave it at 1)."""
+
+
+@reads("optimizer", "learning_rate", "text_encoder_learning_rate", "lora_plus_ratio", "scheduler")
+def optimizer_has_its_rate(train: Train) -> Iterator[Disagreement]:
+    """Prodigy finds one rate for all weights, and what is schedule-free takes no schedule."""
+    from lorac.spec import Prodigy, ScheduleFreeAdamW
+
+    rate, optimizer = train.learning_rate, train.optimizer
+    if isinstance(optimizer, ScheduleFreeAdamW) and train.scheduler != "constant":
+        what = (
+            f"is {train.scheduler!r}, and ScheduleFreeAdamW averages its weights instead of lowering its rate"
+        )
+        yield train, "scheduler", what, 'leave it out, or "constant"'
+    if not isinstance(optimizer, Prodigy):
+        return
+    if rate < LEAST_SCALE:
+        what = f"is {rate:g}, and with Prodigy it only scales the rate that Prodigy finds: nothing would be learned"
+        yield train, "learning_rate", what, "leave it out: it is 1 with Prodigy"
+    if not isinstance(train.text_encoder_learning_rate, Auto) and train.text_encoder_learning_rate != rate:
+        what = "is another than train.learning_rate, and Prodigy finds one rate for all weights"
+        yield train, "text_encoder_learning_rate", what, "leave it out"
+    if train.lora_plus_ratio != 1:
+        what = "gives B a rate of its own, and Prodigy finds one rate for all weights"
+        yield train, "lora_plus_ratio", what, "leave it out"
+
+
+@reads("optimizer", "ema")
+def averages_once(train: Train) -> Iterator[Disagreement]:
+    """A schedule-free optimizer's weights are an average already."""
+    from lorac.spec import ScheduleFreeAdamW
+
+    if train.ema is not None and isinstance(train.optimizer, ScheduleFreeAdamW):
+        yield train, "ema", "is set, and ScheduleFreeAdamW averages its weights already", "leave it out"
+
+
+@reads("train", "fit")
+def optimizer_has_these_bits(experiment: Experiment) -> Iterator[Disagreement]:
+    """Moments in 8 bits are AdamW's."""
+    from lorac.spec import AdamW
+
+    optimizer, bits = experiment.train.optimizer, experiment.fit.optimizer_bits
+    if isinstance(optimizer, AdamW):
+        return
+    if bits == 8 or (isinstance(bits, Auto) and bits.choices == (8,)):
+        what = f"is 8, and {type(optimizer).__name__} keeps its state in 32 bits"
+        yield experiment.fit, "optimizer_bits", what, "leave it out, or train with AdamW"
+
+
 @reads("name")
 def name_makes_a_file(experiment: Experiment) -> Iterator[Disagreement]:
     """The name can be a file's, and a LoRA's in a prompt."""
@@ -127,14 +177,20 @@ def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
                 yield part, field, "is set, and the data are text: it is for pictures only", "leave it out"
 
 
-@reads("data", "adapter", "train")
+@reads("data", "adapter", "train", "outputs")
 def what_pictures_cannot_have(experiment: Experiment) -> Iterator[Disagreement]:
-    """DoRA and noise on token embeddings are for language models."""
+    """DoRA, noise on token embeddings and their training are for language models."""
     if not _has_pictures(experiment):
         return
     if experiment.adapter.dora:
         what = "is set, and the data are pictures: the programs that draw with a LoRA do not read DoRA alike"
         yield experiment.adapter, "dora", what, "leave it out"
+    if experiment.adapter.also_train:
+        what = "is for language models, and the data are pictures"
+        yield experiment.adapter, "also_train", what, "leave it out"
+    if experiment.outputs.gguf:
+        what = "is for language models, and the data are pictures"
+        yield experiment.outputs, "gguf", what, "leave it out"
     if experiment.train.neftune_alpha is not None:
         what = "is noise on a language model's tokens, and the data are pictures"
         yield experiment.train, "neftune_alpha", what, "leave it out, or use noise_offset"

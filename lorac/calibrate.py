@@ -156,7 +156,7 @@ def _probes(device: str) -> Iterator[Timed]:
 
 
 def _timed(work: Work, device: str) -> Timed:
-    recorder = Recorder(Owners(), fake=False)
+    recorder = Recorder(Owners())
     with recorder:
         work()
     call = max(recorder.calls, key=lambda call: (call.flops, call.bytes))

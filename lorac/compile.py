@@ -17,7 +17,7 @@ import attrs
 from lorac import spec
 from lorac.agree import sets_of
 from lorac.estimate import cards
-from lorac.places import cache_folder, code_digest, versions
+from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, code_digest, versions
 from runtime import plan
 from runtime.errors import PlanError
 from runtime.safeio import digest, strict_json
@@ -102,7 +102,7 @@ def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card,
     hashes = digest.DigestCache(cache_folder()).sha256_files(sorted(_files(places)))
     question: dict[str, Any] = {
         "code": code_digest(),
-        "versions": versions(),
+        "versions": versions(*set(plan.PACKAGES.values()), *TEXT_PACKAGES, GGUF),
         "numpy": version("numpy"),
         "experiment": _plain(experiment),
         "card": _plain(card),

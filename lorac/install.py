@@ -29,6 +29,9 @@ ROLES = {
 }
 """What each folder gets: ComfyUI reads no sidecar, additional-networks no picture beside a file."""
 
+LANGUAGE = "peft"
+"""The role of a language model's files in the manifest."""
+
 LORA_FILES = {".safetensors", ".pt", ".ckpt"}
 """What WebUI takes for a LoRA (networks.py, 1.10.1); of two with one stem, it knows only one."""
 
@@ -63,13 +66,13 @@ def install(
     """Copy the LoRA in `run_folder` into these programs' folders, atomically, the LoRA's own file last.
 
     Raises InputError for a folder without a whole LoRA or one that the program would refuse, SpecError for
-    a folder that is not the program's and, without `force`, for other files that would be replaced,
-    MachineError for a fault of the disk.
+    a language model's LoRA, for a folder that is not the program's and, without `force`, for other files that
+    would be replaced, MachineError for a fault of the disk.
     """
+    receipt = read_receipt(run_folder)
     if webui is None and comfyui is None:
         hint = "lorac install NAME --webui DIR, or --comfyui DIR"
         raise SpecError(Problem("", "nothing says where to install it", hint))
-    receipt = read_receipt(run_folder)
     targets = [webui_folder(webui)] if webui is not None else []
     targets += [comfyui_folder(comfyui)] if comfyui is not None else []
     _check_taken(receipt, targets)
@@ -100,7 +103,12 @@ def read_receipt(run_folder: Path) -> Receipt:
     except (KeyError, TypeError):
         raise InputError(Problem(paths.display(found[0]), "is not a manifest of lorac", RUN_AGAIN)) from None
     inner = [name for name, _ in receipt.files.values() if "/" in str(name)]
-    if inner or not all(isinstance(text, str) for text in wanted) or "webui" not in receipt.files:
+    is_whole = not inner and all(isinstance(text, str) for text in wanted)
+    if is_whole and LANGUAGE in receipt.files:
+        calls = [verdict["call"] for verdict in receipt.verdicts if verdict["loads"] == "loads"]
+        what = "is a language model's LoRA, which is used from where it is"
+        raise SpecError(Problem(where, what, "; or ".join(calls)))
+    if not is_whole or "webui" not in receipt.files:
         raise InputError(Problem(paths.display(found[0]), "is not a manifest of lorac", RUN_AGAIN))
     _check_whole(receipt)
     return receipt

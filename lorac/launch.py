@@ -46,9 +46,9 @@ def run(plans: Sequence[Path], options: Sequence[str]) -> int:
     return _become(command(plans[-1], options))
 
 
-def chat(run: Path, options: Sequence[str]) -> int:
-    """Ask a run's language model; the exit code. May not return, as `_become`."""
-    return _become(command(run, options, "runtime.chat"))
+def start(module: str, what: Path, options: Sequence[str]) -> int:
+    """Start another of the runtime's programs on a run; the exit code. May not return, as `_become`."""
+    return _become(command(what, options, module))
 
 
 def _become(arguments: list[str]) -> int:

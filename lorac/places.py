@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runtime.safeio import digest
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "pillow")
 """Whose versions can change the trained bytes."""
+
+TEXT_PACKAGES = ("jinja2", "tokenizers")
+"""Whose versions can, besides, where a language model learns: they make its tokens."""
+
+GGUF = "gguf"
+"""Whose version can where the base is a GGUF file: it makes numbers of what is quantised there."""
 
 CODE = [Path(__file__).parent, Path(__file__).parents[1] / "runtime"]
 
@@ -21,9 +28,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LORAC_CACHE") or Path.home() / ".cache" / "lorac")
 
 
-def versions() -> dict[str, str]:
-    """Package -> version, without the local part ("+cu130") that differs between builds of the same code."""
-    return {name: version(name).partition("+")[0] for name in PACKAGES}
+def versions(*more: str) -> dict[str, str]:
+    """Package -> version of `PACKAGES` and `more`, without the local part ("+cu130") that differs between builds of the
+    same code; an extra that is not installed is left out."""
+    found = {}
+    for name in (*PACKAGES, *more):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name).partition("+")[0]
+    return found
 
 
 @cache

@@ -33,19 +33,21 @@ def lane(point: plan.Program) -> Lane:
 
 def settings(resolved: Resolved) -> Iterator[plan.Program]:
     """The program at each choice of what changes the result, the preferred one first."""
-    fit_ = resolved.experiment.fit
-    for rank in ranks(resolved.experiment.adapter.rank):
+    experiment = resolved.experiment
+    for rank in ranks(experiment.adapter.rank):
         program = with_rank(resolved, rank)
-        for quantization in quantizations(fit_):
-            for bits in state_bits(fit_):
+        for quantization in quantizations(experiment.fit):
+            for bits in state_bits(experiment):
                 yield with_bits(program, quantization, bits)
 
 
 def with_bits(program: plan.Program, quantization: plan.Quantization, bits: plan.StateBits) -> plan.Program:
     """The program with its base and its optimizer's moments in so many bits."""
-    optimizer = attrs.evolve(program.train.optimizer, state_bits=bits)
+    train, optimizer = program.train, program.train.optimizer
+    if isinstance(optimizer, plan.AdamW):
+        train = attrs.evolve(train, optimizer=attrs.evolve(optimizer, state_bits=bits))
     compute = attrs.evolve(program.compute, quantization=quantization)
-    return attrs.evolve(program, train=attrs.evolve(program.train, optimizer=optimizer), compute=compute)
+    return attrs.evolve(program, train=train, compute=compute)
 
 
 def ranks(wanted: int | spec.Auto) -> list[int]:

@@ -86,7 +86,7 @@ def fewer_bits(program: plan.Program) -> list[tuple[str, plan.Program]]:
     """The optimizer's moments in 8 bits, then the base in 8 and in 4 bits, as far as they are in more."""
     found = []
     optimizer, held = program.train.optimizer, program.compute.quantization
-    if optimizer.state_bits == 32:
+    if isinstance(optimizer, plan.AdamW) and optimizer.state_bits == 32:
         train = attrs.evolve(program.train, optimizer=attrs.evolve(optimizer, state_bits=8))
         found.append(("fit.optimizer_bits 8", attrs.evolve(program, train=train)))
     fewer: dict[plan.Quantization, list[plan.Quantization]] = {
@@ -103,8 +103,9 @@ def fewer_bits(program: plan.Program) -> list[tuple[str, plan.Program]]:
 
 def with_fewest_bits(resolved: Resolved) -> Resolved:
     """The same with the last of what the spec leaves open of the base's and the moments' bits."""
-    fit = resolved.experiment.fit
-    program = points.with_bits(resolved.program, quantizations(fit)[-1], state_bits(fit)[-1])
+    experiment = resolved.experiment
+    quantization, bits = quantizations(experiment.fit)[-1], state_bits(experiment)[-1]
+    program = points.with_bits(resolved.program, quantization, bits)
     return attrs.evolve(resolved, program=program)
 
 

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from lorac import spec, text_lock
 from lorac.agree import batch_choices
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
-from lorac.places import cache_folder, versions
+from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, versions
+from lorac.resolve_optimizers import optimizer_decisions, optimizer_of
 from lorac.resolve_outputs import images_of, outputs_of, references_of, texts_of
 from runtime import plan
 from runtime.adapters.lora import LINEAR
@@ -71,15 +74,20 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data, notes, data_locked, data_path = _pictures(
             experiment, architecture, folder, unlocked, base_path if base_locked else None, base
         )
-    adapter = _adapter(experiment, architecture, base)
+    adapter, train = _adapter(experiment, architecture, base), _train(experiment, architecture, data)
+    library = plan.PACKAGES.get(train.optimizer.name)
     program = plan.Program(
         locked=base_locked and data_locked,
         base=base,
         data=data,
         adapter=adapter,
-        train=_train(experiment, architecture, data),
+        train=train,
         compute=_compute(experiment, card, architecture),
-        versions=versions(),
+        versions=versions(
+            *([library] if library else []),
+            *(TEXT_PACKAGES if given else ()),
+            *((GGUF,) if base.layout == "gguf" else ()),
+        ),
     )
     places = plan.Places(
         base=_place(base_path, root),
@@ -151,11 +159,8 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
     if wanted.family == "auto":
         hint = f'say which it is: Base("{wanted.path}", family="sd1")'
         raise InputError(Problem(wanted.path, "is not here, so its family cannot be recognised", hint))
-    try:
+    with at_field(wanted, "published"):
         published = family(wanted.family).published(wanted.published)
-    except SpecError as error:
-        place = spec_place(wanted, "published")
-        raise SpecError([attrs.evolve(problem, where=place) for problem in error.problems]) from None
     base = plan.Base(
         family=wanted.family,
         layout="transformers" if family(wanted.family).KIND == "text" else "single_file",
@@ -223,7 +228,8 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
     if wanted.text_encoder and not of.TRAINED_TEXT_ENCODERS:
         what = f"adapter.text_encoder: a {of.TITLE} has its captions encoded once, before the first step"
         raise SpecError(Problem(spec_place(wanted, "text_encoder"), what, "leave it out"))
-    targets = of.targets(base.architecture, preset, wanted.text_encoder)
+    with at_field(wanted, "targets"):
+        targets = of.targets(base.architecture, preset, wanted.text_encoder)
     modules = {}
     for component, pattern in targets.items():
         with torch.device("meta"):
@@ -237,6 +243,8 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
             Problem(where, f"adapter.targets {wanted.targets} matches no module of the {name}")
             for name in missed
         )
+    with at_field(wanted, "also_train"):
+        whole = of.modules_to_save(base.architecture, wanted.also_train) if wanted.also_train else {}
     return plan.Adapter(
         method="lora",
         rank=rank,
@@ -247,6 +255,7 @@ def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.A
         modules=modules,
         rslora=wanted.rslora,
         dora=wanted.dora,
+        modules_to_save=whole,
     )
 
 
@@ -269,14 +278,7 @@ def _train(experiment: spec.Experiment, of: Family, data: plan.Data) -> plan.Tra
         schedule=plan.Schedule(
             name=wanted.scheduler, warmup_steps=min(wanted.warmup_steps, steps), power=float(wanted.power)
         ),
-        optimizer=plan.Optimizer(
-            name="adamw",
-            beta1=float(wanted.optimizer.beta1),
-            beta2=float(wanted.optimizer.beta2),
-            eps=float(wanted.optimizer.eps),
-            weight_decay=float(wanted.optimizer.weight_decay),
-            state_bits=state_bits(experiment.fit)[0],
-        ),
+        optimizer=optimizer_of(wanted.optimizer, state_bits(experiment)[0]),
         objective=plan.Objective(
             snr_gamma=float(wanted.snr_gamma or 0),
             noise_offset=float(wanted.noise_offset),
@@ -286,6 +288,7 @@ def _train(experiment: spec.Experiment, of: Family, data: plan.Data) -> plan.Tra
         max_grad_norm=float(wanted.max_grad_norm),
         seed=wanted.seed,
         lora_plus_ratio=float(wanted.lora_plus_ratio),
+        ema=float(wanted.ema or 0),
     )
 
 
@@ -322,6 +325,7 @@ def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Comput
         offloaded=waiting if _encoders_wait(experiment.fit.offload) else (),
         attention_chunks=chunks,
         quantization=quantizations(experiment.fit)[0],
+        paged_optimizer=experiment.fit.paged_optimizer,
     )
 
 
@@ -335,9 +339,11 @@ def quantizations(fit: spec.Fit) -> tuple[plan.Quantization, ...]:
     return _open(fit.quantization, ("none", "int8", "nf4"))
 
 
-def state_bits(fit: spec.Fit) -> tuple[plan.StateBits, ...]:
-    """What the optimizer's moments may be held in, the preferred one first."""
-    return _open(fit.optimizer_bits, (32, 8))
+def state_bits(experiment: spec.Experiment) -> tuple[plan.StateBits, ...]:
+    """What the optimizer's state may be held in, the preferred one first."""
+    if not isinstance(experiment.train.optimizer, spec.AdamW):
+        return (32,)
+    return _open(experiment.fit.optimizer_bits, (32, 8))
 
 
 def _open(wanted: Any, every: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -379,8 +385,15 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         ),
         plan.Decision(field="data", value=count, reason=data_line(data)),
         plan.Decision(field="adapted modules", value=modules, reason=f"targets {targets}"),
+        *(
+            plan.Decision(
+                field="trained whole", value=", ".join(paths), reason="one weight where the base ties them"
+            )
+            for paths in program.adapter.modules_to_save.values()
+        ),
         plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} {unit}; {epochs}"),
         plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
+        *optimizer_decisions(experiment, program),
     )
 
 
@@ -409,6 +422,16 @@ def preferred(value: Any) -> Any:
     if not isinstance(value, spec.Auto):
         return value
     return value.prefer if value.prefer is not None else value.high
+
+
+@contextmanager
+def at_field(part: Any, field: str) -> Iterator[None]:
+    """What a family has against a field of the spec is told at the field's own place."""
+    try:
+        yield
+    except SpecError as error:
+        place = spec_place(part, field)
+        raise SpecError([attrs.evolve(problem, where=place) for problem in error.problems]) from None
 
 
 def spec_place(part: Any, field: str) -> str:

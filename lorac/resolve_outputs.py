@@ -49,6 +49,7 @@ def outputs_of(
         notes=wanted.notes,
         negative_text=wanted.negative_text,
         tags=wanted.tags,
+        gguf=wanted.gguf,
     )
 
 

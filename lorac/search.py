@@ -184,7 +184,7 @@ def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[pl
         ),
         plan.Decision(field="recomputed blocks", value=recomputed, reason=why),
         *_where_it_waits(resolved, program, cost),
-        *_in_fewer_bits(fit_, program),
+        *_in_fewer_bits(resolved.experiment, program),
     )
 
 
@@ -211,11 +211,12 @@ def _where_it_waits(resolved: Resolved, program: plan.Program, cost: Cost) -> It
         yield plan.Decision(field="attention", value=f"in {compute.attention_chunks} slices", reason=why)
 
 
-def _in_fewer_bits(fit_: spec.Fit, program: plan.Program) -> Iterator[plan.Decision]:
+def _in_fewer_bits(experiment: spec.Experiment, program: plan.Program) -> Iterator[plan.Decision]:
     """What was quantised, or was left open and was not."""
+    fit_, bits = experiment.fit, state_bits(experiment)
     chosen = (
         ("base in fewer bits", fit_.quantization, program.compute.quantization, quantizations(fit_)[0]),
-        ("optimizer state", fit_.optimizer_bits, program.train.optimizer.state_bits, state_bits(fit_)[0]),
+        ("optimizer state", fit_.optimizer_bits, program.train.optimizer.state_bits, bits[0]),
     )
     for field, wanted, taken, first in chosen:
         if isinstance(wanted, spec.Auto):

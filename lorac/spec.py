@@ -19,11 +19,14 @@ from lorac.agree import batch_choices, limits
 from lorac.parts import Auto, part, setting
 from lorac.rules import a_part, a_path, choice, flag, number, text, whole
 from lorac.spec_data import SIDE, TEXTS, Completions, Conversations, Images, Instructions, Sequences, Text
+from lorac.spec_optimizers import OTHERS as OTHER_OPTIMIZERS
+from lorac.spec_optimizers import Adafactor, AdamW, Lion, Optimizer, Prodigy, ScheduleFreeAdamW
 
 if TYPE_CHECKING:
     from runtime.plan import Estimate, Plan
 
 __all__ = [
+    "Adafactor",
     "AdamW",
     "Answers",
     "Auto",
@@ -34,9 +37,12 @@ __all__ = [
     "Fit",
     "Images",
     "Instructions",
+    "Lion",
     "LoRA",
     "Outputs",
+    "Prodigy",
     "Samples",
+    "ScheduleFreeAdamW",
     "Sequences",
     "Text",
     "Train",
@@ -119,6 +125,12 @@ class LoRA:
         default=Auto(),
     )
     text_encoder: bool = setting(flag(), "Adapt the text encoder too.", default=False)
+    also_train: tuple[Literal["embeddings", "lm_head"], ...] = setting(
+        text(many=True, choices=("embeddings", "lm_head")),
+        "What of a language model is trained whole beside it; where the base ties the two, embeddings are both. "
+        "PEFT's modules_to_save, which vLLM and llama.cpp refuse.",
+        default=(),
+    )
     init: Literal["kaiming", "gaussian"] = setting(
         choice("kaiming", "gaussian"),
         "How A begins (gaussian: std 0.02); B begins at zero.",
@@ -126,19 +138,7 @@ class LoRA:
     )
 
 
-@part("train.optimizer")
-class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
-
-    beta1: float = setting(number(ge=0, lt=1), "Decay of the gradient's mean.", default=0.9)
-    beta2: float = setting(number(ge=0, lt=1), "Decay of the squared gradient's mean.", default=0.999)
-    eps: float = setting(number(gt=0, le=1), "Added to the denominator.", default=1e-8)
-    weight_decay: float = setting(
-        number(ge=0, le=1), "Weight decay per step, times the learning rate.", default=0.01
-    )
-
-
-@part("train", agree.epochs_or_steps, agree.warmup_ends)
+@part("train", agree.epochs_or_steps, agree.warmup_ends, agree.optimizer_has_its_rate, agree.averages_once)
 class Train:
     """What is optimised, how, and for how long."""
 
@@ -158,7 +158,15 @@ class Train:
         default=attrs.Factory(lambda train: DEFAULT_EPOCHS if train.steps is None else None, takes_self=True),
         default_words=f"{DEFAULT_EPOCHS} where steps is not given",
     )
-    learning_rate: float = setting(number(gt=0, le=1), "Peak learning rate.", default=1e-4)
+    optimizer: Optimizer = setting(
+        a_part(AdamW, others=OTHER_OPTIMIZERS), "What moves the weights, and its numbers.", default=AdamW()
+    )
+    learning_rate: float = setting(
+        number(gt=0, le=1),
+        "Peak learning rate.",
+        default=attrs.Factory(lambda train: getattr(train.optimizer, "RATE", AdamW.RATE), takes_self=True),
+        default_words="the optimizer's: AdamW and Adafactor 1e-4, Lion 2e-5, Prodigy 1, ScheduleFreeAdamW 2.5e-4",
+    )
     text_encoder_learning_rate: float | Auto = setting(
         number(gt=0, le=1, auto="open"), "The text encoder's; Auto() is learning_rate.", default=Auto()
     )
@@ -170,15 +178,23 @@ class Train:
     scheduler: Literal["cosine", "constant", "linear", "polynomial"] = setting(
         choice("cosine", "constant", "linear", "polynomial"),
         "The learning rate's curve after warm-up, down to zero (or constant).",
-        default="cosine",
+        default=attrs.Factory(
+            lambda train: "constant" if isinstance(train.optimizer, ScheduleFreeAdamW) else "cosine",
+            takes_self=True,
+        ),
+        default_words='"cosine"; "constant" with ScheduleFreeAdamW',
     )
     warmup_steps: int = setting(
         whole(ge=0, le=1_000_000, unit="steps"), "Steps in which it rises linearly from zero.", default=0
     )
     power: float = setting(number(gt=0, le=10), "The polynomial scheduler's power.", default=1.0)
-    optimizer: AdamW = setting(a_part(AdamW), "The optimizer and its numbers.", default=AdamW())
     max_grad_norm: float = setting(
         number(ge=0, le=1000), "Gradients are clipped to this norm; 0 is off.", default=1.0
+    )
+    ema: float | None = setting(
+        number(gt=0, lt=1, none="off"),
+        "Decay of a moving average of the weights, such as 0.999, which is then what is sampled and exported.",
+        default=None,
     )
     seed: int = setting(
         whole(ge=0, le=LARGEST_SEED), "Decides order, noise, timesteps and dropout.", default=0
@@ -250,7 +266,12 @@ class Fit:
         default="none",
     )
     optimizer_bits: Literal[8, 32] | Auto = setting(
-        choice(8, 32, auto="choice"), "Bits of the optimizer's moments.", default=32
+        choice(8, 32, auto="choice"), "Bits of AdamW's moments; every other optimizer has 32.", default=32
+    )
+    paged_optimizer: bool = setting(
+        flag(),
+        "Have the optimizer's state wait in the computer's memory between steps; the result is the same.",
+        default=False,
     )
     offload: Literal["none", "text_encoder", "blocks"] | Auto = setting(
         choice("none", "text_encoder", "blocks", auto="choice"),
@@ -333,6 +354,9 @@ class Outputs:
     )
     keep_checkpoints: int = setting(whole(ge=1, le=10_000), "Newest checkpoints to keep.", default=2)
     dtype: Dtype = setting(choice(*DTYPES), "Dtype of the LoRA's file.", default="fp16")
+    gguf: bool = setting(
+        flag(), "Write a language model's LoRA for llama.cpp too, as NAME-adapter.gguf.", default=False
+    )
     preferred_weight: float = setting(number(gt=0, le=2), "The weight that the WebUI offers.", default=0.8)
     description: str = setting(text(lines=True, longest=10_000), "Shown beside the LoRA.", default="")
     author: str = setting(text(), "Who made it.", default="")
@@ -350,6 +374,7 @@ class Outputs:
     agree.pictures_have_prompts,
     agree.batch_is_made_up,
     agree.what_is_trained_does_not_wait,
+    agree.optimizer_has_these_bits,
     agree.what_pictures_cannot_have,
 )
 class Experiment:

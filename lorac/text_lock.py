@@ -21,7 +21,7 @@ from runtime.data import shapes, text_sets
 from runtime.errors import InputError, LoracError, Problem
 from runtime.families import family
 from runtime.text import corpus, render, sequences
-from runtime.text.spans import chat_of
+from runtime.text.spans import chat_of, dated
 
 ASSUMED_SEQUENCES = 1000
 
@@ -155,8 +155,8 @@ def _read(sources: Sequence[Source]) -> list[text_sets.TextSet]:
 
 
 def _template(wanted: str, tokenizer: Any) -> str:
-    """The chat template's source."""
-    return render.named_template(wanted) if wanted != "base" else _own(tokenizer)
+    """The chat template's source, its date fixed: what is trained is what will be asked."""
+    return dated(render.named_template(wanted) if wanted != "base" else _own(tokenizer))
 
 
 def _own(tokenizer: Any) -> str:

@@ -10,7 +10,6 @@ import attrs
 import torch
 
 from runtime import plan
-from runtime.adapters import method
 from runtime.step import Trainee
 
 
@@ -109,18 +108,15 @@ def stops(model: Any, tokenizer: Any) -> list[int]:
 @contextmanager
 def _at(of: Trainee, weight: float) -> Iterator[None]:
     """Evaluation at the adapter's weight; then all as it was."""
-    adapter = method(of.program.adapter.method)
     before = {name: module.training for name, module in of.modules.items()}
-    for name, module in of.modules.items():
+    for module in of.modules.values():
         module.eval()
-        if name in of.program.adapter.targets:
-            adapter.weigh(module, weight)
+    of.weigh(weight)
     try:
         yield
     finally:
         for name, module in of.modules.items():
             module.train(before[name])
-            if name in of.program.adapter.targets:
-                adapter.weigh(module, 1.0)
+        of.weigh(1.0)
         if of.stream is not None:
             of.stream.rest()

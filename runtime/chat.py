@@ -28,6 +28,7 @@ from runtime.preflight import Where
 from runtime.safeio import paths, strict_json
 
 if TYPE_CHECKING:
+    from runtime.adapters.whole import Whole
     from runtime.families.protocol import Modules
     from runtime.offload import Stream
 
@@ -46,6 +47,7 @@ class Pair:
     modules: Modules
     tokenizer: Any
     stream: Stream | None
+    whole: tuple[Whole, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -181,6 +183,7 @@ def load(of: plan.Plan, folder: Path, base: Path) -> Pair:
     import transformers
 
     from runtime import run, step
+    from runtime.adapters import whole
     from runtime.export import peft
 
     transformers.logging.set_verbosity_error()
@@ -198,6 +201,7 @@ def load(of: plan.Plan, folder: Path, base: Path) -> Pair:
     with roomy():
         modules, tokenizers = run.load(architecture, program, where, device)
         step.attach(modules, program)
+        wholes = whole.put_on(modules, program.adapter)
         fill(modules, program, file)
         stream = step.lay(architecture, modules, program.compute, device)
     for module in modules.values():
@@ -207,6 +211,7 @@ def load(of: plan.Plan, folder: Path, base: Path) -> Pair:
         modules=modules,
         tokenizer=tokenizers[architecture.BACKBONE],
         stream=stream,
+        whole=tuple(wholes.values()),
     )
 
 
@@ -247,7 +252,7 @@ def fill(modules: Modules, program: plan.Program, file: Path) -> None:
     """Give the adapter the values in PEFT's file. Raises InputError unless every tensor has its place."""
     import torch
 
-    from runtime.adapters import method
+    from runtime.adapters import method, whole
     from runtime.export.peft import PREFIX
     from runtime.safeio.weights import open_weights
 
@@ -259,6 +264,8 @@ def fill(modules: Modules, program: plan.Program, file: Path) -> None:
         for path, factors in adapter.factors(modules[component]).items()
         for part, parameter in zip(parts, factors, strict=False)
     }
+    for name, parameter in whole.parameters(modules, program.adapter):
+        places[f"{PREFIX}{name.partition('.')[2]}"] = parameter
     with open_weights(file) as weights, torch.no_grad():
         shapes = {name: info.shape for name, info in weights.items()}
         if shapes != {name: tuple(place.shape) for name, place in places.items()}:
@@ -275,15 +282,14 @@ def answered(pair: Pair, wanted: plan.Answers, prompt: str, place: int) -> Itera
     """
     from jinja2.exceptions import TemplateError
 
-    from runtime.adapters import method
     from runtime.answers import generated, question
+    from runtime.step import weigh
 
     program = pair.of.program
     model = pair.modules[family(program.base.family).BACKBONE]
     messages = question(wanted.system, prompt)
     for side, weight in SIDES.items():
-        for component in program.adapter.targets:
-            method(program.adapter.method).weigh(pair.modules[component], weight)
+        weigh(pair.modules, program.adapter, pair.whole, weight)
         try:
             with telling(side), roomy():
                 text = generated(

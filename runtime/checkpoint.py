@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -19,6 +20,14 @@ from runtime.safeio import atomic, digest, safetensors, strict_json, weights
 from runtime.step import Trainee
 
 DONE = "DONE.json"
+
+UPDATES = "updates"
+"""In ema.safetensors, how many steps the average has seen. Every master's name has a dot."""
+GROUP = "group "
+"""In optimizer.safetensors, `group 0/key` is a number or tensor of the optimizer's first group."""
+
+NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}
+"""A number of Python is kept as a scalar of a dtype that loses nothing of it, and that no tensor of a state has."""
 
 
 @attrs.frozen(kw_only=True)
@@ -73,11 +82,14 @@ def save(root: Path, of: Trainee, state: State, plan_hash: str, extra: dict[str,
     with atomic.making_folder(final) as made:
         safetensors.write(made / "adapter.safetensors", {n: p.detach() for n, p in of.masters.items()})
         safetensors.write(made / "optimizer.safetensors", _optimizer_tensors(of))
+        if of.ema is not None:
+            updates = {UPDATES: torch.tensor(of.ema.updates)}
+            safetensors.write(made / "ema.safetensors", {**of.ema.shadow, **updates})
         for name, data in extra.items():
             atomic.write_bytes(made / name, data)
         hashes = {path.name: digest.sha256_file(path) for path in sorted(made.iterdir())}
-        receipt = Receipt(plan_hash=plan_hash, state=state, files=hashes)
-        atomic.write_text(made / DONE, strict_json.canonical(plan.unstructure(receipt)))
+        done = Receipt(plan_hash=plan_hash, state=state, files=hashes)
+        atomic.write_text(made / DONE, strict_json.canonical(plan.unstructure(done)))
     return final
 
 
@@ -104,35 +116,66 @@ def newest(root: Path, plan_hash: str) -> tuple[Path, State] | None:
     return None
 
 
+def receipt(path: Path) -> Receipt:
+    """A finished checkpoint's receipt. Raises InputError or PlanError for a damaged one."""
+    return plan.structure(strict_json.read(path / DONE), Receipt, f"{path.name}/{DONE}")
+
+
 def _verified(path: Path, plan_hash: str) -> State:
-    where = f"{path.name}/{DONE}"
-    receipt = plan.structure(strict_json.read(path / DONE), Receipt, where)
-    if receipt.plan_hash != plan_hash:
+    found = receipt(path)
+    if found.plan_hash != plan_hash:
         raise PlanError(Problem(path.name, "is of another plan"))
-    for name, sha256 in receipt.files.items():
+    for name, sha256 in found.files.items():
         if not (path / name).is_file() or digest.sha256_file(path / name) != sha256:
             raise PlanError(Problem(f"{path.name}/{name}", "is missing or damaged"))
-    return receipt.state
+    return found.state
 
 
 def restore(path: Path, of: Trainee) -> None:
-    """Put a checkpoint's masters, weights and optimizer state back."""
+    """Put a checkpoint's masters, weights, optimizer state and average back."""
     with weights.open_weights(path / "adapter.safetensors") as file, torch.no_grad():
         for name, master in of.masters.items():
             master.copy_(file.load(name))
             of.weights[name].copy_(master)
+    device = next(iter(of.masters.values())).device
+    home = torch.device("cpu") if of.program.compute.paged_optimizer else device
     with weights.open_weights(path / "optimizer.safetensors") as file:
         for name in file:
             owner, _, key = name.rpartition("/")
-            master = of.masters[owner]
-            value = file.load(name)
-            of.optimizer.state[master][key] = value if key == "step" else value.to(master.device)
+            if owner.startswith(GROUP):
+                group = of.optimizer.param_groups[int(owner.removeprefix(GROUP))]
+                group[key] = _entry(file.load(name), device)
+            else:
+                # A count of steps stays on the host, as torch has it.
+                place = torch.device("cpu") if key == "step" else home
+                of.optimizer.state[of.masters[owner]][key] = _entry(file.load(name), place)
+    if of.ema is not None:
+        with weights.open_weights(path / "ema.safetensors") as file:
+            of.ema.updates = int(file.load(UPDATES))
+            for name, shadow in of.ema.shadow.items():
+                shadow.copy_(file.load(name))
 
 
 def _optimizer_tensors(of: Trainee) -> dict[str, Tensor]:
-    """`NAME/key` -> tensor, for every parameter's state."""
-    return {
+    """`NAME/key` -> every parameter's state; `group 0/key` -> what a group knows beside what the plan gave it."""
+    optimizer = of.optimizer
+    entries: dict[str, Any] = {
         f"{name}/{key}": value
         for name, master in of.masters.items()
-        for key, value in of.optimizer.state[master].items()
+        for key, value in optimizer.state[master].items()
     }
+    for number, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            if isinstance(value, Tensor) or value != optimizer.defaults.get(key):
+                entries[f"{GROUP}{number}/{key}"] = value
+    numbers = {
+        name: torch.tensor(value, dtype=NUMBERS[type(value)])
+        for name, value in entries.items()
+        if type(value) in NUMBERS
+    }
+    return {name: value for name, value in entries.items() if isinstance(value, Tensor)} | numbers
+
+
+def _entry(value: Tensor, device: torch.device) -> Tensor | bool | int | float:
+    """A tensor on the device, or the number that it was."""
+    return value.item() if value.dim() == 0 and value.dtype in NUMBERS.values() else value.to(device)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
 import torch
 
+from runtime import average
+
 if TYPE_CHECKING:
-    from runtime.media import Feed
+    from runtime.families.protocol import Batch
     from runtime.step import Trainee
 
 DRAWS = 1000
@@ -36,8 +39,11 @@ class HeldOut:
         return math.exp(self.loss)
 
 
-def held_out(of: Trainee, feed: Feed, micro_batch: int) -> HeldOut | None:
-    """Measure at the adapter's present values, without dropout; None where nothing is held out."""
+def held_out(of: Trainee, batches: Iterable[tuple[Batch, list[int]]]) -> HeldOut | None:
+    """Measure what would be exported, without dropout; None where nothing is held out.
+
+    Each batch comes with its samples' weights (`Feed.held_out`).
+    """
     losses: list[float] = []
     weights: list[int] = []
     program = of.program
@@ -45,8 +51,8 @@ def held_out(of: Trainee, feed: Feed, micro_batch: int) -> HeldOut | None:
     for module in of.modules.values():
         module.eval()
     try:
-        with torch.no_grad():
-            for batch, weight in feed.held_out(micro_batch):
+        with average.shown(of), torch.no_grad():
+            for batch, weight in batches:
                 losses += of.family.loss(of.modules, batch, program.base, program.train.objective).tolist()
                 weights += weight
     finally:

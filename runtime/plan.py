@@ -32,6 +32,14 @@ from runtime.plan_data import largest as largest
 from runtime.plan_data import locked_files as locked_files
 from runtime.plan_data import pictures as pictures
 from runtime.plan_data import samples as samples
+from runtime.plan_optimizers import PACKAGES as PACKAGES
+from runtime.plan_optimizers import Adafactor as Adafactor
+from runtime.plan_optimizers import AdamW as AdamW
+from runtime.plan_optimizers import Lion as Lion
+from runtime.plan_optimizers import Optimizer as Optimizer
+from runtime.plan_optimizers import Prodigy as Prodigy
+from runtime.plan_optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
+from runtime.plan_optimizers import StateBits as StateBits
 from runtime.safeio import atomic, strict_json
 
 FORMAT = 1
@@ -39,7 +47,6 @@ FORMAT = 1
 Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["none", "int8", "nf4"]
-StateBits = Literal[8, 32]
 PredictionType = Literal["epsilon", "v_prediction", "flow", "next_token"]
 Timesteps = Literal["uniform", "logit_normal"]
 Init = Literal["kaiming", "gaussian"]
@@ -65,7 +72,8 @@ class Adapter:
     """The trained part. `targets` maps component -> regex (full match on the module's path in it).
 
     The update is scaled by alpha / rank, with `rslora` by alpha / √rank (Kalajdzievski 2023). `dora` learns the
-    weights' magnitudes apart (Liu et al. 2024).
+    weights' magnitudes apart (Liu et al. 2024). `modules_to_save`, as PEFT calls it, maps component -> paths of the
+    modules that are trained whole beside it.
     """
 
     method: Literal["lora"]
@@ -77,18 +85,7 @@ class Adapter:
     modules: dict[str, int]
     rslora: bool = False
     dora: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); `state_bits` 8 keeps its moments quantised."""
-
-    name: Literal["adamw"]
-    beta1: float
-    beta2: float
-    eps: float
-    weight_decay: float
-    state_bits: StateBits = 32
+    modules_to_save: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -127,7 +124,8 @@ class Fallback:
 class Train:
     """What is trained for how long. micro_batch * accumulation * processes == effective_batch.
 
-    `lora_plus_ratio` is B's learning rate in A's (LoRA+, Hayou et al. 2024).
+    `lora_plus_ratio` is B's learning rate in A's (LoRA+, Hayou et al. 2024). `ema` is the decay of a moving average of
+    the weights, which is what is sampled, evaluated and exported; 0 is off.
     """
 
     steps: int
@@ -143,6 +141,7 @@ class Train:
     max_grad_norm: float
     seed: int
     lora_plus_ratio: float = 1.0
+    ema: float = 0.0
     fallbacks: tuple[Fallback, ...] = ()
 
 
@@ -162,6 +161,7 @@ class Compute:
 
     `offloaded` names what waits in the computer's memory while it is not used: encoders between pictures, blocks of
     frozen weights between their forward and their backward. Attention runs in `attention_chunks` slices of queries.
+    With `paged_optimizer` the optimizer's state waits there between steps.
     `threads` is how many a CPU computes with: sums over other counts have other last bits. 0 on a card.
     """
 
@@ -172,6 +172,7 @@ class Compute:
     quantization: Quantization = "none"
     offloaded: tuple[str, ...] = ()
     attention_chunks: int = 1
+    paged_optimizer: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -235,7 +236,7 @@ class Answers:
 
 @attrs.frozen(kw_only=True)
 class Outputs:
-    """What is written, under which name, with which words."""
+    """What is written, under which name, with which words. `gguf`: llama.cpp's file too, of a language model."""
 
     name: str
     places: Places
@@ -252,6 +253,7 @@ class Outputs:
     notes: str
     negative_text: str
     tags: tuple[str, ...]
+    gguf: bool = False
 
 
 @attrs.frozen(kw_only=True)

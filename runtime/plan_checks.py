@@ -48,9 +48,12 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
             found.append(f"{name} must be at least {low}, got {value}")
     if not 0 <= adapter.dropout < 1:
         found.append(f"adapter.dropout must be at least 0 and below 1, got {adapter.dropout}")
+    if not 0 <= train.ema < 1:
+        found.append(f"train.ema must be at least 0 and below 1, got {train.ema}")
     if data.kind == "images":
         for name, is_set in [
             ("adapter.dora", adapter.dora),
+            ("adapter.modules_to_save", bool(adapter.modules_to_save)),
             ("train.objective.neftune_alpha", bool(train.objective.neftune_alpha)),
         ]:
             if is_set:

@@ -6,7 +6,8 @@ Torch is imported only to look for a GPU, after all else was found right with a 
 from __future__ import annotations
 
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import attrs
@@ -37,19 +38,20 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
     if not of.program.locked:
         hint = "put the base and the data where the spec says and run: lorac plan SPEC"
         raise PlanError(Problem("plan.json", "is unlocked: it was made without the base or the data", hint))
-    problems = _data_problems(of.program.data, where.data) + base_problems(of.program.base, where.base)
+    problems = data_problems(of.program.data, where.data) + base_problems(of.program.base, where.base)
     if problems:
         raise PlanError(problems)
     problems = _versions(of.program, accept_versions) + _disk(of, where) + _memory(of.estimate)
     if of.program.train.processes > 1:
         hint = "set Fit(processes=1)"
         problems.append(Problem("processes", "several processes are not supported yet", hint))
-    problems += _device(of.program)
+    problems += _device(of.program) + _packages(of.outputs)
     if problems:
         raise MachineError(problems)
 
 
-def _data_problems(data: plan.Data, root: Path) -> list[Problem]:
+def data_problems(data: plan.Data, root: Path) -> list[Problem]:
+    """What is wrong with the data at `root`, if it is not the plan's."""
     problems, files = [], {}
     locked = plan.locked_files(data)
     for name in locked:
@@ -76,12 +78,24 @@ def base_problems(base: plan.Base, path: Path) -> list[Problem]:
 
 def _versions(program: plan.Program, accepted: bool) -> list[Problem]:
     hint = "install the plan's versions, plan again, or give --accept-versions"
-    here = {name: public_version(name) for name in program.versions}
-    return [
-        Problem(name, f"version {here[name]} is installed, the plan was made with {wanted}", hint)
-        for name, wanted in program.versions.items()
-        if here[name] != wanted and not accepted
-    ]
+    problems = []
+    for name, wanted in program.versions.items():
+        try:
+            here = public_version(name)
+        except PackageNotFoundError:
+            problems.append(Problem(name, f"is not installed, the plan was made with {wanted}", hint))
+            continue
+        if here != wanted and not accepted:
+            what = f"version {here} is installed, the plan was made with {wanted}"
+            problems.append(Problem(name, what, hint))
+    return problems
+
+
+def _packages(outputs: plan.Outputs) -> list[Problem]:
+    if not outputs.gguf or find_spec("gguf") is not None:
+        return []
+    what = "the plan writes a GGUF adapter, which needs the package gguf"
+    return [Problem("outputs.gguf", what, "pip install 'lorac[gguf]'")]
 
 
 def _device(program: plan.Program) -> list[Problem]:

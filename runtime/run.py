@@ -16,9 +16,9 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import checkpoint, export, log, media, plan
+from runtime import average, checkpoint, export, log, media, plan
 from runtime import step as train_step
-from runtime.adapters import method
+from runtime.adapters import method, whole
 from runtime.dtypes import DTYPES
 from runtime.errors import MachineError, PlanError, Problem
 from runtime.families import family
@@ -69,13 +69,15 @@ def run(of: plan.Plan, options: Options) -> Path:
             lora_files=lambda step: {
                 f"{outputs.name}-{step:06}.safetensors": export.lora_bytes(of, factors(trainee), step)
             },
-            show=lambda step: medium.show(ready, step),
+            show=lambda step: show(ready, medium, step),
             fault=options.fault,
         )
         log.info(f"Training started... total steps: {program.train.steps}" + resumed(state))
         try:
             job.state = train(job)
-            finish(job, medium.finish(ready), where)
+            with average.shown(trainee):
+                previews = medium.finish(ready)
+            finish(job, previews, where)
         finally:
             metrics.close()
     return where.output
@@ -140,8 +142,20 @@ def resumed(state: checkpoint.State) -> str:
     return f" (going on after {state.step})" if state.step else ""
 
 
+def show(ready: media.Ready, medium: media.Medium, step: int) -> None:
+    """Samples after `step` steps, of the weights that would be exported."""
+    with average.shown(ready.trainee):
+        medium.show(ready, step)
+
+
 def factors(trainee: train_step.Trainee) -> export.Weights:
-    """component -> {module path: (A, B), with DoRA (A, B, M)} as float32 on the CPU."""
+    """What is exported: component -> {module path: (A, B), with DoRA (A, B, M)} as float32 on the CPU; of what is
+    trained whole (weight,), or (weight, bias)."""
+    with average.shown(trainee):
+        return _factors(trainee)
+
+
+def _factors(trainee: train_step.Trainee) -> export.Weights:
     adapter = method(trainee.program.adapter.method)
     found: dict[str, dict[str, tuple[torch.Tensor, ...]]] = {}
     for component in trainee.program.adapter.targets:
@@ -153,6 +167,12 @@ def factors(trainee: train_step.Trainee) -> export.Weights:
             )
             for name, parts in names.items()
         }
+    name_of = {id(weight): name for name, weight in trainee.weights.items()}
+    for name, weight in whole.parameters(trainee.modules, trainee.program.adapter):
+        component, _, path = name.partition(".")
+        module = path.rpartition(".")[0]
+        master = trainee.masters[name_of[id(weight)]].detach().float().cpu()
+        found[component][module] = (*found[component].get(module, ()), master)
     return found
 
 
@@ -171,6 +191,9 @@ def finish(job: Run, previews: Sequence[Image], where: Where) -> None:
         started_at=job.state.started_at,
     )
     manifest = export.export(where.output, factors(job.trainee), of, facts, previews)
+    for note in manifest.run.notes:
+        if note not in facts.notes:  # those were told when they came up
+            log.warn(note)
     for file in manifest.files:
         log.info(f"Wrote {of.outputs.places.output}/{file.name} ({log.size(file.size)})")
 

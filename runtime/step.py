@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runtime import offload, plan
-from runtime.adapters import dropout, method, noise
+from runtime import average, offload, plan
+from runtime.adapters import dropout, method, noise, whole
 from runtime.attention import slice_blocks
 from runtime.dtypes import DTYPES
 from runtime.errors import PlanError, Problem
 from runtime.families.protocol import Batch, Family, Modules
-from runtime.optimizers import build_optimizer
+from runtime.optimizers import build_optimizer, paging
 from runtime.quantization import quantise
 
 FP16_SCALE = 2.0**10
@@ -30,7 +30,10 @@ FP16_SCALE = 2.0**10
 
 @attrs.define
 class Trainee:
-    """What one step changes. `weights` compute; `masters` (float32, the same tensors where those are) learn."""
+    """What one step changes. `weights` compute; `masters` (float32, the same tensors where those are) learn.
+
+    `ema` is a moving average of the masters, where the plan has one.
+    """
 
     family: Family
     modules: Modules
@@ -40,6 +43,20 @@ class Trainee:
     optimizer: torch.optim.Optimizer
     drawn: list[dropout.Drawn]
     stream: offload.Stream | None
+    ema: average.Ema | None
+    whole: dict[str, whole.Whole]
+
+    def weigh(self, weight: float) -> None:
+        """Set how strongly what is trained acts: 1 as trained, 0 as the base."""
+        weigh(self.modules, self.program.adapter, self.whole.values(), weight)
+
+
+def weigh(modules: Modules, adapter: plan.Adapter, wholes: Iterable[whole.Whole], weight: float) -> None:
+    """Set how strongly an adapter, and what is trained whole beside it, act: 1 as trained, 0 as the base."""
+    for component in adapter.targets:
+        method(adapter.method).weigh(modules[component], weight)
+    for one in wholes:
+        one.weigh(weight)
 
 
 def attach(modules: Modules, program: plan.Program) -> dict[str, int]:
@@ -116,6 +133,8 @@ def trainee(
         for component in program.adapter.targets
         for name, parameter in adapter.parameters(modules[component]).items()
     }
+    wholes = whole.put_on(modules, program.adapter)
+    weights |= {name: one.weight for name, one in wholes.items()}
     for parameter in weights.values():
         parameter.requires_grad_(True)
     stream = lay(family, modules, program.compute, device or torch.device(program.compute.device))
@@ -125,19 +144,25 @@ def trainee(
     }
     for component in program.adapter.targets:
         modules[component].train()
+    dropouts = [d for component in program.adapter.targets for d in adapter.dropouts(modules[component])]
+    if isinstance(program.data, plan.Texts):
+        for one in dropouts:
+            one.length = program.data.length
     rates = {name: _rate(name, family, program.train) for name in masters}
+    optimizer = build_optimizer(program.train.optimizer, masters, rates)
+    if program.compute.paged_optimizer:
+        paging.page(optimizer)
     return Trainee(
         family=family,
         modules=modules,
         program=program,
         weights=weights,
         masters=masters,
-        optimizer=build_optimizer(program.train.optimizer, masters, rates),
-        drawn=[
-            *(d for component in program.adapter.targets for d in adapter.dropouts(modules[component])),
-            *_noise(family, modules, program),
-        ],
+        optimizer=optimizer,
+        drawn=[*dropouts, *_noise(family, modules, program)],
         stream=stream,
+        ema=average.ema_of(masters, program.train.ema),
+        whole=wholes,
     )
 
 
@@ -191,7 +216,6 @@ def update(of: Trainee, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
     of.optimizer.step()
     of.optimizer.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        for name, weight in of.weights.items():
-            if weight is not of.masters[name]:
-                weight.copy_(of.masters[name])
+    average.compute_with(of)
+    if of.ema is not None:
+        average.follow(of.ema, of.masters)

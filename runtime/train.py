@@ -138,7 +138,7 @@ def measure(run: Run) -> None:
     step = run.state.step
     if str(step) in run.state.held_out:
         return
-    found = evaluate.held_out(run.trainee, run.feed, run.state.micro_batch)
+    found = evaluate.held_out(run.trainee, run.feed.held_out(run.state.micro_batch))
     if found is None:
         return
     run.metrics.scalars(step, {"held_out/loss": found.loss, "held_out/perplexity": found.perplexity})

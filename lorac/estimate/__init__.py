@@ -5,12 +5,13 @@ Take any PyTorch step, ours or someone else's:
 
     from lorac.estimate.trace import materialize, trace
 
+    with torch.device("meta"):                        # no weights: shapes and dtypes only
+        model = MyModel().bfloat16()                  # cast here: under the tracer torch casts no module
+
     def make():
-        with torch.device("meta"):                    # no weights: shapes and dtypes only
-            model = MyModel().bfloat16()
         materialize(model)                            # meta -> tensors of the tracer
         optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
-        batch = torch.randn(4, 16)
+        batch = torch.randn(4, 16, dtype=torch.bfloat16)
 
         def step():
             model(batch).mean().backward()

@@ -4,6 +4,7 @@ A fake tensor has a shape and no values, so `.item()`, `bool(tensor)` and boolea
 from it. Memory seldom depends on the answer; where it does, the answer that takes most is given:
 - a number is 1, a truth value is False ("is anything wrong?", "may this mask be skipped?": no);
 - a single uniform random number is 0.5, and what is computed from it alone is known ("drop this layer?");
+- so is what is computed from `arange` alone, in whole numbers and few ("do these positions run through?");
 - `nonzero`, boolean indexing and `masked_select` choose every element.
 """
 
@@ -15,14 +16,24 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._mode_utils import no_dispatch
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
+
+FEW = 2**16
+"""The most elements whose values are followed: more take longer to compute than the question is worth."""
+
+ARANGE = (aten.arange.default, aten.arange.start, aten.arange.start_step)
+WHOLE = (torch.int64, torch.int32, torch.bool)
 
 
 def _scalar(tensor: torch.Tensor) -> bool | int | float | complex:
     known = getattr(tensor, "constant", None)
+    if known is None:
+        known = getattr(tensor, "followed", None)
     if known is not None:
-        return known.item()
+        with no_dispatch():
+            return known.item()
     if tensor.dtype is torch.bool:
         return False
     if tensor.dtype.is_complex:
@@ -55,6 +66,14 @@ def _grouped_mm(left: torch.Tensor, right: torch.Tensor, *_: Any, **__: Any) -> 
     return left.new_empty(left.shape[0], right.shape[-1])
 
 
+def _joined_loss(left: torch.Tensor, right: torch.Tensor, *_: Any) -> torch.Tensor:
+    """A mean or sum that keeps the storage of the losses that it is made of: the kernel writes them to its output,
+    then gives that the shape of a scalar (`TORCH_META_FUNC(mse_loss)`,
+    aten/src/ATen/native/Loss.cpp). torch's own stand-in makes a scalar at once."""
+    dtype = torch.promote_types(left.dtype, right.dtype)
+    return left.new_empty(torch.broadcast_shapes(left.shape, right.shape), dtype=dtype).resize_(())
+
+
 def _chosen(indices: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
     """Boolean masks as the index tensors that choose every element."""
     chosen: list[torch.Tensor | None] = []
@@ -84,12 +103,31 @@ WITH_A_MASK: dict[Any, Callable[..., Any]] = {
 }
 
 
-def draw(func: Any, out: Any) -> None:
-    """Give a single uniform random number its mean, so that a choice made by it can be followed."""
+MEAN = 1
+"""`at::Reduction::Mean`, what losses do unless told otherwise (aten/src/ATen/core/Reduction.h)."""
+
+JOINED_LOSSES = (aten.mse_loss.default, aten.smooth_l1_loss.default)
+
+
+def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    """Remember an operator's values where they are known, so that a choice made by them can be followed."""
     if func is aten.rand.default and out.numel() == 1 and isinstance(out, FakeTensor):
         with no_dispatch():
             out.constant = torch.full(out.shape, 0.5, dtype=out.dtype)
         out.fake_mode.fake_tensor_converter.add_constant_storage_mapping(out)
+    elif isinstance(out, FakeTensor) and out.dtype in WHOLE and out.numel() <= FEW:
+        _follow(func, args, kwargs, out)
+
+
+def _follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    if func._schema.is_mutable:
+        for tensor in given:
+            tensor.__dict__.pop("followed", None)
+    elif func in ARANGE or (given and all(hasattr(tensor, "followed") for tensor in given)):
+        with no_dispatch():
+            known = tree_map_only(torch.Tensor, lambda tensor: tensor.followed, (args, kwargs))
+            out.followed = func(*known[0], **known[1])
 
 
 def _experts_in_float32(args: tuple[Any, ...]) -> bool:
@@ -100,6 +138,9 @@ def answer(func: Any, args: tuple[Any, ...]) -> Callable[..., Any] | None:
     """The stand-in for `func` on fake tensors, or None if it needs none."""
     if func is aten._grouped_mm.default:
         return _grouped_mm if _experts_in_float32(args) else None
+    if func in JOINED_LOSSES:
+        reduction = args[2] if len(args) > 2 else MEAN
+        return _joined_loss if reduction else None
     if func in WITH_A_MASK:
         return WITH_A_MASK[func] if _has_mask(args) else None
     return ALWAYS.get(func)

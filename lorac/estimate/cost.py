@@ -84,6 +84,7 @@ class Costs:
         self._traces = Traces(folder / "traces")
         self._known: dict[str, Cost] = {}
         self._seconds: dict[tuple[str, int], float] = {}
+        self._waits: dict[tuple[str, plan.Data], dict[str, dict[str, int]]] = {}
 
     def on(self, card: Card) -> Costs:
         """The same on another card."""
@@ -106,6 +107,9 @@ class Costs:
         preparing = self._traces.preparing(program, capability)
         found = {name: _moment(preparing, name, self.card) for name in ("load", "cache")}
         found["train"] = Moment(training, training.peak, _reserved(training, self.card))
+        if phases.holds_out(program.data):
+            evaluating = self._traces.evaluating(program, capability)
+            found["evaluate"] = _moment(evaluating, "evaluate", self.card)
         if self.outputs is not None:
             pausing = self._traces.pausing(program, self.outputs, capability)
             drawn = ("sample",) if self.outputs.samples.prompts else ()
@@ -114,7 +118,7 @@ class Costs:
 
     def _cost(self, program: plan.Program) -> Cost:
         trace, card, overhead = self.trace(program), self.card, cuda.overhead(self.card)
-        moments, beside = self.moments(program), phases.waiting(program, self.outputs)
+        moments, beside = self.moments(program), self._beside(program)
         here = beside if card.device == "cpu" else {name: {} for name in moments}  # a CPU has one memory
         peaks = {
             name: moment.reserved + sum(here[name].values()) + overhead for name, moment in moments.items()
@@ -129,13 +133,27 @@ class Costs:
             phases=peaks,
             micro_seconds=roofline.seconds(_passes(trace), card) + waiting,
             waiting_seconds=waiting,
-            update_seconds=roofline.seconds(_updates(trace), card),
+            update_seconds=roofline.seconds(_updates(trace), card) + self._paging(program, trace),
             seconds_per_step=0.0,
             host_bytes=self._host_bytes(program, moments, peaks, beside),
-            disk_bytes=self._checkpoint_bytes(trace),
+            disk_bytes=self._checkpoint_bytes(program, trace),
             blocks=_blocks(program, trace, card),
         )
         return _for_steps(cost, program)
+
+    def _paging(self, program: plan.Program, trace: Trace) -> float:
+        """Seconds in which the optimizer's state comes to the card and goes back."""
+        if not program.compute.paged_optimizer or self.card.device == "cpu":
+            return 0.0
+        return 2 * state_bytes(program, trace) / self.card.link
+
+    def _beside(self, program: plan.Program) -> dict[str, dict[str, int]]:
+        """What waits in main memory (`phases.waiting`), asked for once: neither batch nor blocks move it."""
+        base, compute = program.base, _without_blocks(program.compute)
+        key = repr((base.family, base.architecture, program.adapter.targets, compute)), program.data
+        if key not in self._waits:
+            self._waits[key] = phases.waiting(program, self.outputs)
+        return self._waits[key]
 
     def _host_bytes(
         self,
@@ -152,12 +170,13 @@ class Costs:
             taken.append(tensors + host.picture_bytes(program, self.outputs, name))
         return host.process_bytes(device) + max(taken)
 
-    def _checkpoint_bytes(self, trace: Trace) -> int:
-        """The masters in float32, the optimizer's state, and the LoRA in its file's dtype."""
+    def _checkpoint_bytes(self, program: plan.Program, trace: Trace) -> int:
+        """The masters in float32, the optimizer's state, the average, and the LoRA in its file's dtype."""
         kinds = trace.peak.by_kind()
         masters = kinds.get("master weights") or kinds["adapter"]
         lora = "fp16" if self.outputs is None else self.outputs.dtype
-        return masters + kinds["optimizer state"] + masters * DTYPES[lora].itemsize // 4
+        kept = state_bytes(program, trace) + kinds.get("averaged weights", 0)
+        return masters + kept + masters * DTYPES[lora].itemsize // 4
 
     def quick(self, program: plan.Program) -> Cost:
         """From the trace at micro-batch 1 without recomputation."""
@@ -212,10 +231,23 @@ class Costs:
         return offload.waiting(weights, seconds, away, again, self.card.link)
 
 
+def state_bytes(program: plan.Program, trace: Trace) -> int:
+    """What the optimizer keeps, on the card or where it is paged to."""
+    where = trace.host_phases if program.compute.paged_optimizer else trace.phases
+    return where[trace.peak.phase].by_kind().get("optimizer state", 0)
+
+
 def _key(program: plan.Program) -> str:
     """What a cost depends on. The data's items count by their largest bucket alone: a thousand are slow to hash."""
     base, bucket = program.base, plan.largest(program.data)
     return repr((base.family, base.architecture, bucket, program.adapter, program.train, program.compute))
+
+
+def _without_blocks(compute: plan.Compute) -> plan.Compute:
+    """How it is computed, but for what is done with blocks."""
+    away = plan.blocks_away(compute)
+    waits = tuple(name for name in compute.offloaded if name not in away)
+    return attrs.evolve(compute, checkpointed=(), offloaded=waits)
 
 
 def indices(blocks: tuple[Block, ...], compute: plan.Compute) -> tuple[list[int], list[int]]:
@@ -231,9 +263,7 @@ def single(program: plan.Program) -> plan.Program:
     """The program at micro-batch 1, with no block recomputed or offloaded and the same effective batch."""
     accumulation = program.train.micro_batch * program.train.accumulation
     train = attrs.evolve(program.train, micro_batch=1, accumulation=accumulation)
-    waits = tuple(name for name in program.compute.offloaded if name not in plan.blocks_away(program.compute))
-    compute = attrs.evolve(program.compute, checkpointed=(), offloaded=waits)
-    return attrs.evolve(program, train=train, compute=compute)
+    return attrs.evolve(program, train=train, compute=_without_blocks(program.compute))
 
 
 def choices_of(cost: Cost, usable: int) -> list[tuple[str, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,25 @@ class Traces:
         """Loading and encoding (`phases.preparing`)."""
         question = {
             **_question("preparing", program, capability),
+            "layout": program.base.layout,
             "bucket": plan.largest(program.data),
             "trained": sorted(program.adapter.targets),
             "compute": _without_blocks(program.compute),
         }
         return self._find(question, lambda: phases.preparing(program, capability))
+
+    def evaluating(self, program: plan.Program, capability: tuple[int, int]) -> Trace:
+        """The loss of what is held out (`phases.evaluating`)."""
+        question = {
+            **_question("evaluating", program, capability),
+            "bucket": plan.largest(program.data),
+            "adapter": plan.unstructure(program.adapter),
+            "micro_batch": program.train.micro_batch,
+            "optimizer": plan.unstructure(program.train.optimizer),
+            "objective": plan.unstructure(program.train.objective),
+            "compute": _without_blocks(program.compute),
+        }
+        return self._find(question, lambda: phases.evaluating(program, capability))
 
     def pausing(self, program: plan.Program, outputs: plan.Outputs, capability: tuple[int, int]) -> Trace:
         """Saving and sampling (`phases.pausing`)."""
@@ -80,7 +95,7 @@ class Traces:
             if found is None:
                 found = make()
                 path.parent.mkdir(parents=True, exist_ok=True)
-                text = strict_json.canonical(cattrs.unstructure(found))
+                text = json.dumps(cattrs.unstructure(found))  # canonical takes half a second longer
                 atomic.write_bytes(path, gzip.compress(text.encode(), LEVEL, mtime=0))
             self._known[key] = found
         return self._known[key]

@@ -128,7 +128,13 @@ class Owners:
 
     def _name_modules(self) -> None:
         """Paths from the roots: modules that are nobody's child. One root needs no prefix."""
-        modules = {module for root in list(self.modules) for module in root.modules()}
+        modules: set[nn.Module] = set()
+        waiting = list(self.modules)
+        while waiting:
+            module = waiting.pop()
+            if module not in modules:
+                modules.add(module)
+                waiting += module.children()
         self.modules.update(modules)
         children = {child for module in modules for child in module.children()}
         roots = [module for module in modules if module not in children]

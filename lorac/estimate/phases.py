@@ -5,6 +5,7 @@
 | load | every component comes through main memory, cast to its dtype, to the device |
 | cache | all components are there, the denoiser too; one picture and one caption are encoded |
 | train | the very function that the runtime runs, at its fullest |
+| evaluate | where something is held out: the loss of a batch of it, by the runtime's own function |
 | save | the adapter and the optimizer's state are looked at and written |
 | sample | encoders that waited come to the device; two captions, one call of the denoiser, one picture decoded |
 
@@ -24,12 +25,15 @@ from torch import Tensor, nn
 from lorac.estimate import cuda
 from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
-from runtime import plan
+from runtime import average, evaluate, plan
 from runtime import step as train_step
+from runtime.adapters import method
 from runtime.data.entries import BUDGET
 from runtime.dtypes import DTYPES
 from runtime.families import family
 from runtime.families.protocol import Family, Modules
+from runtime.optimizers import build_optimizer
+from runtime.optimizers.paging import state_tensors
 
 GRID = 64
 """Side in pixels of a picture that stands for any where only its caption counts."""
@@ -91,8 +95,15 @@ def _trainee(of: Family, modules: Modules, program: plan.Program) -> train_step.
     # A head whose weight the loss takes is never called as a module, by which the tracer knows a model's weights.
     frozen_ = (t for module in modules.values() for t in _tensors(module) if not t.requires_grad)
     label("base weights", frozen_)
+    aside = [one.base for one in trainee.whole.values()]
+    label("base weights", aside)
+    on_host(aside if program.compute.device == "cuda" else [])
     if program.compute.dtype != "fp32":
         label("master weights", trainee.masters.values())
+    if trainee.ema is not None:
+        label("averaged weights", trainee.ema.shadow.values())
+    if program.compute.paged_optimizer:
+        trainee.optimizer.register_step_post_hook(lambda optimizer, *_: on_host(_kept(optimizer)))
     return trainee
 
 
@@ -121,13 +132,13 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
 
     A file's own dtype is in no plan: its tensors are taken to be of the other width, two bytes or four, than what
     they are cast to. That is the most that a component takes on its way, whatever the file; where it is quantised,
-    that is done after the cast, layer by layer, and takes no more.
+    that is done after the cast, layer by layer, and takes no more. A GGUF file's tensors come one by one.
     """
     of = family(program.base.family)
     trained = {of.BACKBONE, *program.adapter.targets}
     dtypes = {name: program.compute.dtype if name in trained else "fp32" for name in components(of)}
     modules = {name: bare(program, [name], dtype)[name] for name, dtype in dtypes.items()}
-    counts = {name: sum(tensor.numel() for tensor in _tensors(module)) for name, module in modules.items()}
+    sizes = {name: [tensor.numel() for tensor in _tensors(module)] for name, module in modules.items()}
     for name in trained:
         train_step.pack(of, {name: modules[name]}, program.compute)
     has_card, quantised = program.compute.device == "cuda", program.compute.quantization != "none"
@@ -136,12 +147,11 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
         streamed: list[Tensor] = []  # in main memory until the adapter is on
 
         def load(name: str) -> None:
-            in_file = torch.float16 if dtypes[name] == "fp32" else torch.float32
-            read = torch.empty(counts[name], dtype=in_file)
+            read = _read(sizes[name], dtypes[name], program.base.layout)
             if not has_card and not (quantised and name in trained):
                 materialize(modules[name])
                 return
-            cast = torch.empty(counts[name], dtype=DTYPES[dtypes[name]])
+            cast = torch.empty(sum(sizes[name]), dtype=DTYPES[dtypes[name]])
             on_host([read, cast] if has_card else [])
             del read
             if not has_card:
@@ -164,6 +174,17 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
         return step
 
     return _traced(make, program, capability)
+
+
+def _read(sizes: list[int], dtype: plan.Dtype, layout: plan.Layout) -> Tensor:
+    """What lies beside a component in its dtype while it is read, `sizes` being its tensors' numbers of elements.
+
+    Of a GGUF file's tensor that is its rows in float32 (`gguf.quants`, `_apply_over_grouped_rows`), and these joined
+    or, then, copied (`load_gguf_checkpoint` of transformers).
+    """
+    if layout == "gguf":
+        return torch.empty(2 * max(sizes), dtype=torch.float32)
+    return torch.empty(sum(sizes), dtype=torch.float16 if dtype == "fp32" else torch.float32)
 
 
 def _encode(of: Family, modules: Modules, program: plan.Program, data: plan.Images) -> None:
@@ -197,17 +218,18 @@ def pausing(program: plan.Program, outputs: plan.Outputs, capability: tuple[int,
     program = attrs.evolve(program, compute=attrs.evolve(program.compute, checkpointed=()))
     modules, encoders = _adapted(of, program), bare(program, frozen(program), "fp32")
     stay = [module for name, module in encoders.items() if name not in program.compute.offloaded]
+    size = state_bytes(program, modules)
 
     def make() -> Callable[[], None]:
         materialize(*modules.values(), *stay)
         trainee = _trainee(of, modules, program)
-        state = _moments(trainee)
+        state = _state(trainee, size)
 
         def step() -> None:
-            with phase("save"), torch.no_grad():
+            with phase("save"), torch.no_grad(), average.shown(trainee):
                 _save(trainee, state, DTYPES[outputs.dtype])
             if samples.prompts:
-                with phase("sample"), torch.no_grad():
+                with phase("sample"), torch.no_grad(), average.shown(trainee):
                     materialize(*encoders.values())
                     if isinstance(samples, plan.Samples):
                         _draw(of, {**modules, **encoders}, program, samples)
@@ -247,13 +269,43 @@ def _answer(of: Family, modules: Modules, program: plan.Program, samples: plan.A
     model(input_ids=tokens, use_cache=True, logits_to_keep=1)
 
 
-def _moments(of: train_step.Trainee) -> Tensor:
-    """The optimizer's two moments in one piece: to fill them in one by one takes longer than all the rest here."""
-    count = sum(master.numel() for master in of.masters.values())
-    bits = of.program.train.optimizer.state_bits
-    moments = torch.empty(2 * count, dtype=torch.uint8 if bits == 8 else torch.float32)
-    label("optimizer state", moments)
-    return moments
+def _state(of: train_step.Trainee, size: int) -> Tensor:
+    """The optimizer's state in one piece: to fill it in tensor by tensor takes longer than all the rest here."""
+    state = torch.empty(size, dtype=torch.uint8)
+    label("optimizer state", state)
+    if of.program.compute.paged_optimizer:
+        on_host(state)
+    return state
+
+
+def state_bytes(program: plan.Program, modules: Modules) -> int:
+    """What the plan's optimizer keeps of the adapter on `modules`: it steps over one tensor of each shape."""
+    adapter, kept = method(program.adapter.method), dict[torch.Size, int]()
+    shapes = Counter(
+        parameter.shape
+        for component in program.adapter.targets
+        for parameter in adapter.parameters(modules[component]).values()
+    )
+
+    def make() -> Callable[[], None]:
+        alone = {str(shape): nn.Parameter(torch.empty(shape)) for shape in shapes}
+        optimizer = build_optimizer(program.train.optimizer, alone, dict.fromkeys(alone, 1.0))
+
+        def step() -> None:
+            for parameter in alone.values():
+                parameter.grad = torch.empty_like(parameter)
+            optimizer.step()
+            for parameter, _, tensor in state_tensors(optimizer):
+                kept[parameter.shape] = kept.get(parameter.shape, 0) + _bytes([tensor])
+
+        return step
+
+    trace(make, steps=1, device="cpu")
+    return sum(count * kept[shape] for shape, count in shapes.items())
+
+
+def _kept(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [tensor for _, _, tensor in state_tensors(optimizer)]
 
 
 def _save(of: train_step.Trainee, state: Tensor, dtype: torch.dtype) -> None:
@@ -273,6 +325,43 @@ def _save(of: train_step.Trainee, state: Tensor, dtype: torch.dtype) -> None:
     assert state is not None  # held for as long as the state lasts
 
 
+# --------------------------------------------------------------------------------------------------------- evaluating
+
+
+def holds_out(data: plan.Data) -> bool:
+    """Whether a run of this data comes to the phase "evaluate"."""
+    return isinstance(data, plan.Texts) and data.held_out > 0
+
+
+def evaluating(program: plan.Program, capability: tuple[int, int]) -> Trace:
+    """Phase "evaluate": one micro-batch of what is held out, at its longest, beside the optimizer's state.
+
+    Nothing is recomputed without a backward, so the recomputed blocks do not matter here.
+    """
+    of = family(program.base.family)
+    program = attrs.evolve(program, compute=attrs.evolve(program.compute, checkpointed=()))
+    modules, micro = _adapted(of, program), program.train.micro_batch
+    waits = program.compute.offloaded
+    stay = bare(program, [name for name in frozen(program) if name not in waits], "fp32")
+    size = state_bytes(program, modules)
+
+    def make() -> Callable[[], None]:
+        materialize(*modules.values(), *stay.values())
+        trainee = _trainee(of, modules, program)
+        state = _state(trainee, size)
+        batch = of.example(program.base.architecture, micro, plan.largest(program.data), False)
+        label("inputs", batch.values())
+
+        def step() -> None:
+            with phase("evaluate"):
+                evaluate.held_out(trainee, [(batch, [1] * micro)])
+            assert state is not None  # held for as long as the step lasts
+
+        return step
+
+    return _traced(make, program, capability)
+
+
 # ---------------------------------------------------------------------------------------------- beside what is traced
 
 
@@ -288,6 +377,7 @@ def waiting(program: plan.Program, outputs: plan.Outputs | None) -> dict[str, di
         "load": {},
         "cache": encoded,
         "train": encoded | away,
+        "evaluate": encoded | away,
         "save": encoded | away,
         "sample": encoded,
     }

@@ -22,6 +22,7 @@ Kind = Literal[
     "master weights",
     "gradients",
     "optimizer state",
+    "averaged weights",
     "saved activations",
     "temporaries",
     "inputs",

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lorac.estimate.answers import answer, draw
+from lorac.estimate.fakes import Fakes
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Block, Call, Kind, Pass, Trace
 
@@ -46,9 +46,9 @@ class Kernels(Protocol):
 
 class Recorder(TorchDispatchMode):
     """Blocks, events and calls of everything run inside. `kernels` knows the bytes that a GPU's operators
-    take for themselves; `fake` answers value questions by `answers`."""
+    take for themselves; `fakes` runs operators on fake tensors, None where they are real."""
 
-    def __init__(self, owners: Owners, *, fake: bool, kernels: Kernels | None = None) -> None:
+    def __init__(self, owners: Owners, *, fakes: Fakes | None = None, kernels: Kernels | None = None) -> None:
         super().__init__()
         self.owners = owners
         self.blocks: list[Block] = []
@@ -56,7 +56,7 @@ class Recorder(TorchDispatchMode):
         self.marks: list[tuple[int, str]] = [(0, "make")]
         self.calls: list[Call] = []
         self.steps = 0
-        self._fake = fake
+        self._fakes = fakes
         self._kernels = kernels
         self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._died: dict[int, Pass] = {}
@@ -72,17 +72,16 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is DEVICE:  # a fake tensor's `.device`, asked many times an operator
-            return func(*args)
-        stand_in = answer(func, args) if self._fake else None
-        out = func(*args, **kwargs) if stand_in is None else stand_in(*args, **kwargs)
-        if self._fake:
-            draw(func, out)
+            return args[0].device
+        if self._fakes is None:
+            out, given = func(*args, **kwargs), [*_tensors(args), *_tensors(kwargs.values())]
+        else:
+            out, given = self._fakes.call(func, args, kwargs)
         made = list(_tensors(out))
         if not made:
             if self._kernels is None and func.__name__.startswith("_foreach_"):
                 self._loop(func, args)
             return out
-        given = [*_tensors(args), *_tensors(kwargs.values())]
         for tensor in given:
             if tensor.untyped_storage()._cdata not in self._known:
                 self._add(tensor, "inputs", "", "given", "make")

@@ -11,17 +11,20 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Literal
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim import optimizer
 from torch.utils import _foreach_utils
 
+from lorac.estimate.fakes import Fakes
 from lorac.estimate.kernels import CudaKernels
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Kind, Trace
@@ -48,9 +51,10 @@ def trace(
     """
     with ExitStack() as stack:
         kernels = CudaKernels(capability, workspace) if device == "cuda" else None
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        fakes = stack.enter_context(Fakes())
         stack.enter_context(_foreach_takes_fakes())
-        recorder = Recorder(Owners(), fake=True, kernels=kernels)
+        stack.enter_context(_transformers_is_not_compiling())
+        recorder = Recorder(Owners(), fakes=fakes, kernels=kernels)
         if kernels is not None:
             stack.enter_context(kernels.active())
         return _record(recorder, make, steps)
@@ -58,7 +62,7 @@ def trace(
 
 def measure(make: Callable[[], Step], *, steps: int = 3) -> Trace:
     """Record the same on real CPU tensors: everything is computed, and the memory is really taken."""
-    return _record(Recorder(Owners(), fake=False), make, steps)
+    return _record(Recorder(Owners()), make, steps)
 
 
 def materialize(*modules: nn.Module) -> None:
@@ -123,6 +127,15 @@ def _foreach_takes_fakes() -> Iterator[None]:
     finally:
         for kinds in (optimizer._foreach_supported_types, _foreach_utils._foreach_supported_types):
             kinds.remove(FakeTensor)
+
+
+@contextmanager
+def _transformers_is_not_compiling() -> Iterator[None]:
+    """transformers takes a fake tensor for a graph that is compiled, and then makes masks that a run goes without
+    (`is_tracing`, transformers/utils/import_utils.py)."""
+    utils = sys.modules.get("transformers.utils.import_utils")
+    with mock.patch.object(utils, "is_fake_tensor", lambda tensor: False) if utils else nullcontext():
+        yield
 
 
 def _record(recorder: Recorder, make: Callable[[], Step], steps: int) -> Trace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorac.importers import words
+from lorac.importers import optimizers, words
 from lorac.importers.kohya import number_or
 from lorac.importers.kohya_keys import optional
 from lorac.importers.ledger import (
@@ -22,6 +22,7 @@ from lorac.importers.ledger import (
     is_on,
     ledger,
 )
+from lorac.spec import AdamW, Prodigy
 
 TITLE = "ai-toolkit's job"
 
@@ -43,7 +44,6 @@ FAMILIES = {
 
 FLOW = "a family's own timestep sampling stands"
 PRESERVE = "lorac preserves nothing by a second prediction"
-EMA = "lorac keeps no average of the weights"
 TAGS = "lorac trains captions as they are"
 
 
@@ -95,7 +95,7 @@ TRAIN: Table = {
     "disable_sampling": Unless("leave samples.prompts out to draw nothing"),
     "unload_text_encoder": Ours(words.PLANNER),
     "cache_text_embeddings": Ours(words.CACHED),
-    "ema_config.use_ema": Unless(EMA),
+    "ema_config.use_ema": Ours("off, as in lorac"),
     "ema_config.ema_decay": Ours("it matters for the average of weights alone"),
     "reg_weight": Ours("it matters for regularisation pictures alone"),
     "diff_output_preservation": Unless(PRESERVE),
@@ -304,19 +304,19 @@ def _training(book: Ledger) -> None:
     words.set_batch(book, parts, "ai-toolkit's default of train.batch_size")
     rates = tuple(path for name in ("unet_lr", "lr") if (path := _at(book, "train", name)))
     name = _at(book, "train", "optimizer")
-    is_adamw = words.set_optimizer(book, name, book.entries[name] if name else "adamw", rates)
+    kind = optimizers.carry(book, name, book.entries[name] if name else "adamw", rates)
     for place, rate in enumerate(path for path in rates if path in set(book.open())):
         book.carry("train.learning_rate", book.entries[rate], rate) if place == 0 else book.ours(
             rate, "unet_lr overrules it"
         )
     for path in book.open():
         if path[: len(PROCESS) + 2] == (*PROCESS, "train", "optimizer_params"):
-            if is_adamw:
-                words.adamw_arguments(book, path, {str(path[-1]): book.entries[path]})
-            else:
-                book.left(path, "arguments of an optimizer that lorac does not have")
-    if is_adamw:
+            optimizers.arguments(book, path, kind, {str(path[-1]): book.entries[path]})
+    if kind in (AdamW, Prodigy):
         book.assume("train.optimizer.eps", 1e-6, "ai-toolkit's own")
+    optimizers.assume(book)
+    ema: Path = (*PROCESS, "train", "ema_config")
+    optimizers.average(book, (*ema, "use_ema"), (*ema, "ema_decay"), 0.999, "ai-toolkit")
 
 
 def _resolution(book: Ledger) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorac.importers import words
+from lorac.importers import optimizers, words
 from lorac.importers.kohya_keys import optional, switch
 from lorac.importers.ledger import (
     OFF,
@@ -196,7 +196,7 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
     )
     rates: tuple[Path, ...] = (("learning_rate",),) if ("learning_rate",) in entries else ()
     if ("optimizer",) in entries:
-        words.set_optimizer(book, ("optimizer",), entries[("optimizer",)], rates)
+        optimizers.carry(book, ("optimizer",), entries[("optimizer",)], rates)
     if is_on(entries.get(("bf16",))):
         book.carry("fit.dtype", "bf16", ("bf16",))
     _bits(book)

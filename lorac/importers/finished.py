@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lorac.importers import planned, words
+from lorac.importers import optimizers, planned, words
 from lorac.importers.kohya_keys import KEYS
 from lorac.importers.ledger import (
     OFF,
@@ -253,12 +253,13 @@ def _optimizer(book: Ledger) -> None:
         return
     name, _, given = str(book.entries[path]).partition("(")
     rates = tuple(one for one in (("ss_learning_rate",), ("ss_unet_lr",)) if one in book.entries)
-    for _rate in rates if words.optimizer(name).own_rate else ():
+    for _rate in rates if optimizers.named(name).own_rate else ():
         book.settings.pop("train.learning_rate", None)
-    if words.set_optimizer(book, path, name, rates) and given:
+    kind = optimizers.carry(book, path, name, rates)
+    if kind is not None and given:
         texts = re.split(r",(?=\w+=)", given.removesuffix(")"))
         try:
-            words.adamw_arguments(book, path, words.arguments(texts))
+            optimizers.arguments(book, path, kind, words.arguments(texts))
         except CannotCarry as reason:
             book.left(path, f"its arguments cannot be read: {reason}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorac.importers import kohya_data
+from lorac.importers import kohya_data, optimizers
 from lorac.importers.kohya_keys import KEYS
 from lorac.importers.ledger import (
     CannotCarry,
@@ -24,7 +24,8 @@ from lorac.importers.ledger import (
     ledger,
     number,
 )
-from lorac.importers.words import adamw_arguments, arguments, scheduler, set_batch, set_optimizer, set_side
+from lorac.importers.words import arguments, scheduler, set_batch, set_side
+from lorac.spec import Adafactor, AdamW
 
 TITLE = "kohya sd-scripts' TOML"
 
@@ -134,22 +135,26 @@ def _batch(book: Ledger, keys: Named) -> None:
 def _optimizer(book: Ledger, keys: Named) -> None:
     rates = tuple(keys[name][0] for name in ("learning_rate", "unet_lr", "text_encoder_lr") if name in keys)
     name = keys.get("optimizer_type")
+    kind: type | None = AdamW
     if name and not is_off(name[1], (None, "")):
-        is_adamw = set_optimizer(book, name[0], name[1], rates)
-    elif is_on(keys.get("use_8bit_adam", ("", False))[1]):
-        is_adamw = set_optimizer(book, keys["use_8bit_adam"][0], "AdamW8bit", rates)
+        kind = optimizers.carry(book, name[0], name[1], rates)
     else:
-        is_adamw = True
-    given = keys.get("optimizer_args")
-    if not given or is_off(given[1], (None, "", [], "[]")):
-        return
-    try:
-        if is_adamw:
-            adamw_arguments(book, given[0], arguments(given[1]))
-        else:
-            book.left(given[0], "arguments of an optimizer that lorac does not have")
-    except CannotCarry as reason:
-        book.left(given[0], str(reason))
+        for key, meant in (("use_8bit_adam", "AdamW8bit"), ("use_lion_optimizer", "Lion")):
+            if is_on(keys.get(key, ("", False))[1]):
+                kind = optimizers.carry(book, keys[key][0], meant, rates)
+    said = keys.get("optimizer_args")
+    given: dict[str, Any] = {}
+    if said and not is_off(said[1], (None, "", [], "[]")):
+        try:
+            given = arguments(said[1])
+            optimizers.arguments(book, said[0], kind, given)
+        except CannotCarry as reason:
+            book.left(said[0], str(reason))
+    if kind is Adafactor and is_on(given.get("relative_step", True)):
+        for rate in rates:
+            book.left(rate, "Adafactor found its own (relative_step); lorac's takes train.learning_rate")
+        book.todo.append("train.learning_rate: Adafactor found its own; choose one")
+    optimizers.assume(book)
 
 
 def _rates(book: Ledger, keys: Named) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -153,6 +153,12 @@ class Ledger:
         for path in paths:
             self.left(path, wrong) if wrong else self._settle(path, "carried", field)
         return not wrong
+
+    def choose(self, part: str, cls: type, *paths: Path) -> None:
+        """Of the classes that a part may be of, take this one, in the name of the keys at `paths`."""
+        self.kinds[part] = cls
+        for path in paths:
+            self._settle(path, "carried", part)
 
     def assume(self, field: str, value: Any, comment: str) -> None:
         """What the trainer takes where its config is silent, and lorac would not."""
@@ -360,7 +366,11 @@ def rule_at(field: str, kinds: Mapping[str, type]) -> Rule:
 
 def fitted(field: str, value: Any, kinds: Mapping[str, type]) -> tuple[Any, str]:
     """A value in the field's own type where that loses nothing, and what is wrong with it (empty: nothing)."""
-    rule = rule_at(field, kinds)
+    try:
+        rule = rule_at(field, kinds)
+    except KeyError:
+        part, _, name = field.rpartition(".")
+        return value, f"lorac's {kinds[part].__name__} has no {name}"
     value, wrongs = check(rule, _plain(rule, value), Auto)
     return value, f"{field} {wrongs[0].what}" if wrongs else ""
 
@@ -407,17 +417,27 @@ def experiment(values: Mapping[str, Any], kinds: Mapping[str, type]) -> Experime
     return made
 
 
+def places_in(part: str, kinds: Mapping[str, type]) -> list[str]:
+    """The places of a part that is several: data.0, data.1."""
+    return [one for one in kinds if one.rpartition(".")[0] == part and one.rpartition(".")[2].isdecimal()]
+
+
+def is_said(part: str, fields: Iterable[str], kinds: Mapping[str, type]) -> bool:
+    """Whether anything is said of a part: one of its fields, or which class it or a part of it is of."""
+    return part in kinds or any(one.startswith(f"{part}.") for one in (*fields, *kinds))
+
+
 def _part(values: Mapping[str, Any], kinds: Mapping[str, type], cls: type, place: str) -> Any:
     given = {}
     for field in attrs.fields(cls):
         name = f"{place}{field.name}"
         rule: Rule = field.metadata["rule"]
-        several = [one for one in kinds if one.startswith(f"{name}.")]
+        several = places_in(name, kinds)
         if name in values:
             given[field.name] = values[name]
         elif several:
             parts = tuple(_part(values, kinds, kinds[one], f"{one}.") for one in several)
             given[field.name] = parts if len(parts) > 1 else parts[0]
-        elif attrs.has(rule.type) and any(key.startswith(f"{name}.") for key in values):
+        elif attrs.has(rule.type) and is_said(name, values, kinds):
             given[field.name] = _part(values, kinds, kinds.get(name, rule.type), f"{name}.")
     return cls(**given)

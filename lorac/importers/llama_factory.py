@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorac.importers import words
+from lorac.importers import optimizers, words
 from lorac.importers.kohya_keys import optional, switch
 from lorac.importers.ledger import (
     OFF,
@@ -188,7 +188,7 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
     silent = "transformers' default of per_device_train_batch_size"
     words.set_batch(book, parts, silent, times=1 if size in parts else BATCH)
     if ("optim",) in book.entries:
-        words.set_optimizer(
+        optimizers.carry(
             book,
             ("optim",),
             book.entries[("optim",)],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from lorac.importers import words
+from lorac.importers import optimizers, words
 from lorac.importers.ledger import (
     OFF,
     CannotCarry,
@@ -37,6 +37,7 @@ from lorac.importers.onetrainer_keys import (
     quantised,
     snr,
 )
+from lorac.spec import AdamW
 
 TITLE = "OneTrainer's JSON"
 
@@ -69,6 +70,9 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
     _parts(book)
     _words(book)
     _samples(book)
+    optimizers.average(book, ("ema",), ("ema_decay",), 0.999, "OneTrainer")
+    if "train.ema" in book.settings and (every := book.entries.get(("ema_update_step_interval",), 5)) != 1:
+        book.todo.append(f"train.ema: OneTrainer averaged each {every} steps; lorac does after each one")
     book.settle(TABLE, dotted)
     for field, value, name in (
         ("train.scheduler", "constant", "learning_rate_scheduler"),
@@ -139,17 +143,17 @@ def _optimizer(book: Ledger) -> None:
     name = plain if plain in book.entries else name
     rates: tuple[Path, ...] = (("learning_rate",),) if ("learning_rate",) in book.entries else ()
     given = book.entries.get(name)
-    is_adamw = words.set_optimizer(book, name, given, rates) if given else True
+    kind = optimizers.carry(book, name, given, rates) if given else AdamW
     for path in book.open():
         if path[0] == "optimizer" and len(path) > 1:
-            if path[-1] in words.ADAMW and is_adamw and book.entries[path] is not None:
-                words.adamw_arguments(book, path, {str(path[-1]): book.entries[path]})
+            key = str(path[-1])
+            if kind is not None and optimizers.takes(kind, key):
+                optimizers.arguments(book, path, kind, {key: book.entries[path]})
             else:
-                book.ours(
-                    path, "lorac's AdamW has weight_decay, betas and eps; how it is computed changes nothing"
-                )
+                book.ours(path, "it matters for other optimizers, or for how fast they are")
         elif path[0] == "optimizer_defaults":
             book.ours(path, "what OneTrainer's window offers for other optimizers")
+    optimizers.assume(book)
 
 
 def _parts(book: Ledger) -> None:

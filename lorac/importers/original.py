@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorac.importers import words
+from lorac.importers import optimizers, words
 from lorac.importers.kohya_keys import optional
 from lorac.importers.ledger import (
     CannotCarry,
@@ -159,7 +159,7 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
     if batch:
         words.set_batch(book, batch, "")
     if name := keys.get("optimizer"):
-        words.set_optimizer(book, name, book.entries[name], ())
+        optimizers.carry(book, name, book.entries[name], ())
     if (epochs := keys.get("epochs")) and (steps := keys.get("max_steps")) and is_on(book.entries[steps]):
         book.ours(epochs, f"{steps[-1]} ends the training")
     book.settle(TABLE, _name)

@@ -8,8 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
 from lorac.importers.ledger import Ledger, fitted
-from lorac.spec import Answers, Completions, Conversations, Instructions, Text
+from lorac.spec import (
+    Adafactor,
+    AdamW,
+    Answers,
+    Completions,
+    Conversations,
+    Instructions,
+    Lion,
+    Prodigy,
+    ScheduleFreeAdamW,
+    Text,
+)
 from runtime import plan
 from runtime.errors import PlanError
 
@@ -21,6 +34,13 @@ SHAPES = {
     "messages": Conversations,
     "prompt_completion": Completions,
     "text": Text,
+}
+OPTIMIZERS: dict[type, type] = {
+    plan.AdamW: AdamW,
+    plan.Adafactor: Adafactor,
+    plan.Lion: Lion,
+    plan.Prodigy: Prodigy,
+    plan.ScheduleFreeAdamW: ScheduleFreeAdamW,
 }
 COLUMNS = {"conversations": "messages"}
 """Columns of a shape (runtime.data.shapes) that a spec calls otherwise."""
@@ -38,6 +58,7 @@ def matching(data: Any, plan_hash: str) -> plan.Plan | None:
 def settle(book: Ledger, of: plan.Plan) -> None:
     """Give every field that the plan knows its value."""
     _data(book, of)
+    _optimizer(book, of.program.train.optimizer)
     for field, value in {**_base(of), **_training(of), **_outputs(of), **_samples(book, of)}.items():
         _set(book, field, value)
 
@@ -81,6 +102,14 @@ def _data(book: Ledger, of: plan.Plan) -> None:
         )
 
 
+def _optimizer(book: Ledger, optimizer: plan.Optimizer) -> None:
+    kind = OPTIMIZERS[type(optimizer)]
+    if kind is not AdamW:
+        book.choose("train.optimizer", kind)
+    for field in attrs.fields(kind):
+        _set(book, f"train.optimizer.{field.name}", getattr(optimizer, field.name))
+
+
 def _training(of: plan.Plan) -> dict[str, Any]:
     adapter, train, compute = of.program.adapter, of.program.train, of.program.compute
     optimizer = train.optimizer
@@ -104,13 +133,11 @@ def _training(of: plan.Plan) -> dict[str, Any]:
         "train.noise_offset": train.objective.noise_offset or None,
         "train.neftune_alpha": train.objective.neftune_alpha or None,
         "train.lora_plus_ratio": train.lora_plus_ratio,
-        **{
-            f"train.optimizer.{field}": getattr(optimizer, field)
-            for field in ("beta1", "beta2", "eps", "weight_decay")
-        },
+        "train.ema": train.ema or None,
         "fit.dtype": compute.dtype,
         "fit.quantization": compute.quantization,
         "fit.optimizer_bits": optimizer.state_bits,
+        "fit.paged_optimizer": compute.paged_optimizer,
         "fit.processes": train.processes,
     }
 

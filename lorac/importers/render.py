@@ -12,7 +12,7 @@ import attrs
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from lorac.importers.ledger import Draft, Fate, Setting
+from lorac.importers.ledger import Draft, Fate, Setting, is_said, places_in
 from lorac.rules import Rule
 from lorac.spec import Experiment
 from runtime.errors import visible
@@ -102,12 +102,12 @@ def _call(draft: Draft, cls: type, place: str) -> Call:
     for field in attrs.fields(cls):
         name = f"{place}{field.name}"
         rule: Rule = field.metadata["rule"]
-        several = [one for one in draft.kinds if one.startswith(f"{name}.")]
+        several = places_in(name, draft.kinds)
         setting = draft.settings.get(name, Setting(None, ""))
         calls: tuple[Call, ...] = ()
         if several:
             calls = tuple(_call(draft, draft.kinds[one], f"{one}.") for one in several)
-        elif attrs.has(rule.type) and any(key.startswith(f"{name}.") for key in draft.settings):
+        elif attrs.has(rule.type) and is_said(name, draft.settings, draft.kinds):
             calls = (_call(draft, draft.kinds.get(name, rule.type), f"{name}."),)
         if calls or name in draft.settings:
             alone = calls[0].fields[0].comment if len(calls) == 1 and calls[0].single else ""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorac.importers import words
+from lorac.importers import optimizers, words
 from lorac.importers.kohya_keys import optional, switch
 from lorac.importers.ledger import (
     OFF,
@@ -124,7 +124,7 @@ TABLE: Table = {
     "flux_guidance_mode": Unless("a family's own guidance embedding stands"),
     "flux_guidance_value": Unless("a family's own guidance embedding stands"),
     "controlnet": Unless("lorac trains LoRAs"),
-    "use_ema": Unless("lorac keeps no average of the weights"),
+    "use_ema": Ours("off, as in lorac"),
     "ema_decay": Ours("it matters for the average of weights alone"),
     "ema_device": Ours("it matters for the average of weights alone"),
     "ema_cpu_only": Ours("it matters for the average of weights alone"),
@@ -301,10 +301,12 @@ def _training(book: Ledger, keys: dict[str, Path]) -> None:
     words.set_batch(book, paths, "SimpleTuner's default of train_batch_size")
     name = keys.get("optimizer")
     rates = (keys["learning_rate"],) if "learning_rate" in keys else ()
-    if name and not words.set_optimizer(book, name, book.entries[name], rates):
+    if name and optimizers.carry(book, name, book.entries[name], rates) is None:
         for other in ("adam_beta1", "adam_beta2", "adam_epsilon", "adam_weight_decay", "optimizer_config"):
             if other in keys:
                 book.left(keys[other], "arguments of an optimizer that lorac does not have")
+    if "use_ema" in keys:
+        optimizers.average(book, keys["use_ema"], keys.get("ema_decay", ()), 0.995, "SimpleTuner")
 
 
 def _named(book: Ledger, keys: dict[str, Path]) -> None:

@@ -7,8 +7,6 @@ import math
 import re
 from typing import Any
 
-import attrs
-
 from lorac.importers.ledger import CannotCarry, Ledger, Path, bare, number, whole
 
 PLANNER = "lorac's planner decides it; the result is the same"
@@ -49,60 +47,6 @@ def scheduler(value: Any) -> str:
     raise CannotCarry("lorac has cosine, constant, linear and polynomial; its own default stands")
 
 
-@attrs.frozen
-class Optimizer:
-    """What an optimizer's name says: whether it is AdamW, in how many bits, and whether it finds its own rate."""
-
-    is_adamw: bool
-    bits: int
-    own_rate: bool
-
-
-ADAMWS = {
-    *("adamw", "adamwtorch", "adamwtorchfused", "adamwbnb", "adamwhf"),
-    *("adamwbf16", "aoadamw", "optimiadamw", "bnbadamw"),
-}
-"""AdamW by its names without -, _, and what says in how many bits or where its moments are kept."""
-
-
-def optimizer(value: Any) -> Optimizer:
-    """By the names that torch, bitsandbytes, transformers and the trainers give."""
-    name = re.sub(r"[-_]", "", str(value).strip().lower().split(".")[-1])
-    eight = "8bit" in name or name == "adamw8"
-    plain = re.sub(r"paged|8bit|32bit|8$", "", name)
-    own = plain.startswith(("prodigy", "dadapt", "dadaptation", "automagic", "adafactor"))
-    return Optimizer(plain in ADAMWS, 8 if eight else 32, own)
-
-
-def set_optimizer(ledger: Ledger, path: Path | None, name: Any, rates: tuple[Path, ...] = ()) -> bool:
-    """Carry an optimizer; the `rates` of one that finds its own are no rates for AdamW. Whether it is AdamW."""
-    found = optimizer(name)
-    if found.is_adamw:
-        if found.bits == 8:
-            paths = () if path is None else (path,)
-            ledger.carry("fit.optimizer_bits", 8, *paths, comment="" if paths else f"{name}, by default")
-        elif path is not None:
-            ledger.ours(path, "lorac trains with AdamW")
-        return True
-    if path is not None:
-        ledger.left(path, "lorac trains with AdamW")
-    if found.own_rate:
-        for rate in rates:
-            ledger.left(rate, f"a rate for {name}, which scales it by itself; choose one for AdamW")
-        ledger.todo.append(
-            f"train.learning_rate: {name} found its own; 1e-4 (lorac's default) is a beginning for AdamW"
-        )
-    return False
-
-
-ADAMW = {
-    "weight_decay": "train.optimizer.weight_decay",
-    "beta1": "train.optimizer.beta1",
-    "beta2": "train.optimizer.beta2",
-    "eps": "train.optimizer.eps",
-}
-
-
 def arguments(value: Any) -> dict[str, Any]:
     """`["weight_decay=0.1", "betas=0.9,0.99"]`, or the same in one text, as a mapping. Raises CannotCarry."""
     texts = value.split() if isinstance(value, str) else value
@@ -116,26 +60,6 @@ def arguments(value: Any) -> dict[str, Any]:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             found[name.strip()] = words.strip()
     return found
-
-
-def adamw_arguments(ledger: Ledger, path: Path, given: dict[str, Any]) -> None:
-    """Carry arguments of AdamW that came under one key; the key is left if one of them cannot be carried."""
-    given = dict(given)
-    betas = given.pop("betas", None)
-    if isinstance(betas, tuple | list) and len(betas) == 2:
-        given |= {"beta1": betas[0], "beta2": betas[1]}
-    elif betas is not None:
-        given["betas"] = betas
-    unknown = [name for name in given if name not in ADAMW]
-    key = path[-1]
-    for name in given:
-        if name in ADAMW:
-            ledger.carry(ADAMW[name], given[name], path, comment=f"{key}: {name}")
-    if unknown:
-        ledger.left(
-            path,
-            f"lorac's AdamW has weight_decay, betas and eps, not {', '.join(unknown)}; the rest was carried",
-        )
 
 
 def side(value: Any) -> int:

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from torch import Tensor, nn
 
 from runtime import plan
-from runtime.adapters.dropout import Drawn
+from runtime.adapters.dropout import SampleDropout
 from runtime.errors import PlanError, Problem
 
 METHODS = {
@@ -29,7 +29,7 @@ class Method(Protocol):
     def initialise(self, module: nn.Module, component: str, adapter: plan.Adapter, seed: int) -> None:
         """Set the parameters' first values, from the seed and each one's name alone."""
 
-    def dropouts(self, module: nn.Module) -> Sequence[Drawn]:
+    def dropouts(self, module: nn.Module) -> Sequence[SampleDropout]:
         """The modules that draw masks, for `runtime.adapters.dropout.aim`."""
 
     def factors(self, module: nn.Module) -> dict[str, tuple[Tensor, ...]]:

@@ -41,13 +41,18 @@ def generator_of(key: int, salt: int, device: torch.device) -> torch.Generator:
 
 
 class SampleDropout(nn.Module):
-    """Inverted dropout (Srivastava et al. 2014) over (N, …), masked per sample by a keyed generator."""
+    """Inverted dropout (Srivastava et al. 2014) over (N, …), masked per sample by a keyed generator.
+
+    Where x is of tokens, (N, T, d) or (N · T, d), a mask is drawn for `length` of them, the plan's longest sequence, so
+    that how far a sample is padded changes nothing: a card's generator gives other numbers for another count.
+    """
 
     def __init__(self, p: float, name: str) -> None:
         super().__init__()
         self.p = p
         self.salt = salt_of(name)
         self.keys: Sequence[int] = ()
+        self.length = 0
 
     def aim(self, keys: Sequence[int], batch: Batch) -> None:
         self.keys = keys
@@ -55,7 +60,11 @@ class SampleDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.keys:
             return x
-        keep = torch.empty_like(x)
+        # A mixture's layers are given all samples' tokens end to end.
+        samples = x if x.shape[0] == len(self.keys) else x.reshape(len(self.keys), -1, x.shape[-1])
+        count, *inner = samples.shape[1:]
+        keep = torch.empty_like(samples)
         for row, key in zip(keep, self.keys, strict=True):
-            row.bernoulli_(1 - self.p, generator=generator_of(key, self.salt, x.device))
-        return x * keep.div_(1 - self.p)
+            drawn = torch.empty(max(count, self.length), *inner, dtype=x.dtype, device=x.device)
+            row.copy_(drawn.bernoulli_(1 - self.p, generator=generator_of(key, self.salt, x.device))[:count])
+        return x * keep.div_(1 - self.p).reshape(x.shape)

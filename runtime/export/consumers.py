@@ -91,10 +91,10 @@ VLLM_RANKS = 16
 """vLLM's `--max-lora-rank` where it is not given (vLLM ac7509e2, facts/outputs.md part 4)."""
 
 
-def of_language(adapter: plan.Adapter, file: str, folder: str) -> tuple[Verdict, ...]:
-    """What those who load a language model's adapter do with the folder."""
-    is_plain = not adapter.dora
-    why_not = "it refuses an adapter with DoRA"
+def of_language(adapter: plan.Adapter, file: str, folder: str, gguf: str = "") -> tuple[Verdict, ...]:
+    """What those who load a language model's adapter do with the folder; `gguf` is the file for llama.cpp, if any."""
+    is_plain = not (adapter.dora or adapter.modules_to_save)
+    why_not = f"it refuses an adapter with {'DoRA' if adapter.dora else 'modules that are trained whole'}"
     rank = f" --max-lora-rank {adapter.rank}" if adapter.rank > VLLM_RANKS else ""
     rows: tuple[tuple[str, str, bool, str], ...] = (
         ("PEFT", f'PeftModel.from_pretrained(base, "{folder}")', True, "0.21.2 is run by lorac's tests"),
@@ -106,7 +106,9 @@ def of_language(adapter: plan.Adapter, file: str, folder: str) -> tuple[Verdict,
         ),
         (
             "llama.cpp",
-            f"convert_lora_to_gguf.py --base BASE {folder}",
+            f"llama-cli -m BASE.gguf --lora {folder}/{gguf}"
+            if gguf
+            else f"convert_lora_to_gguf.py --base BASE {folder}",
             is_plain,
             "its converter was read, not run",
         ),
@@ -116,7 +118,7 @@ def of_language(adapter: plan.Adapter, file: str, folder: str) -> tuple[Verdict,
             consumer=name,
             loads="loads" if loads else "refuses",
             reason=f"takes every key ({checked})" if loads else why_not,
-            file=file,
+            file=gguf if gguf and name == "llama.cpp" else file,
             folder="",
             call=call,
         )

@@ -15,7 +15,7 @@ FORMAT = 1
 SUFFIX = ".lorac.json"
 
 Loads = Literal["loads", "partial", "refuses", "not checked"]
-Role = Literal["webui", "diffusers", "peft", "sidecar", "preview"]
+Role = Literal["webui", "diffusers", "peft", "gguf", "sidecar", "preview"]
 
 
 def _now() -> str:
@@ -77,7 +77,10 @@ class Hashes:
 
 @attrs.frozen(kw_only=True)
 class Made:
-    """What the LoRA is. `samples` are pictures, or conversations and texts; `modules` counts them by component."""
+    """What the LoRA is. `samples` are pictures, or conversations and texts; `modules` counts them by component.
+
+    `average` says of what over the steps the weights are the average; empty where they are the last step's.
+    """
 
     family: str
     base_name: str
@@ -92,6 +95,7 @@ class Made:
     dtype: str
     author: str
     license: str
+    average: str = ""
 
 
 @attrs.frozen(kw_only=True)

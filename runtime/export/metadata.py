@@ -158,12 +158,37 @@ def modelspec(plan: Plan, name: str, thumbnail: str) -> dict[str, str]:
     return {f"modelspec.{key}": value for key, value in values.items() if value}
 
 
+OPTIMIZERS = {
+    "adamw": "torch.optim.adamw.AdamW",
+    "adafactor": "transformers.optimization.Adafactor",
+    "lion": "lion_pytorch.lion_pytorch.Lion",
+    "prodigy": "prodigyopt.prodigy.Prodigy",
+    "schedule_free_adamw": "schedulefree.adamw_schedulefree.AdamWScheduleFree",
+}
+"""The classes that kohya's trainer names for the same."""
+ADAMW_8BIT = "bitsandbytes.optim.adamw.AdamW8bit"
+
+
 def _optimizer(plan: Plan) -> str:
     """As kohya's trainer writes it: class, then its arguments."""
     optimizer = plan.program.train.optimizer
-    name = "bitsandbytes.optim.adamw.AdamW8bit" if optimizer.state_bits == 8 else "torch.optim.adamw.AdamW"
-    numbers = f"betas=({optimizer.beta1}, {optimizer.beta2}),eps={optimizer.eps}"
-    return f"{name}(weight_decay={optimizer.weight_decay},{numbers})"
+    given: dict[str, Any] = {"weight_decay": optimizer.weight_decay}
+    match optimizer:
+        case plans.Adafactor():
+            given |= {"eps": (optimizer.eps, 1e-3), "clip_threshold": optimizer.clip_threshold}
+            given |= {"decay_rate": -optimizer.decay_power, "beta1": optimizer.beta1 or None}
+            given |= {"scale_parameter": optimizer.scale_parameter, "relative_step": False}
+        case plans.Lion():
+            given["betas"] = (optimizer.beta1, optimizer.beta2)
+        case _:
+            given |= {"betas": (optimizer.beta1, optimizer.beta2), "eps": optimizer.eps}
+    if isinstance(optimizer, plans.Prodigy):
+        given |= {"d0": optimizer.d0, "d_coef": optimizer.d_coef}
+        given |= {"growth_rate": optimizer.growth_rate} if optimizer.growth_rate else {}
+        given |= {"use_bias_correction": optimizer.bias_correction}
+        given |= {"safeguard_warmup": optimizer.safeguard_warmup}
+    name = ADAMW_8BIT if optimizer.state_bits == 8 else OPTIMIZERS[optimizer.name]
+    return f"{name}({','.join(f'{key}={value}' for key, value in given.items())})"
 
 
 def _text(value: Any) -> str:

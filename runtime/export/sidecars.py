@@ -20,7 +20,7 @@ from runtime.plan import Plan
 from runtime.safeio import digest, safetensors, strict_json
 
 NAMED: dict[str, Role] = {diffusers.FILE: "diffusers", peft.FILE: "peft", peft.CONFIG: "peft"}
-ROLES: dict[str, Role] = {".safetensors": "webui", ".json": "sidecar", ".png": "preview"}
+ROLES: dict[str, Role] = {".safetensors": "webui", ".json": "sidecar", ".png": "preview", ".gguf": "gguf"}
 
 
 def webui(plan: Plan) -> str:
@@ -80,6 +80,7 @@ def manifest(
             dtype=outputs.dtype,
             author=outputs.author,
             license=outputs.license,
+            average=_average(program.train),
         ),
         usage=Usage(
             example=example,
@@ -91,7 +92,12 @@ def manifest(
         ),
         hashes=_hashes(folder / file, header.metadata.get("sshs_legacy_hash", "")),
         files=tuple(_file(folder / each) for each in files),
-        consumers=consumers.of_language(program.adapter, file, outputs.places.output)
+        consumers=consumers.of_language(
+            program.adapter,
+            file,
+            outputs.places.output,
+            next((each for each in files if each.endswith(".gguf")), ""),
+        )
         if isinstance(program.data, plans.Texts)
         else consumers.verdicts(
             about.get("modelspec.architecture", ""),
@@ -130,6 +136,13 @@ def _hashes(path: Path, legacy: str) -> Hashes:
         webui_shorthash=body[:12],
         sshs_legacy_hash=legacy,
     )
+
+
+def _average(train: plans.Train) -> str:
+    """How the weights were averaged over the steps, if they were."""
+    if isinstance(train.optimizer, plans.ScheduleFreeAdamW):
+        return "schedule-free"
+    return f"exponential moving average, decay {train.ema:g}" if train.ema else ""
 
 
 def _file(path: Path) -> File:

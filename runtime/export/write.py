@@ -21,9 +21,9 @@ from torch import Tensor
 from runtime import names
 from runtime import plan as plans
 from runtime.errors import InputError, LoracError, MachineError, Problem, SpecError
-from runtime.export import diffusers, kohya, metadata, peft, pictures, sidecars
+from runtime.export import diffusers, gguf, kohya, metadata, peft, pictures, sidecars
 from runtime.export.manifest import SUFFIX, Facts, Manifest
-from runtime.export.weights import Weights, check
+from runtime.export.weights import Weights, check, low_rank
 from runtime.families import family
 from runtime.plan import Plan
 from runtime.safeio import atomic, digest, paths, safetensors, strict_json
@@ -55,7 +55,12 @@ def export(folder: Path, weights: Weights, plan: Plan, facts: Facts, previews: S
     name = plan.outputs.name
     check(weights, plan.program.adapter)
     contents = _contents(weights, plan, facts.steps, previews)
-    modules = {component: len(adapted) for component, adapted in weights.items()}
+    if plan.outputs.gguf and (why_not := gguf.why_not(weights, plan)):
+        note = f"there is no {gguf.file_name(plan)}: {why_not}"
+        facts = attrs.evolve(facts, notes=(*facts.notes, note))
+    modules = {
+        component: len(adapted) for component, adapted in low_rank(weights, plan.program.adapter).items()
+    }
     stage = folder / f".{name}.export"
     try:
         claim(folder, plan)
@@ -82,7 +87,8 @@ def claim(folder: Path, plan: Plan) -> None:
     wrong = names.wrong(name)
     if wrong:
         raise SpecError(Problem("name", f"{wrong}, got {name!r}", "give the experiment another name"))
-    manifest, webui, plain = f"{name}{SUFFIX}", f"{name}.safetensors", (f"{name}.json", f"{name}.preview.png")
+    manifest, webui = f"{name}{SUFFIX}", f"{name}.safetensors"
+    plain = (f"{name}.json", f"{name}.preview.png", *([gguf.file_name(plan)] if plan.outputs.gguf else []))
     found = {file: _plan_of(folder / file) for file in (manifest, webui, diffusers.FILE, peft.FILE)}
     ours = {None, plan.plan_hash} | ({UNMARKED} if found[manifest] == plan.plan_hash else set())
     other = [file for file, mark in found.items() if mark not in ours]
@@ -157,10 +163,17 @@ def _for_peft(plan: Plan, weights: Weights, step: int, picture: Image | None) ->
     }
 
 
+def _for_gguf(plan: Plan, weights: Weights, step: int, picture: Image | None) -> dict[str, Content]:
+    if not plan.outputs.gguf or gguf.why_not(weights, plan):
+        return {}
+    return {gguf.file_name(plan): gguf.content(weights, plan)}
+
+
 KINDS: dict[str, Callable[[Plan, Weights, int, Image | None], dict[str, Content]]] = {
     "webui": _for_webui,
     "diffusers": _for_diffusers,
     "peft": _for_peft,
+    "gguf": _for_gguf,
 }
 """How a family's `EXPORTS` are written."""
 

@@ -7,12 +7,15 @@ its linear layers from their types, its head from `get_output_embeddings`, the b
 from __future__ import annotations
 
 import copy
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
@@ -25,7 +28,7 @@ from runtime.text.cross_entropy import Head, Targets, loss_sums
 NAME = "causal_lm"
 TITLE = "language model"
 KIND = "text"
-EXPORTS = ("peft",)
+EXPORTS = ("peft", "gguf")
 BACKBONE = "model"
 COMPONENTS = ("model",)
 TEXT_ENCODERS: tuple[str, ...] = ()
@@ -36,6 +39,9 @@ PRESETS = {"all-linear": "", "attention": ""}
 """All linear layers of the blocks (Dettmers et al. 2023, QLoRA: what full quality takes), or attention's alone."""
 
 ATTENTION = re.compile(r".*(attn|attention).*", re.IGNORECASE)
+
+ALIKE, ALIKE_IN_16_BITS = 1e-3, 0.05
+"""How near two ways to take a loss come: in sixteen bits a capped logit near 30 is rounded to its eighth."""
 
 ROUTERS = re.compile(r".*(router|[._]gate)")
 """A mixture's router is no layer to adapt: its output chooses experts, or weighs the shared one (Qwen2-MoE)."""
@@ -124,10 +130,15 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    if preset.startswith("re:"):
-        return {"model": preset[3:]}
     with torch.device("meta"):
         model = build(architecture, "model")
+    if preset.startswith("re:"):
+        _, output = _ends(model)
+        if output and re.fullmatch(preset[3:], output):
+            what = f"matches the head ({output}), whose loss is taken in chunks, past any adapter on it"
+            hint = 'keep it out of the expression; to train it whole: LoRA(also_train=("lm_head",))'
+            raise SpecError(Problem("adapter.targets", what, hint))
+        return {"model": preset[3:]}
     leaves = {
         name.rpartition(".")[2]
         for prefix, block in blocks({"model": model}).items()
@@ -138,6 +149,29 @@ def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict
     where = r"(?:.*(?:attn|attention).*\.)" if preset == "attention" else r"(?:.*\.)"
     stem = re.escape(_stem(model))
     return {"model": rf"{stem}\.\d+\.{where}?(?:{inner})"}
+
+
+def modules_to_save(architecture: Architecture, wanted: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The paths of the token embeddings and the head; both for the embeddings of a base that ties them.
+
+    Raises SpecError for the head of such a base alone.
+    """
+    with torch.device("meta"):
+        model = build(architecture, "model")
+    paths = dict(zip(("embeddings", "lm_head"), _ends(model), strict=True))
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        return {"model": tuple(path for word, path in paths.items() if word in wanted)}
+    if "embeddings" not in wanted:
+        what = "asks for lm_head alone, which this base ties to its embeddings: they are one weight"
+        raise SpecError(Problem("adapter.also_train", what, 'also_train=("embeddings",) trains it'))
+    return {"model": tuple(paths.values())}
+
+
+def _ends(model: Any) -> tuple[str, str]:
+    """The paths of the token embeddings and of the head."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    paths = {id(module): name for name, module in model.named_modules()}
+    return paths[id(ends[0])], paths[id(ends[1])]
 
 
 def _linears(block: nn.Module, prefix: str) -> list[str]:
@@ -186,8 +220,7 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
     """The sum of each sequence's cross-entropies over its trained tokens, in nats."""
     model = modules["model"]
-    given = {name: batch[name] for name in ("input_ids", "position_ids", "attention_mask") if name in batch}
-    hidden = model.base_model(**given, use_cache=False).last_hidden_state
+    hidden = model.base_model(**_given(batch)).last_hidden_state
     targets = Targets(
         places=batch["places"],
         tokens=batch["tokens"],
@@ -195,6 +228,26 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
         count=batch["input_ids"].shape[0],
     )
     return loss_sums(hidden, head(model), targets)
+
+
+def _given(batch: Batch) -> dict[str, Any]:
+    """What of a batch the model itself is called with; no cache, or packed samples would see each other."""
+    names = ("input_ids", "position_ids", "attention_mask")
+    return {"use_cache": False, **{name: batch[name] for name in names if name in batch}}
+
+
+def check_loss(modules: Modules, batch: Batch, of: plan.Program, where: str) -> None:
+    """Raise InputError where the loss of a short batch is not that of the model's own logits: its head then bends them
+    in a way that `head` does not know."""
+    model = modules["model"]
+    with torch.no_grad():
+        logits = model(**_given(batch)).logits.flatten(0, 1)[batch["places"]].float()
+        theirs = F.cross_entropy(logits, batch["tokens"]).item()
+        ours = loss(modules, batch, of.base, of.train.objective).sum().item() / len(batch["tokens"])
+    if not math.isclose(ours, theirs, rel_tol=ALIKE if of.compute.dtype == "fp32" else ALIKE_IN_16_BITS):
+        what = f"its logits give a loss of {theirs:.4f} a token, lorac's own loss is {ours:.4f}"
+        hint = f"lorac does not know what the head of {model.config.model_type} does to logits: take another base"
+        raise InputError(Problem(where, what, hint))
 
 
 def head(model: Any) -> Head:

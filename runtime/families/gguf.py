@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.initialization import no_init_weights
 
 from runtime.errors import InputError, MachineError, Problem
 
@@ -34,9 +34,9 @@ def load(path: Path, config: Any, dtype: torch.dtype) -> Any:
     """
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    with no_init_weights():  # on the CPU, not on meta: rotary buffers are in no file and are made here
+    with init_empty_weights(include_buffers=False):  # rotary buffers are in no file and are made here
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    with _quiet():
+    with _quiet(), _parsed_once():
         read = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model, torch_dtype=dtype)
     lost = model.load_state_dict(read["tensors"], strict=False, assign=True)
     model.tie_weights()
@@ -50,9 +50,9 @@ def load(path: Path, config: Any, dtype: torch.dtype) -> Any:
 
 
 def tokenizer(path: Path) -> Any:
-    """The tokenizer that the file holds."""
+    """The tokenizer that the file holds. It is what a base is asked for last: its parsed file is let go."""
     _needs_package()
-    with _quiet():
+    with _quiet(), _parsed_once():
         made = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     if _read(path)["tokenizer"].get("pre_tokenizer_type") == "smollm":
         # transformers does not know this one: llama.cpp splits off each digit, then bytes (llama-vocab.cpp,
@@ -65,6 +65,7 @@ def tokenizer(path: Path) -> Any:
                 pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
             ]
         )
+    _parsed.cache_clear()
     return made
 
 
@@ -74,7 +75,7 @@ def _read(path: Path) -> dict[str, Any]:
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     try:
-        with _quiet():
+        with _quiet(), _parsed_once():
             found: dict[str, Any] = load_gguf_checkpoint(str(path), return_tensors=False)
     except Exception as error:  # whatever a damaged file makes the reader raise
         what = f"cannot be read as GGUF: {' '.join(str(error).split())[:200]}"
@@ -92,6 +93,26 @@ def _needs_package() -> None:
         raise MachineError(
             Problem("gguf", "this base is a GGUF file, which needs the package gguf", hint)
         ) from None
+
+
+@contextlib.contextmanager
+def _parsed_once() -> Iterator[None]:
+    """One parsed file for all that transformers asks of it: it would read a vocabulary's every word each time."""
+    import gguf
+
+    package: Any = gguf  # what is set here is one of its classes, to mypy
+    own = package.GGUFReader
+    package.GGUFReader = lambda path: _parsed(own, str(path), Path(path).stat().st_mtime_ns)
+    try:
+        yield
+    finally:
+        package.GGUFReader = own
+
+
+@lru_cache(maxsize=1)
+def _parsed(reader: Callable[[str], Any], path: str, changed: int) -> Any:
+    """The file at `path` as it was at `changed`."""
+    return reader(path)
 
 
 @contextlib.contextmanager

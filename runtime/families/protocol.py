@@ -105,6 +105,15 @@ class Family(Protocol):
     def targets(self, architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
         """Component -> regex for one of `PRESETS` or "re:…"."""
 
+    def config_of(self, architecture: Architecture) -> Any:
+        """transformers' config of a language model."""
+
+    def modules_to_save(
+        self, architecture: Architecture, wanted: Sequence[str]
+    ) -> dict[str, tuple[str, ...]]:
+        """Component -> paths of the modules that are trained whole, for "embeddings" and "lm_head": of language models
+        only. Raises SpecError for what the architecture ties."""
+
     def blocks(self, modules: Modules) -> dict[str, nn.Module]:
         """The blocks that are recomputed, offloaded and quantised, by name, in the order of the forward pass.
 

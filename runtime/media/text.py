@@ -137,7 +137,19 @@ def prepare(
         program.train.seed,
         program.train.effective_batch,
     )
+    model = modules[of.BACKBONE]  # it is not on the device where its blocks are yet to be streamed
+    of.check_loss(modules, batch_of(probe(corpora[0]), 1, model.device), program, str(where.base))
     return Texts(data=data, corpora=corpora, order=order, pad=pad_of(tokenizer), device=device)
+
+
+PROBED = 16
+"""Tokens that a loaded base is tried with."""
+
+
+def probe(of: Corpus) -> packing.Batch:
+    """The beginning of the first sample, all of it trained."""
+    ids = of.train.sample(0).ids[:PROBED]
+    return packing.packed([[Tokens(ids=ids, trained=(True,) * len(ids))]], len(ids), pad=0)
 
 
 def pad_of(tokenizer: Any) -> int:

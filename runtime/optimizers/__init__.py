@@ -1,28 +1,53 @@
-"""Optimizers and learning-rate curves."""
+"""Optimizers: one file each, one line each in this closed registry; and learning-rate curves."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 
 from runtime import plan
 from runtime.errors import PlanError, Problem
-from runtime.optimizers.adamw8bit import AdamW8bit
+
+OPTIMIZERS = {
+    "adamw": "runtime.optimizers.adamw",
+    "adafactor": "runtime.optimizers.adafactor",
+    "lion": "runtime.optimizers.lion",
+    "prodigy": "runtime.optimizers.prodigy",
+    "schedule_free_adamw": "runtime.optimizers.schedule_free_adamw",
+}
+
+Groups = list[dict[str, Any]]
+"""One for each learning rate: `params`, `lr`."""
+
+
+class Rule(Protocol):
+    """One way to move weights by their gradients.
+
+    Of an optimizer's groups, numbers and tensors are saved and restored; of its state by parameter, too. One with
+    `train` and `eval` keeps an average of the weights (`runtime.average`).
+    """
+
+    def build(self, groups: Groups, wanted: Any) -> torch.optim.Optimizer:
+        """The optimizer with the plan's numbers. It works on lists of tensors on every device where it can on a
+        card (`foreach`), so that the trace sees the same buffers. Raises PlanError for what it cannot do."""
 
 
 def build_optimizer(
     wanted: plan.Optimizer, parameters: Mapping[str, nn.Parameter], rates: Mapping[str, float]
 ) -> torch.optim.Optimizer:
-    """AdamW over named parameters, one group for each learning rate; `base_lr` keeps the undecayed rate.
+    """The plan's optimizer over named parameters, one group for each rate; `base_lr` keeps the undecayed rate.
 
-    Raises PlanError where `state_bits` is neither 8 nor 32.
+    Raises PlanError for a name that is not in the registry, and for what the optimizer cannot do.
     """
-    if wanted.state_bits not in (8, 32):
-        raise PlanError(Problem("train.optimizer.state_bits", f"must be 8 or 32, got {wanted.state_bits!r}"))
-    groups = [
+    if wanted.name not in OPTIMIZERS:
+        known = ", ".join(OPTIMIZERS)
+        raise PlanError(Problem("train.optimizer.name", f"must be one of {known}, got {wanted.name!r}"))
+    groups: Groups = [
         {
             "params": [p for name, p in parameters.items() if rates[name] == rate],
             "lr": rate,
@@ -30,16 +55,7 @@ def build_optimizer(
         }
         for rate in dict.fromkeys(rates.values())
     ]
-    betas, eps, weight_decay = (wanted.beta1, wanted.beta2), wanted.eps, wanted.weight_decay
-    if wanted.state_bits == 8:
-        return AdamW8bit(groups, betas=betas, eps=eps, weight_decay=weight_decay)
-    return torch.optim.AdamW(
-        groups,
-        betas=betas,
-        eps=eps,
-        weight_decay=weight_decay,
-        foreach=True,  # what CUDA would choose; asked for on every device so that the trace sees the same buffers
-    )
+    return cast(Rule, import_module(OPTIMIZERS[wanted.name])).build(groups, wanted)
 
 
 def factor(schedule: plan.Schedule, step: int, steps: int) -> float:

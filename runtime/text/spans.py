@@ -29,10 +29,12 @@ Message = Mapping[str, Any]
 """`role` and `content`, and whatever else the template reads."""
 
 TODAY = datetime.date(2024, 7, 26)
-"""What `strftime_now` says in every template: the date that Llama 3.1's falls back on."""
+"""What `strftime_now` says in every template, in training and in answers: the date that Llama 3.1's falls back on."""
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_DATE = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)")
+_DATE = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)")
+_ASKS_DATE = re.compile(r"\bstrftime_now\s*(?!is\b)\S")
+_DATED = "{% macro strftime_now("
 _HINT = "choose a template by name: chatml, llama3, mistral, gemma, phi3 or glm4"
 
 
@@ -70,7 +72,7 @@ def chat_of(tokenizer: PreTrainedTokenizerBase, source: str | None = None) -> Ch
     tokens = {
         name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
     }
-    return Chat(source=_dated(source), tokens=tokens, closing=closing)
+    return Chat(source=dated(source), tokens=tokens, closing=closing)
 
 
 def spoken(chat: Chat, messages: Sequence[Message], trained: Sequence[bool]) -> Spoken:
@@ -185,13 +187,21 @@ def _try(chat: Chat, messages: Sequence[Message], prompt: bool = False) -> str |
         return None
 
 
-def _dated(source: str) -> str:
-    """The template with `strftime_now` shadowed by a macro, so that it renders alike on every day."""
+def dated(source: str) -> str:
+    """The template with `strftime_now` shadowed by a macro, so that it renders alike on every day: it is what a plan
+    keeps. Once dated, it stays as it is.
+
+    Raises InputError for a date in a format that is not written out: what it says would change from day to day.
+    """
     formats = {match["format"] for match in _DATE.finditer(source)}
-    if not formats:
+    if source.startswith(_DATED) or (not formats and not _ASKS_DATE.search(source)):
         return source
+    if _ASKS_DATE.search(_DATE.sub("", source)):
+        raise _fault(
+            "asks for today's date in a format that is not written out, and would differ from day to day"
+        )
     table = json.dumps({given: TODAY.strftime(given) for given in sorted(formats)})
-    return f"{{% macro strftime_now(format) %}}{{{{ {table}[format] }}}}{{% endmacro +%}}{source}"
+    return f"{_DATED}format) %}}{{{{ {table}[format] }}}}{{% endmacro +%}}{source}"
 
 
 def _fault(what: str) -> InputError:

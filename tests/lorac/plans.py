@@ -51,7 +51,7 @@ PROGRAM = plan.Program(
         learning_rate=1e-4,
         text_encoder_learning_rate=1e-4,
         schedule=plan.Schedule(name="cosine", warmup_steps=0, power=1.0),
-        optimizer=plan.Optimizer(name="adamw", beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01),
+        optimizer=plan.AdamW(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01),
         objective=plan.Objective(snr_gamma=0.0, noise_offset=0.0),
         max_grad_norm=1.0,
         seed=0,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lorac.rules import UNSHOWN, Rule
 from lorac.spec import (
+    OTHER_OPTIMIZERS,
     TEXTS,
     AdamW,
     Answers,
@@ -26,13 +27,29 @@ from lorac.spec import (
     Images,
     LoRA,
     Outputs,
+    Prodigy,
     Samples,
+    ScheduleFreeAdamW,
     Sequences,
     Train,
 )
 from runtime import names
 
-PARTS = (Base, Images, *TEXTS, Sequences, LoRA, AdamW, Train, Fit, Samples, Answers, Outputs, Experiment)
+OPTIMIZERS = (AdamW, *OTHER_OPTIMIZERS)
+PARTS = (
+    Base,
+    Images,
+    *TEXTS,
+    Sequences,
+    LoRA,
+    *OPTIMIZERS,
+    Train,
+    Fit,
+    Samples,
+    Answers,
+    Outputs,
+    Experiment,
+)
 FIELDS = [(part, field) for part in PARTS for field in attrs.fields(part)]
 """Every field of a spec with its part."""
 IDS = [f"{part.__name__}.{field.name}" for part, field in FIELDS]
@@ -151,16 +168,31 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
             given["warmup_steps"] = min(given.get("warmup_steps", 0), given["steps"])
         elif given.get("epochs") is None:
             given.pop("epochs", None)
+        _of_its_optimizer(given)
     if cls is Samples and len(given.get("references", ())) not in (0, len(given.get("prompts", ()))):
         given["prompts"] = ["a prompt"] * len(given["references"])
     if cls is Experiment and "adapter" in given and "fit" in given and given["adapter"].text_encoder:
         fit = given["fit"]
         given["fit"] = attrs.evolve(fit, offload=Auto() if fit.offload == "text_encoder" else fit.offload)
+    if cls is Experiment and not isinstance(given.get("train", Train()).optimizer, AdamW) and "fit" in given:
+        given["fit"] = attrs.evolve(given["fit"], optimizer_bits=32)
     if cls is Experiment:
         _of_one_kind(given)
     if cls in (Samples, Answers) and not given.get("prompts"):
         given.pop("every", None)
     return given
+
+
+def _of_its_optimizer(given: dict[str, Any]) -> None:
+    """A rate and a schedule as the optimizer takes them."""
+    optimizer = given.get("optimizer", AdamW())
+    if isinstance(optimizer, Prodigy):
+        for field in ("text_encoder_learning_rate", "lora_plus_ratio"):
+            given.pop(field, None)
+        given["learning_rate"] = max(given.get("learning_rate", 1.0), 0.1)
+    if isinstance(optimizer, ScheduleFreeAdamW):
+        for field in ("scheduler", "ema"):
+            given.pop(field, None)
 
 
 def _of_one_kind(given: dict[str, Any]) -> None:
@@ -173,10 +205,11 @@ def _of_one_kind(given: dict[str, Any]) -> None:
         given.pop("samples")
     is_text = not isinstance(given["data"], Images)
     foreign = {
-        "adapter": {"text_encoder": False} if is_text else {"dora": False},
+        "adapter": {"text_encoder": False} if is_text else {"dora": False, "also_train": ()},
         "train": {"text_encoder_learning_rate": Auto(), "snr_gamma": None, "noise_offset": 0.0}
         if is_text
         else {"neftune_alpha": None},
+        "outputs": {} if is_text else {"gguf": False},
     }
     for name, fields in foreign.items():
         if name in given:

@@ -213,6 +213,26 @@ def test_a_folder_without_a_finished_lora_is_refused(run_folder: Path) -> None:
     ]
 
 
+def test_a_language_model_s_lora_is_not_copied_but_pointed_at(run_folder: Path) -> None:
+    verdicts = [
+        {"consumer": name, "folder": "", "loads": loads, "reason": "", "call": call}
+        for name, loads, call in (
+            ("PEFT", "loads", "PeftModel"),
+            ("vLLM", "refuses", "vllm"),
+            ("llama.cpp", "loads", "llama-cli"),
+        )
+    ]
+    edited(run_folder, files=[{"role": "peft", "name": LORA, "sha256": "0"}], consumers=verdicts)
+
+    for given in ({}, {"webui": a_webui()}):
+        with pytest.raises(SpecError) as caught:
+            install(run_folder, **given)
+        assert lines(caught) == [
+            "error: output/cyberpunk: is a language model's LoRA, which is used from where it is",
+            "hint: PeftModel; or llama-cli",
+        ]
+
+
 def edited(run_folder: Path, **changed: Any) -> None:
     path = run_folder / "cyberpunk.lorac.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changed}), encoding="utf-8")

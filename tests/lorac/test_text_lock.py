@@ -19,9 +19,12 @@ from lorac import (
     Sequences,
     Text,
 )
+from lorac.places import versions
 from lorac.text_lock import Locked, lock
 from runtime import plan
+from runtime.answers import question
 from runtime.errors import InputError, SpecError
+from runtime.families import causal_lm
 from runtime.families.inspect import inspect
 from runtime.safeio.digest import sha256_file
 from runtime.text import sequences
@@ -176,6 +179,33 @@ def test_a_conversations_style_is_read_from_its_first_row(
 
     assert [file.shape for file in found.texts.files] == ["sharegpt", "messages"]
     assert "<|im_start|>" in found.texts.template
+
+
+def test_the_date_that_a_template_asks_for_is_in_the_plan_and_in_what_is_asked(
+    tiny_lm: Path, tiny_text: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_lm, tmp_path / "base"))
+    template = folder / "chat_template.jinja"
+    template.write_text(
+        "{{ strftime_now('%d %b %Y') }}" + template.read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    of = texts.planned(folder, tiny_text, tmp_path)
+
+    assert isinstance(of.program.data, plan.Texts)
+    asked = causal_lm.load_tokenizers(folder, of.program.base)["model"].apply_chat_template(
+        question("", "Hi"), chat_template=of.program.data.template, tokenize=False
+    )
+    assert asked.startswith("26 Jul 2024<|im_start|>user")
+    assert "26 Jul 2024" in next(one for one in of.estimate.decisions if one.field == "example").reason
+
+
+def test_the_versions_of_what_makes_tokens_are_in_the_plan(
+    tiny_lm: Path, tiny_text: Path, tmp_path: Path
+) -> None:
+    found = texts.planned(tiny_lm, tiny_text, tmp_path).program.versions
+    assert found == versions("jinja2", "tokenizers")
+    assert {"jinja2", "tokenizers"} <= set(found)
+    assert set(versions("gguf", "no-such-package")) == {*versions(), "gguf"}
 
 
 def test_the_plans_hash_is_the_same_in_another_folder(tiny_lm: Path, tiny_text: Path, tmp_path: Path) -> None:

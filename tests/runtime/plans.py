@@ -50,12 +50,12 @@ def tiny_plan(base: Path, data: Path, **changes: Any) -> plan.Plan:
             learning_rate=1e-2,
             text_encoder_learning_rate=1e-3,
             schedule=plan.Schedule(name="cosine", warmup_steps=2, power=1.0),
-            optimizer=plan.Optimizer(name="adamw", beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01),
+            optimizer=plan.AdamW(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01),
             objective=plan.Objective(snr_gamma=5.0, noise_offset=0.0),
             max_grad_norm=1.0,
             seed=1,
         ),
-        compute=plan.Compute(device="cpu", threads=2, dtype="fp32", checkpointed=()),
+        compute=plan.Compute(device="cpu", threads=1, dtype="fp32", checkpointed=()),
         versions={name: public_version(name) for name in ("torch", "diffusers", "transformers", "peft")},
     )
     outputs = plan.Outputs(

@@ -81,6 +81,17 @@ def test_a_run_that_goes_on_counts_only_what_it_has_still_to_write(
     assert preflight.still_to_write(other, places) == new
 
 
+def test_a_package_of_the_plan_that_is_not_installed_is_named(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    of = tiny_plan(tiny_base, tiny_data)
+    versions = {**of.program.versions, "no-such-package": "1.0"}
+    of = plan.make(attrs.evolve(of.program, versions=versions), of.outputs, of.estimate)
+    with pytest.raises(MachineError) as raised:
+        preflight.check(of, where(of, tmp_path / "output"), accept_versions=True)
+    assert raised.value.lines()[0] == "error: no-such-package: is not installed, the plan was made with 1.0"
+
+
 def test_a_plan_that_needs_more_than_there_is_ends_the_command_with_exit_code_5(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -225,8 +225,8 @@ def program(case: Case, architecture: dict[str, Any]) -> plan.Program:
             learning_rate=1e-4,
             text_encoder_learning_rate=1e-4,
             schedule=plan.Schedule(name="constant", warmup_steps=0, power=1.0),
-            optimizer=plan.Optimizer(
-                name="adamw", beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, state_bits=case.state_bits
+            optimizer=plan.AdamW(
+                beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, state_bits=case.state_bits
             ),
             objective=plan.Objective(snr_gamma=5.0, noise_offset=0.0),
             max_grad_norm=1.0,

@@ -149,6 +149,13 @@ def test_each_phase_is_as_large_as_the_runtimes_own(tmp_path: Path) -> None:
         assert 0.95 * measured < found.predicted[name] < 1.1 * measured, name
 
 
+def test_what_is_held_out_is_evaluated_in_a_phase_of_its_own(tmp_path: Path) -> None:
+    found = compare(_named("tiny language model, held out"), tmp_path, with_process=False)
+
+    assert list(found.predicted) == ["load", "cache", "train", "evaluate", "save", "sample"]
+    assert 0.95 < found.predicted["evaluate"] / found.measured["evaluate"] < 1.1
+
+
 def _named(name: str) -> Setting:
     return next(one for one in settings() if one.name == name)
 

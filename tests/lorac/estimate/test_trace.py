@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+import lorac.estimate
 from lorac.estimate import cards
 from lorac.estimate.trace import label, materialize, measure, phase, trace
 
@@ -119,6 +124,98 @@ def test_a_step_that_asks_for_values_is_answered() -> None:
         return step
 
     trace(make, steps=1)
+
+
+@pytest.mark.parametrize("runs_through", [True, False])
+def test_a_choice_by_positions_is_followed(runs_through: bool) -> None:
+    def make() -> Callable[[], None]:
+        def step() -> None:
+            positions = torch.arange(8).expand(2, 8) // (1 if runs_through else 2)
+            if not (positions.diff(dim=-1) == 1).all():
+                torch.empty(2**20)
+
+        return step
+
+    traced, measured = trace(make, device="cpu").peak.bytes, measure(make).peak.bytes
+    assert traced == measured
+    assert (measured > 2**20) is not runs_through
+
+
+def test_what_was_written_over_is_not_known_any_more() -> None:
+    answers = []
+
+    def make() -> Callable[[], None]:
+        def step() -> None:
+            positions = torch.arange(4)
+            answers.append(bool((positions == torch.arange(4)).all()))
+            positions.copy_(torch.randint(9, (4,)))
+            answers.append(bool((positions == torch.arange(4)).all()))
+
+        return step
+
+    trace(make, steps=1)
+    assert answers == [True, False]
+
+
+@pytest.mark.parametrize("loss", [nn.functional.mse_loss, nn.functional.smooth_l1_loss])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_a_loss_keeps_the_storage_that_it_was_summed_in(loss: Callable[..., Any], reduction: str) -> None:
+    def make() -> Callable[[], None]:
+        def step() -> None:
+            kept = loss(torch.zeros(64, 512, requires_grad=True), torch.zeros(64, 512), reduction=reduction)
+            kept.sum().backward()
+
+        return step
+
+    assert trace(make, device="cpu").peak.bytes == measure(make).peak.bytes
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    widths=st.lists(st.integers(1, 300), min_size=2, max_size=5),
+    batch=st.integers(1, 40),
+    accumulated=st.integers(1, 3),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    optimizer=st.sampled_from([torch.optim.SGD, torch.optim.Adagrad, torch.optim.AdamW]),
+)
+def test_a_strangers_training_loop_takes_what_its_trace_says(
+    widths: list[int],
+    batch: int,
+    accumulated: int,
+    dtype: torch.dtype,
+    optimizer: Callable[..., torch.optim.Optimizer],
+) -> None:
+    def make() -> Callable[[], None]:
+        with torch.device("meta"):
+            layers = [nn.Linear(*ends, dtype=dtype) for ends in pairwise(widths)]
+            model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
+        materialize(model)
+        steps = optimizer(model.parameters())
+
+        def step() -> None:
+            for _ in range(accumulated):
+                out = model(torch.randn(batch, widths[0], dtype=dtype))
+                nn.functional.mse_loss(out, torch.zeros_like(out)).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            steps.step()
+            steps.zero_grad()
+
+        return step
+
+    assert trace(make, device="cpu").peak.bytes == measure(make).peak.bytes
+
+
+def test_the_documented_example_runs_as_it_stands() -> None:
+    lines = (lorac.estimate.__doc__ or "").splitlines()
+    example = "\n".join(line[4:] for line in lines if line.startswith("    "))
+    names: dict[str, Any] = {"torch": torch, "MyModel": lambda: nn.Linear(16, 8)}
+    exec(example, names)  # noqa: S102 (our own documentation)
+
+    result = names["result"]
+    assert result.peak.bytes == sum(result.peak.by_kind().values()) > 0
+    assert (
+        result.peak.by_kind()["adapter"] == 2 * 512
+    )  # 136 numbers of two bytes in two tensors, each rounded up
 
 
 def test_cuda_attention_keeps_the_flash_kernels_sums() -> None:

@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from lorac import Answers, Conversations, Experiment, Images, Instructions
+from lorac import (
+    Adafactor,
+    AdamW,
+    Answers,
+    Conversations,
+    Experiment,
+    Images,
+    Instructions,
+    Lion,
+    Prodigy,
+    ScheduleFreeAdamW,
+)
 from lorac.importers import importer, parse
 from lorac.importers.ledger import Draft, experiment
 from tests.lorac.importers.configs import CONFIGS
@@ -119,7 +130,7 @@ def test_another_method_is_told(module: str, convert: Any) -> None:
 
 
 def test_the_rate_of_an_optimizer_that_finds_its_own_is_no_rate_for_adamw(convert: Any) -> None:
-    draft = convert("kohya-gui")
+    draft = convert("kohya-gui", **{'"Prodigy"': '"DAdaptAdam"'})
     assert "train.learning_rate" not in draft.settings
     assert "scales it by itself" in left(draft)["learning_rate"]
     assert any(line.startswith("train.learning_rate") for line in draft.todo)
@@ -135,6 +146,55 @@ def test_the_guis_form(convert: Any) -> None:
     assert "shuffle_caption" in left(draft)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "bits", "paged"),
+    [
+        ("AdamW", AdamW, 32, False),
+        ("PagedAdamW8bit", AdamW, 8, True),
+        ("AdaFactor", Adafactor, 32, False),
+        ("Lion", Lion, 32, False),
+        ("Lion8bit", Lion, 32, False),
+        ("PagedLion8bit", Lion, 32, True),
+        ("prodigyopt.Prodigy", Prodigy, 32, False),
+        ("AdamWScheduleFree", ScheduleFreeAdamW, 32, False),
+    ],
+)
+def test_an_optimizer_is_lorac_s_of_that_name(
+    name: str, kind: type, bits: int, paged: bool, convert: Any
+) -> None:
+    draft = convert("kohya", **{'"AdamW8bit"': f'"{name}"'})
+    one = made(draft)
+    assert type(one.train.optimizer) is kind
+    assert (one.fit.optimizer_bits, one.fit.paged_optimizer) == (bits, paged)
+    assert one.train.optimizer.weight_decay == 0.1
+
+
+def test_arguments_go_to_the_optimizers_own_fields_and_the_rest_is_told(convert: Any) -> None:
+    args = '["decouple=True", "d_coef=2", "use_bias_correction=True", "growth_rate=inf", "slice_p=11"]'
+    changes = {'"AdamW8bit"': '"Prodigy"', '["weight_decay=0.1", "betas=0.9,0.95"]': args}
+    draft = convert("kohya", **changes, **{"unet_lr = 1e-4\ntext_encoder_lr = 5e-5": "learning_rate = 1.0"})
+    one = made(draft)
+    assert one.train.optimizer == Prodigy(d_coef=2.0, bias_correction=True, weight_decay=0.0)
+    assert one.train.learning_rate == 1.0
+    assert "not slice_p; the rest was carried" in left(draft)["optimizer.optimizer_args"]
+
+
+def test_the_rate_that_adafactor_found_itself_is_none_for_lorac_s(convert: Any) -> None:
+    draft = convert("kohya", **{'"AdamW8bit"': '"Adafactor"'})
+    assert "train.learning_rate" not in draft.settings
+    assert "relative_step" in left(draft)["optimizer.unet_lr"]
+    said = {'"betas=0.9,0.95"': '"relative_step=False", "scale_parameter=False"'}
+    assert made(convert("kohya", **{'"AdamW8bit"': '"Adafactor"'}, **said)).train.learning_rate == 1e-4
+
+
+def test_a_rate_that_is_no_scale_is_left_with_prodigy_s_own_words(convert: Any) -> None:
+    draft = convert("ai-toolkit", **{"optimizer: adamw8bit": "optimizer: prodigy"})
+    one = made(draft)
+    assert one.train.optimizer == Prodigy(weight_decay=1e-4, eps=1e-6)
+    assert one.train.learning_rate == 1.0
+    assert "only scales the rate that Prodigy finds" in left(draft)["train.lr"]
+
+
 def test_ai_toolkits_job(convert: Any) -> None:
     draft = convert("ai-toolkit")
     one = made(draft)
@@ -144,11 +204,8 @@ def test_ai_toolkits_job(convert: Any) -> None:
     assert (one.train.optimizer.weight_decay, one.train.optimizer.eps) == (1e-4, 1e-6)
     assert one.samples.prompts == ("p3r5on at the beach",)
     assert one.data.resolution == 768
-    assert set(left(draft)) == {
-        "datasets[0].resolution",
-        "datasets[1].folder_path",
-        "train.ema_config.use_ema",
-    }
+    assert one.train.ema == 0.99
+    assert set(left(draft)) == {"datasets[0].resolution", "datasets[1].folder_path"}
 
 
 def test_onetrainers_preset(convert: Any) -> None:

@@ -21,6 +21,7 @@ from lorac.estimate.trace import measure
 from runtime import media, plan
 from runtime import run as running
 from runtime import step as train_step
+from runtime.errors import InputError, SpecError
 from runtime.families import causal_lm
 from runtime.preflight import Where
 from runtime.safeio.weights import open_weights
@@ -225,3 +226,30 @@ def _measured(case: Case) -> Trace:
         return step
 
     return measure(make, steps=2)
+
+
+def test_a_head_that_bends_logits_by_a_name_unknown_to_us_is_refused_at_load(case: Case) -> None:
+    program = case.plan.program
+    modules, tokenizers = running.load(causal_lm, program, case.where, torch.device("cpu"))  # type: ignore[arg-type]
+    modules["model"].get_output_embeddings().register_forward_hook(
+        lambda module, inputs, logits: 100 * logits
+    )
+
+    with pytest.raises(InputError) as raised:
+        media.medium(program.data).prepare(
+            causal_lm, modules, tokenizers, program, case.where, torch.device("cpu")
+        )
+    (said,) = raised.value.problems
+    assert said.where == str(case.where.base)
+    assert said.what.startswith("its logits give a loss of ")
+    assert modules["model"].config.model_type in said.hint
+
+
+def test_a_pattern_that_reaches_the_head_is_refused_with_what_to_do_instead(case: Case) -> None:
+    architecture = case.plan.program.base.architecture
+    assert causal_lm.targets(architecture, "re:.*_proj", False) == {"model": ".*_proj"}
+    with pytest.raises(SpecError) as raised:
+        causal_lm.targets(architecture, "re:.*(_proj|head)", False)
+    (said,) = raised.value.problems
+    assert said.where == "adapter.targets"
+    assert 'LoRA(also_train=("lm_head",))' in said.hint

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from runtime.errors import InputError
 from runtime.text import render
 from runtime.text.render import Tokens
-from runtime.text.spans import Message, chat_of
+from runtime.text.spans import Message, chat_of, dated
 from tests.runtime.text import published
 from tests.runtime.text.published import FAMILIES, Published, tokenizer_of
 
@@ -253,6 +253,16 @@ def test_todays_date_is_the_same_on_every_day() -> None:
     tokenizer, tokens = rendered(published.LLAMA_3_2, TURNS[:2])
 
     assert "Today Date: 26 Jul 2024\n" in tokenizer.decode(tokens.ids)
+    assert dated(dated(published.LLAMA_3_2.template)) == dated(published.LLAMA_3_2.template)
+    assert dated(published.QWEN_2_5.template) == published.QWEN_2_5.template
+
+
+@pytest.mark.parametrize(
+    "call", ["strftime_now(format)", "strftime_now", "strftime_now('%d') ~ strftime_now(f)"]
+)
+def test_a_date_that_cannot_be_fixed_is_refused(call: str) -> None:
+    with pytest.raises(InputError, match="would differ from day to day"):
+        dated(f"{{{{ {call} }}}}{published.QWEN_2_5.template}")
 
 
 @pytest.mark.parametrize(

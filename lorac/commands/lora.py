@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lorac.commands.calling import A_PATH, DEBUG
 from runtime.errors import Problem, SpecError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from runtime.lora_files.merge import Weighted
     from runtime.lora_files.rebuilt import Tell
 
-A_PATH = click.Path(path_type=Path)
 HIGHEST = 1024
 """The highest rank that a spec may ask for, too."""
 DTYPE_CHOICE = click.Choice(["fp32", "bf16", "fp16"])
@@ -50,21 +50,12 @@ def _command(name: str, *parameters: Callable[[_F], _F]) -> Callable[[Callable[.
             with torch.inference_mode():
                 function(*arguments, **options)
 
-        made: Callable[..., Any] = click.option(
-            "--debug", is_flag=True, expose_value=False, callback=_debug, help="Show tracebacks."
-        )(run)
+        made: Callable[..., Any] = DEBUG(run)
         for parameter in reversed(parameters):
             made = parameter(made)
         return lora.command(name)(made)
 
     return wrap
-
-
-def _debug(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        from lorac.cli import Asked
-
-        context.ensure_object(Asked).debug = True
 
 
 @_command(

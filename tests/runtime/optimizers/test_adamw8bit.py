@@ -18,7 +18,7 @@ from runtime.errors import PlanError
 from runtime.optimizers import build_optimizer
 from runtime.optimizers.adamw8bit import BLOCK, SMALLEST, AdamW8bit, dynamic_map
 
-WANTED = plan.Optimizer(name="adamw", beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, state_bits=8)
+WANTED = plan.AdamW(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, state_bits=8)
 LARGE, SMALL = "large", "small"
 
 

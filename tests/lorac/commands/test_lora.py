@@ -15,7 +15,7 @@ from runtime.lora_files.adapter import read
 from tests.lorac.calling import Called, call
 from tests.runtime.lora_files import cases
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMMANDS = ("inspect", "convert", "merge", "resize", "extract")
 
 

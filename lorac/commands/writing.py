@@ -1,0 +1,56 @@
+"""`lorac spec`, `import`: the words of a spec, and specs made of other trainers' configs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import click
+
+from lorac.commands.calling import A_PATH, command
+from lorac.terminal import print_json, width
+
+
+@command(
+    "spec",
+    click.argument("part", required=False),
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON list."),
+)
+def spec_(part: str | None, as_json: bool) -> None:
+    """Print every field of a spec, its range and default.
+
+    With PART, such as "train", only that part's.
+    """
+    from lorac.reference import reference
+    from lorac.render import reference_text
+
+    rows = [row for row in reference() if part is None or row.field.startswith(f"{part}.")]
+    if not rows:
+        parts = dict.fromkeys(row.field.rpartition(".")[0] for row in reference() if "." in row.field)
+        raise click.UsageError(f"no part {part!r}: there are {', '.join(parts)}")
+    if as_json:
+        print_json([attrs.asdict(row) for row in rows])
+        return
+    click.echo(reference_text(rows, width()))
+
+
+@command(
+    "import",
+    click.argument("file", type=A_PATH),
+    click.option("--out", type=A_PATH, help="The spec to write (default: specs/NAME.py)."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+)
+def import_(file: Path, out: Path | None, as_json: bool) -> None:
+    """Turn another trainer's config, or a finished LoRA, into a spec.
+
+    FILE is recognised by its contents: kohya's TOML, the kohya_ss GUI's JSON, ai-toolkit's, LLaMA-Factory's or
+    axolotl's YAML, OneTrainer's or SimpleTuner's JSON, or a LoRA's .safetensors. Says what became of each key.
+    """
+    from lorac.importers import show
+    from lorac.importers.importing import import_file
+
+    imported = import_file(file, out)
+    if as_json:
+        print_json(show.answer(imported))
+        return
+    click.echo(show.text(imported, width()))
