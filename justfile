@@ -53,6 +53,11 @@ base WORK=".cache/base":
     python specs/emoji/make_base.py --google {{ WORK }}/google --twitter {{ WORK }}/twitter \
         --work {{ WORK }}/state --out specs/emoji/base
 
+# Train the demo's labeller and judge anew, a small CLIP, in WORK (where `just base` put the pictures): 600 steps
+clip WORK=".cache/base":
+    python specs/emoji/make_clip.py --google {{ WORK }}/google --twitter {{ WORK }}/twitter \
+        --work {{ WORK }}/clip --out specs/emoji/clip
+
 # Show what malformed specs and data folders end in
 show-errors:
     python -m tests.lorac.show_errors

@@ -218,7 +218,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--twitter", type=FOLDER, required=True, help="The npm package emoji-datasource-twitter.")
 @click.option("--work", type=FOLDER, required=True, help="Where the training state is kept.")
 @click.option("--out", type=FOLDER, required=True, help="Where the finished CLIP goes.")
-@click.option("--steps", default=1500, show_default=True)
+@click.option("--steps", default=600, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(google: Path, twitter: Path, work: Path, out: Path, steps: int, threads: int) -> None:
     """Train the emoji CLIP from the two npm packages and write it as an open_clip folder."""
