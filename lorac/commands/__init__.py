@@ -18,6 +18,11 @@ COMMANDS: dict[str, dict[str, str]] = {
         "explain": "lorac.commands.planning:explain_",
         "diff": "lorac.commands.planning:diff",
     },
+    "Look at a run": {
+        "report": "lorac.commands.looking:report",
+        "watch": "lorac.commands.looking:watch",
+        "compare": "lorac.commands.looking:compare",
+    },
     "Use what was trained": {
         "verify": "lorac.commands.running:verify",
         "reproduce": "lorac.commands.running:reproduce",
