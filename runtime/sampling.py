@@ -12,7 +12,7 @@ import torch
 from PIL.Image import Image
 
 from runtime import plan
-from runtime.adapters import method
+from runtime.adapters.adapted import weigh
 from runtime.families.protocol import Family, Modules, Wish
 from runtime.safeio import atomic
 
@@ -46,17 +46,15 @@ class Studio:
     @contextmanager
     def _ready(self, weight: float) -> Iterator[None]:
         """Bring every module to the device in evaluation mode, at the adapter's weight; then put all back."""
-        adapter, adapted = method(self.program.adapter.method), self.program.adapter.targets
         device = torch.device(self.program.compute.device)
         # What is trained is there, or fetches its own blocks; only what encodes and decodes is moved.
         waiting = [m for name, m in self.modules.items() if name in self.program.compute.offloaded]
         before = {name: m.training for name, m in self.modules.items()}
         for module in waiting:
             module.to(device)
-        for name, module in self.modules.items():
+        for module in self.modules.values():
             module.eval()
-            if name in adapted:
-                adapter.weigh(module, weight)
+            weigh(module, weight)
         try:
             yield
         finally:
@@ -64,8 +62,7 @@ class Studio:
                 module.to("cpu")
             for name, module in self.modules.items():
                 module.train(before[name])
-                if name in adapted:
-                    adapter.weigh(module, 1.0)
+                weigh(module, 1.0)
 
 
 def save_png(picture: Image, path: Path) -> None:

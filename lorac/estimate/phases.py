@@ -27,7 +27,7 @@ from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
 from runtime import average, evaluate, plan
 from runtime import step as train_step
-from runtime.adapters import method
+from runtime.adapters import adapted
 from runtime.data.entries import BUDGET
 from runtime.dtypes import DTYPES
 from runtime.families import family
@@ -280,11 +280,11 @@ def _state(of: train_step.Trainee, size: int) -> Tensor:
 
 def state_bytes(program: plan.Program, modules: Modules) -> int:
     """What the plan's optimizer keeps of the adapter on `modules`: it steps over one tensor of each shape."""
-    adapter, kept = method(program.adapter.method), dict[torch.Size, int]()
+    kept = dict[torch.Size, int]()
     shapes = Counter(
         parameter.shape
         for component in program.adapter.targets
-        for parameter in adapter.parameters(modules[component]).values()
+        for parameter in adapted.parameters(modules[component]).values()
     )
 
     def make() -> Callable[[], None]:

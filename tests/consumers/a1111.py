@@ -15,8 +15,8 @@ from typing import Any
 
 import attrs
 
-from tests.consumers import compvis
-from tests.consumers.loaded import Changes, Loaded, Refused, product, read
+from tests.consumers import compvis, lycoris
+from tests.consumers.loaded import Bases, Changes, Loaded, Refused, product, read
 
 RESIDUAL = {
     "conv1": "in_layers_2",
@@ -85,8 +85,11 @@ def modules(architecture: dict[str, Any]) -> dict[str, tuple[str, str]]:
     }
 
 
-def load(path: Path, architecture: dict[str, Any]) -> Loaded:
-    """What WebUI applies. Keys that match nothing are dropped with a line in its log, and no error."""
+def load(path: Path, architecture: dict[str, Any], bases: Bases | None = None) -> Loaded:
+    """What WebUI applies. Keys that match nothing are dropped with a line in its log, and no error.
+
+    `bases`: the weights that it is applied to, where magnitudes are among the keys.
+    """
     tensors, known = read(path), modules(architecture)
     parts: dict[str, dict[str, str]] = {}
     left = []
@@ -103,6 +106,9 @@ def load(path: Path, architecture: dict[str, Any]) -> Loaded:
             left.append(key)
     changes: Changes = {}
     for name, keys in parts.items():
+        if keys.keys() >= lycoris.LOHA or lycoris.is_lokr(set(keys)):
+            changes[known[name]] = lycoris.change({part: tensors[key] for part, key in keys.items()})
+            continue
         names = {"lora_up.weight", "lora_down.weight"}
         if not names <= keys.keys():
             names = {"lora_B.weight", "lora_A.weight"}
@@ -114,7 +120,10 @@ def load(path: Path, architecture: dict[str, Any]) -> Loaded:
             scale = tensors[keys["scale"]].item()
         elif "alpha" in keys:
             scale = tensors[keys["alpha"]].item() / down.shape[0]
-        changes[known[name]] = product(up, down, scale)
+        changes[known[name]] = added = product(up, down, scale)
+        if "dora_scale" in keys:
+            assert bases is not None
+            changes[known[name]] = lycoris.decomposed(added, bases[known[name]], tensors[keys["dora_scale"]])
     return Loaded(changes, left)
 
 

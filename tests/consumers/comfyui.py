@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.consumers import compvis
-from tests.consumers.loaded import Changes, Loaded, product, read
+from tests.consumers import compvis, lycoris
+from tests.consumers.loaded import Bases, Changes, Loaded, product, read
 
 STYLES = (
     ("{}.lora_up.weight", "{}.lora_down.weight"),
@@ -21,6 +21,7 @@ STYLES = (
     ("{}.lora_linear_layer.up.weight", "{}.lora_linear_layer.down.weight"),
     ("{}.lora_B.default.weight", "{}.lora_A.default.weight"),
 )
+LYCORIS = (*lycoris.LOHA, *(f"lokr_{side}{end}" for side in ("w1", "w2") for end in ("", "_a", "_b")))
 
 
 def names(architecture: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -43,8 +44,11 @@ def names(architecture: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def load(path: Path, architecture: dict[str, Any]) -> Loaded:
-    """What ComfyUI applies. Keys that it does not know give a warning, and the rest is applied."""
+def load(path: Path, architecture: dict[str, Any], bases: Bases | None = None) -> Loaded:
+    """What ComfyUI applies. Keys that it does not know give a warning, and the rest is applied.
+
+    `bases`: the weights that it is applied to, where magnitudes are among the keys.
+    """
     tensors = read(path)
     used: set[str] = set()
     changes: Changes = {}
@@ -53,10 +57,18 @@ def load(path: Path, architecture: dict[str, Any]) -> Loaded:
         scale = tensors.get(f"{name}.alpha")
         if scale is not None:
             used.add(f"{name}.alpha")
+        parts = {part: tensors[f"{name}.{part}"] for part in LYCORIS if f"{name}.{part}" in tensors}
+        if parts.keys() >= lycoris.LOHA or lycoris.is_lokr(set(parts)):
+            used |= {f"{name}.{part}" for part in parts}
+            changes[target] = lycoris.change(parts if scale is None else {**parts, "alpha": scale})
         if style is None:
             continue
         up, down = (part.format(name) for part in style)
         used |= {up, down}
         factor = 1.0 if scale is None else scale.item() / tensors[down].shape[0]
-        changes[target] = product(tensors[up], tensors[down], factor)
+        changes[target] = added = product(tensors[up], tensors[down], factor)
+        if (magnitudes := tensors.get(f"{name}.dora_scale")) is not None:
+            assert bases is not None
+            used.add(f"{name}.dora_scale")
+            changes[target] = lycoris.decomposed(added, bases[target], magnitudes)
     return Loaded(changes, [key for key in tensors if key not in used])

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 import runtime.families  # noqa: F401  # sets bitsandbytes up before anything imports it
 from lorac.estimate.trace import materialize, measure, trace
-from runtime import plan
-from runtime.adapters import lora
+from runtime import adapters, plan
+from runtime.adapters import adapted
 from runtime.errors import MachineError, PlanError
 from runtime.quantization import QuantisedLinear, quantise
 
@@ -307,9 +307,9 @@ def test_lora_goes_on_and_learns(kind: str, dtype: torch.dtype) -> None:
     model = blocks().to(dtype)
     quantise(model, kind, dtype)
     packed = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    assert lora.attach(model, r"0|3\.0", ADAPTER) == ["0", "3.0"]
-    lora.initialise(model, "unet", ADAPTER, seed=1)
-    learned = lora.parameters(model)
+    assert adapters.attach(model, r"0|3\.0", ADAPTER) == ["0", "3.0"]
+    adapted.initialise(model, "unet", seed=1)
+    learned = adapted.parameters(model)
     assert {parameter.dtype for parameter in learned.values()} == {dtype}
     for parameter in learned.values():
         parameter.requires_grad_(True)
@@ -339,9 +339,9 @@ def test_loras_gradients_are_those_over_the_unpacked_weight(kind: str) -> None:
     given = torch.randn(6, 64, generator=torch.Generator().manual_seed(2))
     found = []
     for model in (packed, floating):
-        lora.attach(model, r"0|3\.0", ADAPTER)
-        lora.initialise(model, "unet", ADAPTER, seed=1)
-        learned = lora.parameters(model)
+        adapters.attach(model, r"0|3\.0", ADAPTER)
+        adapted.initialise(model, "unet", seed=1)
+        learned = adapted.parameters(model)
         for name, parameter in learned.items():
             parameter.requires_grad_(True)
             if name.endswith(".B"):
@@ -397,11 +397,11 @@ def training(kind: str | None, batch: int) -> Callable[[], Callable[[], None]]:
         model = nn.Sequential(nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 512))
     if kind is not None:
         quantise(model, kind, torch.float32)
-    lora.attach(model, "0|2", ADAPTER)
+    adapters.attach(model, "0|2", ADAPTER)
 
     def make() -> Callable[[], None]:
         materialize(model)
-        learned = lora.parameters(model)
+        learned = adapted.parameters(model)
         with torch.no_grad():
             for tensor in (*model.parameters(), *model.buffers()):
                 tensor.zero_()

@@ -7,8 +7,13 @@ from runtime.export import consumers
 SD1 = "stable-diffusion-v1/lora"
 
 
-def claims(architecture: str, *prefixes: str) -> dict[str, tuple[str, str]]:
-    found = consumers.verdicts(architecture, prefixes, "x.safetensors", "<lora:x:0.8>", 0.8)
+PLAIN = ("lora_down.weight", "lora_up.weight", "alpha")
+USUAL = "lora_unet_mid_block_attentions_0_proj_in"
+
+
+def claims(architecture: str, *prefixes: str, endings: tuple[str, ...] = PLAIN) -> dict[str, tuple[str, str]]:
+    keys = [f"{prefix}.{ending}" for prefix in prefixes for ending in endings]
+    found = consumers.verdicts(architecture, keys, "x.safetensors", "<lora:x:0.8>", 0.8)
     return {verdict.consumer: (verdict.loads, verdict.reason) for verdict in found}
 
 
@@ -34,6 +39,20 @@ def test_an_unusual_key_is_named_to_those_who_do_not_take_it() -> None:
             "it leaves out keys that it does not know, such as lora_unet_conv_in",
         ),
     }
+
+
+def test_magnitudes_and_other_methods_are_for_those_who_know_them() -> None:
+    dora = claims(SD1, USUAL, endings=(*PLAIN, "dora_scale"))
+    loha = claims(SD1, USUAL, endings=("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"))
+
+    assert {name for name, (loads, _) in dora.items() if loads == "loads"} == {
+        "Stable Diffusion WebUI (AUTOMATIC1111)",
+        "Forge",
+        "ComfyUI",
+    }
+    assert dora["diffusers"] == ("partial", "it leaves out .dora_scale, and changes what the LoRA does")
+    assert loha["diffusers"] == ("refuses", "it knows no such keys as .hada_w1_a")
+    assert loha["stable-diffusion.cpp"][0] == loha["ComfyUI"][0] == "loads"
 
 
 def test_nothing_is_claimed_of_a_family_that_nobody_tried() -> None:
