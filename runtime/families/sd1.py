@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from runtime import plan
-from runtime.families import clip_vocabulary, ldm, loading, unet
+from runtime.families import clip_vocabulary, ldm, unet
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
-from runtime.safeio import weights
 
 NAME = "sd1"
 TITLE = "Stable Diffusion 1.x"
@@ -36,7 +34,7 @@ CFG = True
 # What SD 1.x fixes and a single file cannot say: configs/stable-diffusion/v1-inference.yaml of CompVis.
 UNET_FIXED = {"attention_head_dim": 8, "norm_num_groups": 32, "sample_size": 64}
 VAE_FIXED = {"norm_num_groups": 32, "scaling_factor": 0.18215, "sample_size": 512}
-CLIP_HEAD_DIM = 64
+KINDS = {**unet.KINDS, "text_encoder": CLIPTextModel}
 PRESETS = unet.PRESETS
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
@@ -88,7 +86,7 @@ def architecture(shapes: Shapes) -> Architecture:
     return {
         "unet": ldm.unet_config(shapes, UNET_FIXED),
         "vae": ldm.vae_config(shapes, VAE_FIXED),
-        "text_encoder": ldm.clip_config(shapes, CLIP_HEAD_DIM),
+        "text_encoder": ldm.clip_config(shapes),
         "scheduler": dict(unet.SCHEDULER),
     }
 
@@ -100,27 +98,15 @@ prediction_type = unet.prediction_type
 
 
 def build(architecture: Architecture, component: str) -> Any:
-    config = architecture[component]
-    if component == "text_encoder":
-        return CLIPTextModel(CLIPTextConfig(**config))
-    return unet.KINDS[component].from_config(config)
+    return unet.build(architecture, component, KINDS)
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
-    if base.layout == "diffusers":
-        kinds = {**unet.KINDS, "text_encoder": CLIPTextModel}
-        return loading.from_folder(path, component, kinds[component], dtype)
-    config = base.architecture[component]
-    with weights.open_weights(path) as file:
-        names = list(file)
-        if component == "unet":
-            state = ldm.unet_weights(names, file.load, config)
-        elif component == "vae":
-            state = ldm.vae_weights(names, file.load, config)
-        else:
-            state = ldm.clip_weights(names, file.load)
-    make = partial(build, base.architecture, component)
-    return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
+    return unet.load(path, base, component, dtype, KINDS, tower_weights, TITLE)
+
+
+def tower_weights(component: str, names: list[str], read: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    return ldm.clip_weights(names, read)
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:

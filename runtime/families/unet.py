@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL.Image import Image
 from torch import Generator, Tensor, nn
+from transformers import CLIPTextConfig
 
 from runtime import plan
-from runtime.families import diffusion
+from runtime.families import diffusion, ldm, loading
 from runtime.families import objective as objectives
 from runtime.families.protocol import Architecture, Batch, Modules, Wish
+from runtime.safeio import weights
 
 KINDS: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
 GRID = 64
@@ -101,6 +104,44 @@ def of_64(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def prediction_type(architecture: Architecture) -> plan.PredictionType:
     return "v_prediction" if architecture["scheduler"].get("prediction_type") == "v_prediction" else "epsilon"
+
+
+# ---------------------------------------------------------------------------------------------- building and loading
+
+Kinds = Mapping[str, Any]
+"""Component -> its class in diffusers or transformers."""
+TowerWeights = Callable[[str, list[str], Callable[[str], Tensor]], Mapping[str, Tensor]]
+"""(component, a single file's names, how one is read) -> a text tower's weights under transformers' names."""
+
+
+def build(architecture: Architecture, component: str, kinds: Kinds) -> Any:
+    if component.startswith("text_encoder"):
+        return kinds[component](CLIPTextConfig(**architecture[component]))
+    return kinds[component].from_config(architecture[component])
+
+
+def load(
+    path: Path,
+    base: plan.Base,
+    component: str,
+    dtype: torch.dtype,
+    kinds: Kinds,
+    towers: TowerWeights,
+    title: str,
+) -> nn.Module:
+    if base.layout == "diffusers":
+        return loading.from_folder(path, component, kinds[component], dtype)
+    config = base.architecture[component]
+    with weights.open_weights(path) as file:
+        names = list(file)
+        if component == "unet":
+            state: Mapping[str, Tensor] = ldm.unet_weights(names, file.load, config)
+        elif component == "vae":
+            state = ldm.vae_weights(names, file.load, config)
+        else:
+            state = towers(component, names, file.load)
+    make = partial(build, base.architecture, component, kinds)
+    return loading.from_tensors(make, state, dtype, f"{path}: {component}", title)
 
 
 # --------------------------------------------------------------------------------------------------------- training
