@@ -16,17 +16,23 @@ from runtime import plan
 from runtime.export import diffusers
 from runtime.export.manifest import Loads, Verdict
 
+SD1 = "stable-diffusion-v1/lora"
 USUAL = re.compile(
     r"lora_unet_(?:(?:down|up)_blocks_\d+|mid_block)_(?:attentions|resnets|downsamplers|upsamplers)_\d+_.+"
     r"|lora_te_text_model_encoder_layers_\d+_.+"
 )
-"""The names that kohya's trainer gives in SD 1.x: attention, feed-forward, projections, resnets, samplers."""
+"""The names that kohya's trainer gives in SD 1.x and 2.x: attention, feed-forward, projections, resnets, samplers."""
+USUAL_XL = re.compile(
+    r"lora_unet_(?:(?:input|output)_blocks_\d+|middle_block)_\d_.+"
+    r"|lora_te[12]_text_model_encoder_layers_\d+_.+"
+)
+"""And in SDXL, by the original names."""
 
 
 @attrs.frozen(kw_only=True)
 class Consumer:
-    """`folder` is below the consumer's own; `unusual`: what it does with a file that has names beyond
-    USUAL."""
+    """`folder` is below the consumer's own; `unusual`: what it does with a file that has names beyond the usual;
+    `tried`: the architectures for which that is known, where it is not all of CHECKED."""
 
     name: str
     folder: str
@@ -35,6 +41,7 @@ class Consumer:
     unusual: Loads = "loads"
     unusual_reason: str = ""
     takes_diffusers_file: bool = False
+    tried: frozenset[str] = frozenset()
 
 
 CONSUMERS = (
@@ -57,6 +64,7 @@ CONSUMERS = (
         checked="its loader, e9f3d622, was run",
         unusual="refuses",
         unusual_reason="it refuses a file with a key that it does not know, such as {key}",
+        tried=frozenset({SD1}),
     ),
     Consumer(
         name="ComfyUI",
@@ -126,15 +134,23 @@ def of_language(adapter: plan.Adapter, file: str, folder: str, gguf: str = "") -
     )
 
 
-CHECKED = {"stable-diffusion-v1/lora"}
-"""ModelSpec's architectures for which the above was established. Of others nothing is claimed."""
+CHECKED = {
+    SD1: USUAL,
+    "stable-diffusion-v2-512/lora": USUAL,
+    "stable-diffusion-v2-768-v/lora": USUAL,
+    "stable-diffusion-xl-v1-base/lora": USUAL_XL,
+}
+"""ModelSpec's architectures for which the above was established -> the usual names. Of others nothing is claimed."""
+ONLY_READ = {"stable-diffusion-v2-512/lora", "stable-diffusion-v2-768-v/lora"}
+"""Those for which no consumer's own code was run but diffusers'."""
 
 
 def verdicts(
     architecture: str, prefixes: Iterable[str], file: str, example: str, weight: float
 ) -> tuple[Verdict, ...]:
     """What each consumer does with the file whose keys begin with these module names."""
-    unusual = next((prefix for prefix in sorted(prefixes) if not USUAL.fullmatch(prefix)), "")
+    usual = CHECKED.get(architecture, USUAL)
+    unusual = next((prefix for prefix in sorted(prefixes) if not usual.fullmatch(prefix)), "")
     words = {"example": example, "weight": f"{weight:g}", "key": unusual, "file": file}
     return tuple(
         Verdict(
@@ -151,8 +167,10 @@ def verdicts(
 
 
 def _judged(consumer: Consumer, architecture: str, unusual: str) -> tuple[Loads, str]:
-    if architecture not in CHECKED:
+    if architecture not in (consumer.tried or CHECKED):
         return "not checked", f"nobody has tried it with {architecture or 'this family'}"
     if unusual and consumer.unusual != "loads":
         return consumer.unusual, consumer.unusual_reason
-    return "loads", f"takes every key ({consumer.checked})"
+    is_read = architecture in ONLY_READ and not consumer.takes_diffusers_file
+    checked = "its loader was read, not run" if is_read else consumer.checked
+    return "loads", f"takes every key ({checked})"
