@@ -275,6 +275,18 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
 PREFIXES = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 PER_LEVEL = 3
 """Blocks of a level in the original layout: two layers, and the way down; up, three layers."""
+RESNET = {
+    "conv1": "in_layers.2",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def _inner(kind: str, rest: str) -> str:
+    return f"0.{RESNET.get(rest, rest)}" if kind == "resnets" else f"1.{rest}"
+
+
 ORIGINAL: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"conv_in", lambda m: "input_blocks.0.0"),
     (r"conv_out", lambda m: "out.2"),
@@ -301,16 +313,6 @@ ORIGINAL: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 )
 """diffusers' module -> its name in the original layout, which kohya's trainer and all consumers call it by
 (facts/outputs.md 1.3)."""
-RESNET = {
-    "conv1": "in_layers.2",
-    "conv2": "out_layers.3",
-    "time_emb_proj": "emb_layers.1",
-    "conv_shortcut": "skip_connection",
-}
-
-
-def _inner(kind: str, rest: str) -> str:
-    return f"0.{RESNET.get(rest, rest)}" if kind == "resnets" else f"1.{rest}"
 
 
 def export_name(component: str, module: str) -> str:

@@ -9,12 +9,17 @@ from typing import Any
 
 import attrs
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from runtime import plan
 from runtime.export import Manifest, export
 from runtime.families import family, sdxl, unet
 from runtime.families.protocol import Family
+from runtime.lora_files.adapter import read
+from runtime.lora_files.convert import Target, converted
+from runtime.lora_files.save import Mark, save
+from runtime.lora_files.usable import usable
 from tests.consumers import a1111, comfyui, compvis, in_diffusers, kohya
 from tests.consumers.loaded import Changes, Loaded, unlike
 from tests.runtime.export import cases
@@ -118,13 +123,27 @@ def test_openclip_s_attention_in_part_is_lost_in_webui_alone(made: Exported, tmp
         if place[0] == tower and re.search(r"self_attn\.(q|v|out)_proj", place[1])
     }
 
-    applied = {name: read(path, made.architecture).changes for name, read in READERS.items()}
+    applied = {name: load(path, made.architecture).changes for name, load in READERS.items()}
 
     assert {name for name, changes in applied.items() if not lost <= changes.keys()} == {"a1111"}
     assert lost and not lost & applied["a1111"].keys()
     for preset in made.of.PRESETS:
         pattern = made.of.targets(made.architecture, preset, True)[tower]
         assert all(re.fullmatch(pattern, module) for component, module in lost if component == tower)
+
+
+@pytest.mark.parametrize("way", ["diffusers", "peft"])
+def test_it_comes_back_from_another_style_bit_for_bit(made: Exported, way: Target, tmp_path: Path) -> None:
+    first = usable(read(made.webui), "converted")
+    there = tmp_path / ("there" if way == "peft" else "there.safetensors")
+    save(converted(first, way)[0], there, Mark("converted", (first.sha256,)))
+    back, said = converted(usable(read(there), "converted"), "kohya")
+
+    original = load_file(made.webui)
+    tensors = dict(back.tensors())
+    assert tensors.keys() == original.keys()
+    assert all(torch.equal(tensors[name], original[name]) for name in original)
+    assert not said
 
 
 # ------------------------------------------------------------------------------------------------- the names, whole
