@@ -74,8 +74,7 @@ def _trained(wanted: Any, kind: str, targets: dict[str, str], modules: dict[str,
         factor=-1 if isinstance(factor, spec.Auto) else factor,
         ranks=tuple(plan.RankOf(pattern=pattern, rank=value) for pattern, value in ranks.items()),
         alphas=tuple(plan.AlphaOf(pattern=pattern, alpha=float(value)) for pattern, value in alphas.items()),
-        **{
-            field: float(getattr(wanted, field, 0.0))
-            for field in ("dropout", "rank_dropout", "module_dropout")
-        },
+        dropout=float(getattr(wanted, "dropout", 0.0)),
+        rank_dropout=float(getattr(wanted, "rank_dropout", 0.0)),
+        module_dropout=float(getattr(wanted, "module_dropout", 0.0)),
     )

@@ -17,11 +17,17 @@ from runtime.adapters import method
 from runtime.export import diffusers
 from runtime.export.manifest import Loads, Verdict
 
+SD1 = "stable-diffusion-v1/lora"
 USUAL = re.compile(
     r"lora_unet_(?:(?:down|up)_blocks_\d+|mid_block)_(?:attentions|resnets|downsamplers|upsamplers)_\d+_.+"
     r"|lora_te_text_model_encoder_layers_\d+_.+"
 )
-"""The names that kohya's trainer gives in SD 1.x: attention, feed-forward, projections, resnets, samplers."""
+"""The names that kohya's trainer gives in SD 1.x and 2.x: attention, feed-forward, projections, resnets, samplers."""
+USUAL_XL = re.compile(
+    r"lora_unet_(?:(?:input|output)_blocks_\d+|middle_block)_\d_.+"
+    r"|lora_te[12]_text_model_encoder_layers_\d+_.+"
+)
+"""And in SDXL, by the original names."""
 
 
 LORA = frozenset({"lora_down.weight", "lora_up.weight", "alpha"})
@@ -34,8 +40,9 @@ WITH_DORA = LYCORIS | {"dora_scale"}
 
 @attrs.frozen(kw_only=True)
 class Consumer:
-    """`folder` is below the consumer's own; `unusual`: what it does with a file that has names beyond
-    USUAL; `knows`: how the keys end that it reads (facts/outputs.md 1.1 and rule 6)."""
+    """`folder` is below the consumer's own; `unusual`: what it does with a file that has names beyond the usual;
+    `tried`: the architectures for which that is known, where it is not all of CHECKED; `knows`: how the keys end that
+    it reads (facts/outputs.md 1.1 and rule 6)."""
 
     name: str
     folder: str
@@ -45,6 +52,7 @@ class Consumer:
     unusual_reason: str = ""
     takes_diffusers_file: bool = False
     knows: frozenset[str] = LORA
+    tried: frozenset[str] = frozenset()
 
 
 CONSUMERS = (
@@ -69,6 +77,7 @@ CONSUMERS = (
         checked="its loader, e9f3d622, was run",
         unusual="refuses",
         unusual_reason="it refuses a file with a key that it does not know, such as {key}",
+        tried=frozenset({SD1}),
     ),
     Consumer(
         name="ComfyUI",
@@ -145,8 +154,15 @@ def of_language(adapter: plan.Adapter, file: str, folder: str, gguf: str = "") -
     )
 
 
-CHECKED = {"stable-diffusion-v1/lora"}
-"""ModelSpec's architectures for which the above was established. Of others nothing is claimed."""
+CHECKED = {
+    SD1: USUAL,
+    "stable-diffusion-v2-512/lora": USUAL,
+    "stable-diffusion-v2-768-v/lora": USUAL,
+    "stable-diffusion-xl-v1-base/lora": USUAL_XL,
+}
+"""ModelSpec's architectures for which the above was established -> the usual names. Of others nothing is claimed."""
+ONLY_READ = {"stable-diffusion-v2-512/lora", "stable-diffusion-v2-768-v/lora"}
+"""Those for which no consumer's own code was run but diffusers'."""
 
 
 def verdicts(
@@ -155,7 +171,8 @@ def verdicts(
     """What each consumer does with the file that has these keys."""
     prefixes = sorted(key.partition(".")[0] for key in keys)
     endings = frozenset(key.partition(".")[2] for key in keys)
-    unusual = next((prefix for prefix in prefixes if not USUAL.fullmatch(prefix)), "")
+    usual = CHECKED.get(architecture, USUAL)
+    unusual = next((prefix for prefix in prefixes if not usual.fullmatch(prefix)), "")
     words = {"example": example, "weight": f"{weight:g}", "key": unusual, "file": file}
     return tuple(
         Verdict(
@@ -174,7 +191,7 @@ def verdicts(
 def _judged(
     consumer: Consumer, architecture: str, unusual: str, endings: frozenset[str]
 ) -> tuple[Loads, str]:
-    if architecture not in CHECKED:
+    if architecture not in (consumer.tried or CHECKED):
         return "not checked", f"nobody has tried it with {architecture or 'this family'}"
     if foreign := sorted(endings - consumer.knows):
         if endings & consumer.knows <= {"alpha"}:
@@ -182,4 +199,6 @@ def _judged(
         return "partial", f"it leaves out .{foreign[0]}, and changes what the LoRA does"
     if unusual and consumer.unusual != "loads":
         return consumer.unusual, consumer.unusual_reason
-    return "loads", f"takes every key ({consumer.checked})"
+    is_read = architecture in ONLY_READ and not consumer.takes_diffusers_file
+    checked = "its loader was read, not run" if is_read else consumer.checked
+    return "loads", f"takes every key ({checked})"

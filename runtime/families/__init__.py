@@ -20,6 +20,8 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of each ke
 
 FAMILIES = {
     "sd1": "runtime.families.sd1",
+    "sd2": "runtime.families.sd2",
+    "sdxl": "runtime.families.sdxl",
     "causal_lm": "runtime.families.causal_lm",
 }
 

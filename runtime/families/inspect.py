@@ -16,6 +16,7 @@ import attrs
 from runtime import plan
 from runtime.errors import InputError, Problem
 from runtime.families import FAMILIES, family
+from runtime.families.protocol import Family
 from runtime.safeio import strict_json, weights
 
 RUNS_CODE = ("auto_map", "custom_pipeline", "_attn_implementation_internal", "trust_remote_code")
@@ -98,7 +99,7 @@ def _transformers(path: Path) -> tuple[list[str], dict[str, Any]]:
 def _single(path: Path) -> tuple[list[str], dict[str, Any]]:
     with weights.open_weights(path) as file:
         shapes = {name: info.shape for name, info in file.items()}
-    names = [name for name in FAMILIES if family(name).recognise(shapes)]
+    names = _names(path, lambda of: of.recognise(shapes))
     return names, family(names[0]).architecture(shapes) if names else {}
 
 
@@ -115,8 +116,16 @@ def _folder(path: Path) -> tuple[list[str], dict[str, Any]]:
     ]
     if problems:
         raise InputError(problems)
-    names = [name for name in FAMILIES if family(name).recognise_folder(index, configs)]
+    names = _names(path, lambda of: of.recognise_folder(index, configs))
     return names, {name: config for name, config in configs.items() if config}
+
+
+def _names(path: Path, recognises: Callable[[Family], bool]) -> list[str]:
+    """The families that a base is of. Raises InputError for one that a family knows by sight and does not train."""
+    try:
+        return [name for name in FAMILIES if recognises(family(name))]
+    except InputError as error:
+        raise InputError([attrs.evolve(problem, where=str(path)) for problem in error.problems]) from None
 
 
 def _components(index: dict[str, Any]) -> list[str]:

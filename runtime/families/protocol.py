@@ -69,10 +69,13 @@ class Family(Protocol):
     """Whether guidance draws with and without the prompt at once (Ho and Salimans 2022); not where it is an input."""
 
     def recognise(self, shapes: Shapes) -> bool:
-        """Whether tensors of these names and shapes are this family's, in its original single-file layout."""
+        """Whether tensors of these names and shapes are this family's, in its original single-file layout.
+
+        Raises InputError for a relative that it knows by sight and does not train; `where` is the caller's to fill."""
 
     def recognise_folder(self, index: dict[str, Any], configs: dict[str, Any]) -> bool:
-        """Whether a diffusers folder is this family's, from its model_index.json and its components' configs."""
+        """Whether a diffusers folder is this family's, from its model_index.json and its components' configs. Raises
+        as `recognise` does."""
 
     def recognise_config(self, config: dict[str, Any]) -> bool:
         """Whether a Transformers folder (or what a GGUF file amounts to) is this family's, from its config."""

@@ -35,13 +35,25 @@ def names(architecture: dict[str, Any]) -> dict[str, tuple[str, str]]:
         found[f"lycoris_{module.replace('.', '_')}"] = target
         old = re.sub(r"\.to_out\.0$", ".to_out", module).replace(".to_", ".processor.to_")
         found[old] = found[f"unet.{old}"] = target
-    for name in compvis.text_encoder(architecture["text_encoder"]["num_hidden_layers"]):
-        target = ("text_encoder", name.removeprefix("text_model."))
-        found[f"lora_te_{name.replace('.', '_')}"] = target
-        found[f"lora_te1_{name.replace('.', '_')}"] = target
-        found[f"text_encoder.{name}"] = target
-        found[f"text_encoders.clip_l.transformer.{name}"] = target
+    for component, (flat, own) in _towers(architecture).items():
+        for name in compvis.text_encoder(architecture[component]["num_hidden_layers"]):
+            inner = name if component == "text_encoder_2" else name.removeprefix("text_model.")
+            for prefix in flat:
+                found[f"{prefix}_{name.replace('.', '_')}"] = (component, inner)
+            found[f"{component}.{name}"] = (component, inner)
+            found[f"text_encoders.{own}.transformer.{name}"] = (component, inner)
     return found
+
+
+def _towers(architecture: dict[str, Any]) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Component -> the prefixes of its flat names, and what ComfyUI calls it (comfy/lora.py, model_lora_keys_clip)."""
+    if "text_encoder_2" in architecture:
+        return {
+            "text_encoder": (("lora_te", "lora_te1"), "clip_l"),
+            "text_encoder_2": (("lora_te2",), "clip_g"),
+        }
+    is_sd2 = architecture["unet"].get("use_linear_projection")
+    return {"text_encoder": (("lora_te", "lora_te1"), "clip_h" if is_sd2 else "clip_l")}
 
 
 def load(path: Path, architecture: dict[str, Any], bases: Bases | None = None) -> Loaded:

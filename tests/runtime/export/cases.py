@@ -37,12 +37,14 @@ def small() -> dict[str, Any]:
     return config
 
 
-def adapted(architecture: dict[str, Any], targets: dict[str, str]) -> dict[str, dict[str, tuple[int, ...]]]:
+def adapted(
+    architecture: dict[str, Any], targets: dict[str, str], of: Any = sd1
+) -> dict[str, dict[str, tuple[int, ...]]]:
     """Component -> module path -> shape of its weight, for the linear layers and convolutions that match."""
     found = {}
     for component, pattern in targets.items():
         with torch.device("meta"):
-            module = sd1.build(architecture, component)
+            module = of.build(architecture, component)
         found[component] = {
             name: tuple(layer.weight.shape)
             for name, layer in module.named_modules()
@@ -52,12 +54,16 @@ def adapted(architecture: dict[str, Any], targets: dict[str, str]) -> dict[str, 
 
 
 def weights(
-    architecture: dict[str, Any], targets: dict[str, str] = USUAL, rank: int = 4, size: float = 0.1
+    architecture: dict[str, Any],
+    targets: dict[str, str] = USUAL,
+    rank: int = 4,
+    size: float = 0.1,
+    of: Any = sd1,
 ) -> Trained:
     """Random A and B for every adapted module."""
     generator = torch.Generator().manual_seed(7)
     made: Trained = {}
-    for component, modules in adapted(architecture, targets).items():
+    for component, modules in adapted(architecture, targets, of).items():
         made[component] = {}
         for name, (out, *inner) in modules.items():
             a = torch.randn((rank, *inner), generator=generator) * size
