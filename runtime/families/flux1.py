@@ -149,9 +149,7 @@ def recognise_config(config: dict[str, Any]) -> bool:
 def published(name: str = "") -> Architecture:
     """`dev` (the usual) or `schnell`. Raises SpecError for another name."""
     if name not in ("", "dev", "schnell"):
-        raise SpecError(
-            Problem("base.published", f'of {TITLE} there are "dev" and "schnell", got "{name}"')
-        )
+        raise SpecError(Problem("base.published", f'of {TITLE} there are "dev" and "schnell", got "{name}"'))
     is_dev = name != "schnell"
     return {
         "transformer": {
@@ -176,7 +174,11 @@ def published(name: str = "") -> Architecture:
 def architecture(shapes: Shapes) -> Architecture:
     missing = [
         part
-        for part, prefixes in {"CLIP-L": (bundles.CLIP_L,), "T5": (bundles.T5,), "the VAE": bundles.VAES}.items()
+        for part, prefixes in {
+            "CLIP-L": (bundles.CLIP_L,),
+            "T5": (bundles.T5,),
+            "the VAE": bundles.VAES,
+        }.items()
         if not any(bundles.has(shapes, prefix) for prefix in prefixes)
     ]
     if missing:
@@ -234,7 +236,9 @@ def build(architecture: Architecture, component: str) -> Any:
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
     if base.layout == "diffusers":
         kinds = (FluxTransformer2DModel, CLIPTextModel, T5EncoderModel, AutoencoderKL)
-        return loading.from_folder(path, component, dict(zip(COMPONENTS, kinds, strict=True))[component], dtype)
+        return loading.from_folder(
+            path, component, dict(zip(COMPONENTS, kinds, strict=True))[component], dtype
+        )
     config = base.architecture[component]
     with weights.open_weights(path) as file:
         names = list(file)
@@ -362,7 +366,10 @@ def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> T
     dtype, device = transformer.dtype, latents.device
     words = text["hidden"].shape[1]
     places = torch.stack(
-        [torch.zeros(rows, columns), *torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")],
+        [
+            torch.zeros(rows, columns),
+            *torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"),
+        ],
         dim=-1,
     )
     guided = transformer.config.guidance_embeds
@@ -450,7 +457,11 @@ def metadata(base: plan.Base) -> dict[str, str]:
 def tiny(folder: Path) -> Path:
     config = published()
     config["transformer"] |= {"num_layers": 2, "num_single_layers": 2, "attention_head_dim": 32}
-    config["transformer"] |= {"num_attention_heads": 2, "joint_attention_dim": 32, "pooled_projection_dim": 64}
+    config["transformer"] |= {
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 64,
+    }
     config["transformer"] |= {"axes_dims_rope": [4, 14, 14]}
     config["vae"] |= tiny_parts.VAE
     config["text_encoder"] |= tiny_parts.CLIP

@@ -55,7 +55,9 @@ def config(shapes: Shapes, prefix: str) -> dict[str, Any]:
         "d_model": width,
         "d_kv": shapes[f"{first}.0.SelfAttention.q.weight"][0] // heads,
         "d_ff": shapes[f"{first}.1.DenseReluDense.wi_0.weight"][0],
-        "num_layers": sum(name.startswith(f"{prefix}encoder.block.") and name.endswith(ends) for name in shapes),
+        "num_layers": sum(
+            name.startswith(f"{prefix}encoder.block.") and name.endswith(ends) for name in shapes
+        ),
         "num_heads": heads,
         "relative_attention_num_buckets": buckets,
     }

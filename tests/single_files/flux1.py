@@ -57,7 +57,9 @@ def transformer(ours: dict[str, Tensor]) -> dict[str, Tensor]:
             here, there = f"single_transformer_blocks.{number}", f"single_blocks.{number}"
             for module, name in SINGLE.items():
                 made[f"{there}.{name}.{leaf}"] = ours[f"{here}.{module}.{leaf}"]
-            fused = [ours[f"{here}.{one}.{leaf}"] for one in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")]
+            fused = [
+                ours[f"{here}.{one}.{leaf}"] for one in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
+            ]
             made[f"{there}.linear1.{leaf}"] = torch.cat(fused)
     for name, tensor in ours.items():
         found = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.attn\.norm_(added_)?([qk])\.weight", name)

@@ -26,7 +26,8 @@ def clip(folder: Path, prefix: str) -> dict[str, Tensor]:
     """A CLIP text tower, with its `text_model` level, which transformers >= 5.6 writes only beside a projection."""
     tensors = load_file(folder / "model.safetensors")
     return {
-        prefix + (name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"): tensor
+        prefix
+        + (name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"): tensor
         for name, tensor in tensors.items()
     }
 
