@@ -18,7 +18,7 @@ Table = Mapping[str, tuple[str, ...]]
 
 @attrs.frozen(kw_only=True)
 class Layout:
-    """`around`: what lies outside the blocks; `blocks`: original name of a list of blocks -> diffusers' and its table."""
+    """`around`: what is in no block; `blocks`: a list of blocks -> its name in diffusers, and its table."""
 
     around: Table
     blocks: Mapping[str, tuple[str, Table]]
