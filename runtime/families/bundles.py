@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from runtime.errors import InputError, Problem
 from runtime.families import ldm
 from runtime.families.protocol import Shapes
 
@@ -56,6 +57,25 @@ _W = TypeVar("_W")
 
 def has(shapes: Iterable[str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in shapes)
+
+
+def denoiser(names: Iterable[str]) -> str:
+    """What the transformer's names begin with: nothing in a file of its own."""
+    return DENOISER if has(names, DENOISER) else ""
+
+
+def count(shapes: Iterable[str], stem: str) -> int:
+    """How many blocks a list of them has, whose names begin with `stem`."""
+    return len({name.removeprefix(stem).partition(".")[0] for name in shapes if name.startswith(stem)})
+
+
+def require(shapes: Iterable[str], title: str, parts: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise InputError where a file lacks some of these parts; each by what its names may begin with."""
+    missing = [part for part, prefixes in parts.items() if not any(has(shapes, one) for one in prefixes)]
+    if missing:
+        what = f"is a {title} file without {', '.join(missing)}"
+        hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
+        raise InputError(Problem("base", what, hint))
 
 
 def clip_config(shapes: Shapes, prefix: str) -> dict[str, Any]:

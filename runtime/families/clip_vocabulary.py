@@ -16,8 +16,9 @@ SIZE = 49408
 
 
 @cache
-def tokenizer(size: int = SIZE) -> CLIPTokenizer:
-    """CLIP-L's tokenizer, at most 77 tokens a text, padded with the end token as SD 1.x does.
+def tokenizer(size: int = SIZE, pad: str = "<|endoftext|>") -> CLIPTokenizer:
+    """CLIP's tokenizer, at most 77 tokens a text, padded with the end token as for OpenAI's towers. OpenCLIP's are
+    padded with token 0, which is "!" (open_clip's `tokenize`).
 
     A smaller `size` keeps only the first merges: for the random models of the tests.
     """
@@ -36,7 +37,7 @@ def tokenizer(size: int = SIZE) -> CLIPTokenizer:
         unk_token="<|endoftext|>",
         bos_token="<|startoftext|>",
         eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
+        pad_token=pad,
         model_max_length=77,
     )
 

@@ -21,10 +21,12 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5EncoderModel
 
 from runtime import plan
-from runtime.errors import InputError, Problem, SpecError
-from runtime.families import bundles, clip_vocabulary, flow, fused, loading, t5
+from runtime.errors import Problem, SpecError
+from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, loading, t5
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
+from runtime.families.autoencoder import decode as decode
+from runtime.families.autoencoder import encode_picture as encode_picture
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 from runtime.safeio import weights
 
@@ -126,7 +128,7 @@ LAYOUT = fused.Layout(
 
 
 def recognise(shapes: Shapes) -> bool:
-    prefix = _prefix(shapes)
+    prefix = bundles.denoiser(shapes)
     return (
         f"{prefix}double_blocks.0.img_mod.lin.weight" in shapes
         and f"{prefix}vector_in.in_layer.weight" in shapes
@@ -172,20 +174,9 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    missing = [
-        part
-        for part, prefixes in {
-            "CLIP-L": (bundles.CLIP_L,),
-            "T5": (bundles.T5,),
-            "the VAE": bundles.VAES,
-        }.items()
-        if not any(bundles.has(shapes, prefix) for prefix in prefixes)
-    ]
-    if missing:
-        what = f"is a {TITLE} file without {', '.join(missing)}"
-        hint = "give the diffusers folder as the base: the publisher's repository has it, the file is beside it there"
-        raise InputError(Problem("base", what, hint))
-    prefix = _prefix(shapes)
+    parts = {"CLIP-L": (bundles.CLIP_L,), "T5": (bundles.T5,), "the VAE": bundles.VAES}
+    bundles.require(shapes, TITLE, parts)
+    prefix = bundles.denoiser(shapes)
     width, channels = shapes[f"{prefix}img_in.weight"]
     head = shapes[f"{prefix}double_blocks.0.img_attn.norm.query_norm.scale"][0]
     guided = f"{prefix}guidance_in.in_layer.weight" in shapes
@@ -193,8 +184,8 @@ def architecture(shapes: Shapes) -> Architecture:
         "transformer": {
             "patch_size": 1,
             "in_channels": channels,
-            "num_layers": _count(shapes, f"{prefix}double_blocks."),
-            "num_single_layers": _count(shapes, f"{prefix}single_blocks."),
+            "num_layers": bundles.count(shapes, f"{prefix}double_blocks."),
+            "num_single_layers": bundles.count(shapes, f"{prefix}single_blocks."),
             "attention_head_dim": head,
             "num_attention_heads": width // head,
             "joint_attention_dim": shapes[f"{prefix}txt_in.weight"][1],
@@ -207,14 +198,6 @@ def architecture(shapes: Shapes) -> Architecture:
         "text_encoder_2": t5.config(shapes, bundles.T5),
         "scheduler": dict(DYNAMIC if guided else STATIC),
     }
-
-
-def _prefix(names: Sequence[str] | Shapes) -> str:
-    return bundles.DENOISER if bundles.has(names, bundles.DENOISER) else ""
-
-
-def _count(shapes: Shapes, stem: str) -> int:
-    return len({name.removeprefix(stem).partition(".")[0] for name in shapes if name.startswith(stem)})
 
 
 def prediction_type(architecture: Architecture) -> plan.PredictionType:
@@ -244,7 +227,7 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
         names = list(file)
         if component == "transformer":
             width = config["attention_head_dim"] * config["num_attention_heads"]
-            state = fused.weights(LAYOUT, names, file.load, _prefix(names), width)
+            state = fused.weights(LAYOUT, names, file.load, bundles.denoiser(names), width)
         elif component == "vae":
             state = bundles.vae_weights(names, file.load, config)
         elif component == "text_encoder":
@@ -257,7 +240,7 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
     return {
-        "transformer": fused.alike(LAYOUT, names, _prefix(names)),
+        "transformer": fused.alike(LAYOUT, names, bundles.denoiser(names)),
         "text_encoder": bundles.clip_weights(names, str, bundles.CLIP_L),
         "text_encoder_2": t5.weights(names, str, bundles.T5),
     }
@@ -312,25 +295,12 @@ def encode_text(modules: Modules, tokens: Batch) -> Batch:
     }
 
 
-def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
-    posterior = modules["vae"].encode(pixels).latent_dist
-    return {"latent_mean": posterior.mean, "latent_std": posterior.std}
-
-
 def conditions(item: plan.Item) -> Batch:
     return {}
 
 
-def decode(modules: Modules, latents: Tensor) -> Tensor:
-    vae = modules["vae"]
-    return vae.decode(latents.to(vae.dtype)).sample
-
-
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
-    width, height = shape
-    vae, text, clip = (architecture[name] for name in ("vae", "text_encoder_2", "text_encoder"))
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    latent = torch.empty(size, vae["latent_channels"], height // factor, width // factor)
+    text, clip = architecture["text_encoder_2"], architecture["text_encoder"]
     length = _tokens(architecture)
     words = {
         "tokens": torch.zeros(size, clip["max_position_embeddings"], dtype=torch.long),
@@ -341,7 +311,7 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
         "pooled": torch.empty(size, clip["hidden_size"]),
     }
     return {
-        **{name: torch.empty_like(latent) for name in ("latent_mean", "latent_std", "noise", "posterior")},
+        **autoencoder.example(architecture["vae"], size, shape),
         "sigma": torch.zeros(size),
         **(words if tokens else said),
     }
@@ -459,7 +429,7 @@ def tiny(folder: Path) -> Path:
     config["transformer"] |= {"num_layers": 2, "num_single_layers": 2, "attention_head_dim": 32}
     config["transformer"] |= {
         "num_attention_heads": 2,
-        "joint_attention_dim": 32,
+        "joint_attention_dim": 128,
         "pooled_projection_dim": 64,
     }
     config["transformer"] |= {"axes_dims_rope": [4, 14, 14]}

@@ -34,7 +34,7 @@ XXL: dict[str, Any] = {
 }
 """google/t5-v1_1-xxl's config.json, as far as an encoder depends on it."""
 
-TINY = {**XXL, "vocab_size": 256, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+TINY = {**XXL, "vocab_size": 128, "d_model": 128, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 
 _W = TypeVar("_W")
 
