@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import attrs
 
 from runtime import plan
-from runtime.export import diffusers
+from runtime.export import diffusers, transformer_consumers
 from runtime.export.manifest import Loads, Verdict
 
 USUAL = re.compile(
@@ -134,6 +134,8 @@ def verdicts(
     architecture: str, prefixes: Iterable[str], file: str, example: str, weight: float
 ) -> tuple[Verdict, ...]:
     """What each consumer does with the file whose keys begin with these module names."""
+    if architecture in transformer_consumers.FLUX | transformer_consumers.SD3:
+        return transformer_consumers.verdicts(architecture, file, example, weight)
     unusual = next((prefix for prefix in sorted(prefixes) if not USUAL.fullmatch(prefix)), "")
     words = {"example": example, "weight": f"{weight:g}", "key": unusual, "file": file}
     return tuple(
