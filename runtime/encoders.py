@@ -27,7 +27,9 @@ def streams(of: Family, component: str, compute: plan.Compute) -> bool:
 
 
 def stream(of: Family, component: str, module: nn.Module, device: torch.device) -> offload.Stream:
-    """Have an encoder fetch its blocks to the device, one ahead, and let them go at each pass' end. In place."""
+    """Freeze an encoder and have it fetch its blocks to the device, one ahead, and let them go at each pass' end. In
+    place."""
+    module.requires_grad_(False)
     blocks = of.blocks({component: module})
     offload.move_the_rest(module, blocks.values(), device)
     made = offload.stream_blocks(blocks, (), device, ahead=True)
