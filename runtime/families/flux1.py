@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Encoder
 
 from runtime import plan
 from runtime.errors import Problem, SpecError
-from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, loading, t5
+from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, fused_layouts, loading, t5
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.autoencoder import decode as decode
@@ -76,52 +76,6 @@ PRESETS = {
     "qkvo+ff": f"{BLOCK}({ATTENTION}|{FEED_FORWARD})",
     "all-linear": f"{BLOCK}({ATTENTION}|{FEED_FORWARD}|{MODULATION})",
 }
-
-LAYOUT = fused.Layout(
-    around={
-        "img_in": ("x_embedder",),
-        "txt_in": ("context_embedder",),
-        "time_in.in_layer": ("time_text_embed.timestep_embedder.linear_1",),
-        "time_in.out_layer": ("time_text_embed.timestep_embedder.linear_2",),
-        "vector_in.in_layer": ("time_text_embed.text_embedder.linear_1",),
-        "vector_in.out_layer": ("time_text_embed.text_embedder.linear_2",),
-        "guidance_in.in_layer": ("time_text_embed.guidance_embedder.linear_1",),
-        "guidance_in.out_layer": ("time_text_embed.guidance_embedder.linear_2",),
-        "final_layer.linear": ("proj_out",),
-        "final_layer.adaLN_modulation.1": ("norm_out.linear",),
-    },
-    blocks={
-        "double_blocks": (
-            "transformer_blocks",
-            {
-                "img_mod.lin": ("norm1.linear",),
-                "txt_mod.lin": ("norm1_context.linear",),
-                "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-                "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-                "img_attn.norm.query_norm": ("attn.norm_q",),
-                "img_attn.norm.key_norm": ("attn.norm_k",),
-                "txt_attn.norm.query_norm": ("attn.norm_added_q",),
-                "txt_attn.norm.key_norm": ("attn.norm_added_k",),
-                "img_attn.proj": ("attn.to_out.0",),
-                "txt_attn.proj": ("attn.to_add_out",),
-                "img_mlp.0": ("ff.net.0.proj",),
-                "img_mlp.2": ("ff.net.2",),
-                "txt_mlp.0": ("ff_context.net.0.proj",),
-                "txt_mlp.2": ("ff_context.net.2",),
-            },
-        ),
-        "single_blocks": (
-            "single_transformer_blocks",
-            {
-                "modulation.lin": ("norm.linear",),
-                "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
-                "linear2": ("proj_out",),
-                "norm.query_norm": ("attn.norm_q",),
-                "norm.key_norm": ("attn.norm_k",),
-            },
-        ),
-    },
-)
 
 
 # ------------------------------------------------------------------------------------------------------ recognising
@@ -227,7 +181,7 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
         names = list(file)
         if component == "transformer":
             width = config["attention_head_dim"] * config["num_attention_heads"]
-            state = fused.weights(LAYOUT, names, file.load, bundles.denoiser(names), width)
+            state = fused.weights(fused_layouts.FLUX1, names, file.load, bundles.denoiser(names), width)
         elif component == "vae":
             state = bundles.vae_weights(names, file.load, config)
         elif component == "text_encoder":
@@ -240,7 +194,7 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
     return {
-        "transformer": fused.alike(LAYOUT, names, bundles.denoiser(names)),
+        "transformer": fused.alike(fused_layouts.FLUX1, names, bundles.denoiser(names)),
         "text_encoder": bundles.clip_weights(names, str, bundles.CLIP_L),
         "text_encoder_2": t5.weights(names, str, bundles.T5),
     }

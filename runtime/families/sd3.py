@@ -26,7 +26,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from runtime import plan
 from runtime.errors import Problem, SpecError
-from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, loading, t5
+from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, fused_layouts, loading, t5
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.autoencoder import decode as decode
@@ -95,45 +95,6 @@ PRESETS = {
     "qkvo+ff": f"{BLOCK}({ATTENTION}|{FEED_FORWARD})",
     "all-linear": f"{BLOCK}({ATTENTION}|{FEED_FORWARD}|{MODULATION})",
 }
-
-LAYOUT = fused.Layout(
-    around={
-        "": ("pos_embed",),
-        "x_embedder.proj": ("pos_embed.proj",),
-        "t_embedder.mlp.0": ("time_text_embed.timestep_embedder.linear_1",),
-        "t_embedder.mlp.2": ("time_text_embed.timestep_embedder.linear_2",),
-        "y_embedder.mlp.0": ("time_text_embed.text_embedder.linear_1",),
-        "y_embedder.mlp.2": ("time_text_embed.text_embedder.linear_2",),
-        "context_embedder": ("context_embedder",),
-        "final_layer.linear": ("proj_out",),
-        "final_layer.adaLN_modulation.1": ("norm_out.linear",),
-    },
-    blocks={
-        "joint_blocks": (
-            "transformer_blocks",
-            {
-                "x_block.adaLN_modulation.1": ("norm1.linear",),
-                "context_block.adaLN_modulation.1": ("norm1_context.linear",),
-                "x_block.attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-                "x_block.attn2.qkv": ("attn2.to_q", "attn2.to_k", "attn2.to_v"),
-                "context_block.attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-                "x_block.attn.ln_q": ("attn.norm_q",),
-                "x_block.attn.ln_k": ("attn.norm_k",),
-                "x_block.attn2.ln_q": ("attn2.norm_q",),
-                "x_block.attn2.ln_k": ("attn2.norm_k",),
-                "context_block.attn.ln_q": ("attn.norm_added_q",),
-                "context_block.attn.ln_k": ("attn.norm_added_k",),
-                "x_block.attn.proj": ("attn.to_out.0",),
-                "x_block.attn2.proj": ("attn2.to_out.0",),
-                "context_block.attn.proj": ("attn.to_add_out",),
-                "x_block.mlp.fc1": ("ff.net.0.proj",),
-                "x_block.mlp.fc2": ("ff.net.2",),
-                "context_block.mlp.fc1": ("ff_context.net.0.proj",),
-                "context_block.mlp.fc2": ("ff_context.net.2",),
-            },
-        )
-    },
-)
 
 
 # ------------------------------------------------------------------------------------------------------ recognising
@@ -255,7 +216,7 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
         names = list(file)
         if component == "transformer":
             width = config["attention_head_dim"] * config["num_attention_heads"]
-            state = fused.weights(LAYOUT, names, file.load, bundles.denoiser(names), width)
+            state = fused.weights(fused_layouts.SD3, names, file.load, bundles.denoiser(names), width)
         elif component == "vae":
             state = bundles.vae_weights(names, file.load, config)
         elif component in CLIP_PREFIXES:
@@ -272,7 +233,7 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
         for component, prefix in CLIP_PREFIXES.items()
     }
     return {
-        "transformer": fused.alike(LAYOUT, names, bundles.denoiser(names)),
+        "transformer": fused.alike(fused_layouts.SD3, names, bundles.denoiser(names)),
         **clips,
         "text_encoder_3": t5.weights(names, str, bundles.T5),
     }

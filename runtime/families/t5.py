@@ -121,5 +121,6 @@ def tiny(folder: Path, model: str, vocabulary: str) -> None:
     """Write a random encoder of some kB and its vocabulary into these subfolders of a base."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        build(TINY).to(torch.bfloat16).save_pretrained(folder / model)
+        made: Any = build(TINY)
+        made.to(torch.bfloat16).save_pretrained(folder / model)
     tiny_vocabulary().save_pretrained(folder / vocabulary)

@@ -9,7 +9,7 @@ import torch
 from diffusers.loaders import single_file_utils
 from torch import Tensor, nn
 
-from runtime.families import family, flux1, fused, sd3
+from runtime.families import family, fused, fused_layouts
 from tests.single_files import flux1 as flux1_file
 from tests.single_files import sd3 as sd3_file
 
@@ -31,11 +31,16 @@ def one_column(transformer: nn.Module) -> dict[str, Tensor]:
     [
         (
             "flux1",
-            flux1.LAYOUT,
+            fused_layouts.FLUX1,
             flux1_file,
             single_file_utils.convert_flux_transformer_checkpoint_to_diffusers,
         ),
-        ("sd3", sd3.LAYOUT, sd3_file, single_file_utils.convert_sd3_transformer_checkpoint_to_diffusers),
+        (
+            "sd3",
+            fused_layouts.SD3,
+            sd3_file,
+            single_file_utils.convert_sd3_transformer_checkpoint_to_diffusers,
+        ),
     ],
 )
 def test_rows_go_where_diffusers_puts_them(name: str, layout: fused.Layout, file: Any, convert: Any) -> None:
