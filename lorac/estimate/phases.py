@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from lorac.estimate import cuda
+from lorac.estimate.bases import bare as bare
+from lorac.estimate.bases import components as components
+from lorac.estimate.bases import default_dtype as default_dtype
+from lorac.estimate.bases import encoders_of, frozen
 from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
 from runtime import average, encoders, evaluate, plan
@@ -441,40 +444,5 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def components(of: Family) -> list[str]:
-    """Every component, in the order in which the runtime loads them."""
-    return list(of.COMPONENTS)
-
-
-def frozen(program: plan.Program) -> list[str]:
-    """The components that only encode and decode."""
-    of = family(program.base.family)
-    return [name for name in of.COMPONENTS if name not in (of.BACKBONE, *program.adapter.targets)]
-
-
 def _trains_text(of: Family, program: plan.Program) -> bool:
     return bool(set(of.TEXT_ENCODERS) & set(program.adapter.targets))
-
-
-def encoders_of(program: plan.Program, components: list[str]) -> Modules:
-    """Components that are not trained, on the meta device, each in what it is held in."""
-    of = family(program.base.family)
-    return {name: bare(program, [name], encoders.dtype(of, name))[name] for name in components}
-
-
-def bare(program: plan.Program, components: list[str], dtype: plan.Dtype) -> Modules:
-    """Components on the meta device in a dtype."""
-    of = family(program.base.family)
-    with torch.device("meta"), default_dtype(DTYPES[dtype]):
-        return {name: of.build(program.base.architecture, name).requires_grad_(False) for name in components}
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """New floating-point tensors have this dtype inside."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
