@@ -212,8 +212,8 @@ class Fit:
     dtype: Dtype | Auto = setting(
         choice(*DTYPES, auto="choice"), "The base's dtype; the adapter's weights are fp32.", default=Auto()
     )
-    quantization: Literal["none", "nf4", "int8"] | Auto = setting(
-        choice("none", "nf4", "int8", auto="choice"),
+    quantization: Literal["none", "nf4", "int8", "fp8"] | Auto = setting(
+        choice("none", "nf4", "int8", "fp8", auto="choice"),
         "Hold the frozen base in fewer bits; it changes what is trained, so it is never chosen unasked.",
         default="none",
     )

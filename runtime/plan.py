@@ -51,7 +51,7 @@ FORMAT = 1
 
 Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
-Quantization = Literal["none", "int8", "nf4"]
+Quantization = Literal["none", "int8", "fp8", "nf4"]
 PredictionType = Literal["epsilon", "v_prediction", "flow", "next_token"]
 Timesteps = Literal["uniform", "logit_normal"]
 

@@ -16,7 +16,7 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import average, checkpoint, export, log, media, plan
+from runtime import average, checkpoint, encoders, export, log, media, plan
 from runtime import step as train_step
 from runtime.adapters import adapted, method, whole
 from runtime.dtypes import DTYPES
@@ -86,7 +86,7 @@ def run(of: plan.Plan, options: Options) -> Path:
 def load(
     of: Family, program: plan.Program, where: Where, device: torch.device
 ) -> tuple[Modules, dict[str, Any]]:
-    """Every component: what is trained in the plan's dtype or fewer bits, what only encodes and decodes in float32.
+    """Every component: what is trained in the plan's dtype or fewer bits, what only encodes and decodes in its own.
 
     It is quantised on the CPU, whatever the device, so that every machine gets the same bytes.
     A component whose blocks are offloaded stays in the computer's memory until the adapter is on it.
@@ -94,11 +94,14 @@ def load(
     trained = {of.BACKBONE, *program.adapter.targets}
     modules = {}
     for name in of.COMPONENTS:
-        dtype = DTYPES[program.compute.dtype] if name in trained else torch.float32
-        module = of.load(where.base, program.base, name, dtype)
+        dtype = program.compute.dtype if name in trained else encoders.dtype(of, name)
+        modules[name] = module = of.load(where.base, program.base, name, DTYPES[dtype])
         if name in trained:
             train_step.pack(of, {name: module}, program.compute)
-        modules[name] = module if plan.streams(program.compute, name) else module.to(device)
+        if encoders.streams(of, name, program.compute):
+            encoders.stream(of, name, module, device)
+        elif not plan.streams(program.compute, name):
+            module.to(device)
     return modules, of.load_tokenizers(where.base, program.base)
 
 
@@ -125,7 +128,7 @@ def put_away(modules: Modules, of: plan.Plan) -> None:
     """Encoders that wait while training: to the computer's memory, or out of it where nothing is drawn."""
     for name in of.program.compute.offloaded:
         if name in modules and of.outputs.samples.prompts:
-            modules[name].to("cpu")
+            encoders.move(family(of.program.base.family), name, modules[name], of.program.compute, "cpu")
         elif name in modules:
             del modules[name]
 

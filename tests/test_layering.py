@@ -32,6 +32,7 @@ ONLY_IN = {
     "runtime.evaluate": {"lorac/estimate"},
     "runtime.data": {"lorac/estimate", "lorac/text_lock.py"},
     "runtime.dtypes": {"lorac/commands", "lorac/estimate"},
+    "runtime.encoders": {"lorac/estimate"},
     "runtime.ending": {"lorac/cli.py"},
     "runtime.families": {
         "lorac/estimate",

@@ -14,7 +14,7 @@ import attrs
 
 from runtime import plan
 from runtime.adapters import method
-from runtime.export import diffusers
+from runtime.export import diffusers, transformer_consumers
 from runtime.export.manifest import Loads, Verdict
 
 SD1 = "stable-diffusion-v1/lora"
@@ -169,6 +169,8 @@ def verdicts(
     architecture: str, keys: Collection[str], file: str, example: str, weight: float
 ) -> tuple[Verdict, ...]:
     """What each consumer does with the file that has these keys."""
+    if architecture in transformer_consumers.FLUX | transformer_consumers.SD3:
+        return transformer_consumers.verdicts(architecture, file, example, weight)
     prefixes = sorted(key.partition(".")[0] for key in keys)
     endings = frozenset(key.partition(".")[2] for key in keys)
     usual = CHECKED.get(architecture, USUAL)

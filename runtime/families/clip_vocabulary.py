@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from torch import Tensor
 from transformers import CLIPTokenizer
 
 SIZE = 49408
@@ -38,6 +40,18 @@ def tokenizer(size: int = SIZE, pad: str = "<|endoftext|>") -> CLIPTokenizer:
         pad_token=pad,
         model_max_length=77,
     )
+
+
+def tokenize(vocabulary: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
+    """Token ids (N, 77), cut or padded."""
+    ids: Tensor = vocabulary(
+        list(captions),
+        padding="max_length",
+        max_length=vocabulary.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    return ids
 
 
 def _byte_letters() -> list[str]:

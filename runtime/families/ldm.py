@@ -66,7 +66,7 @@ def vae_config(shapes: Shapes, defaults: Mapping[str, Any]) -> dict[str, Any]:
         **defaults,
         "in_channels": shapes[f"{VAE}encoder.conv_in.weight"][1],
         "out_channels": shapes[f"{VAE}decoder.conv_out.weight"][0],
-        "latent_channels": shapes[f"{VAE}post_quant_conv.weight"][0],
+        "latent_channels": shapes[f"{VAE}decoder.conv_in.weight"][1],
         "block_out_channels": widths,
         "layers_per_block": layers,
         "down_block_types": ["DownEncoderBlock2D"] * levels,

@@ -56,7 +56,12 @@ class Family(Protocol):
     TEXT_ENCODERS: tuple[str, ...]
     TRAINED_TEXT_ENCODERS: tuple[str, ...]
     """Those of them that can be adapted too; none where one is too large to run in every step."""
+    STREAMED: Mapping[str, plan.Dtype]
+    """Text encoders too large for a card beside the denoiser, with the dtype that they are held in: their blocks come
+    to the card one after the other. The others are there whole, in float32."""
     VAE: str
+    BESIDE: tuple[str, ...]
+    """Folders beside a single file that belong to the base: what no such file holds."""
     GRID: int
     """Picture sides are multiples of this many pixels."""
     CAPTION_TOKENS: int

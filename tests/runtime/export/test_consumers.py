@@ -56,9 +56,25 @@ def test_magnitudes_and_other_methods_are_for_those_who_know_them() -> None:
 
 
 def test_nothing_is_claimed_of_a_family_that_nobody_tried() -> None:
-    assert set(claims("flux-1-dev/lora", "x").values()) == {
-        ("not checked", "nobody has tried it with flux-1-dev/lora")
+    assert set(claims("chroma/lora", "x").values()) == {
+        ("not checked", "nobody has tried it with chroma/lora")
     }
+
+
+def test_of_a_transformer_only_what_was_run_or_read_is_said_to_load() -> None:
+    flux, sd35 = claims("flux-1-dev/lora"), claims("stable-diffusion-3-5-medium/lora")
+
+    assert {name for name, (loads, _) in flux.items() if loads == "loads"} == {
+        "Forge",
+        "ComfyUI",
+        "diffusers",
+    }
+    assert {name for name, (loads, _) in sd35.items() if loads == "loads"} == {"ComfyUI", "diffusers"}
+    assert flux["sd-scripts (kohya)"][1].endswith("makes them of pytorch_lora_weights.safetensors")
+
+
+def test_webui_knows_the_first_stable_diffusion_3_in_part() -> None:
+    assert claims("stable-diffusion-3-medium/lora")["Stable Diffusion WebUI (AUTOMATIC1111)"][0] == "partial"
 
 
 def test_each_says_where_it_wants_the_file_and_how_it_is_called() -> None:
