@@ -4,6 +4,7 @@
 """
 
 from lorac.spec import (
+    IA3,
     Adafactor,
     AdamW,
     Answers,
@@ -16,6 +17,8 @@ from lorac.spec import (
     Images,
     Instructions,
     Lion,
+    LoHa,
+    LoKr,
     LoRA,
     Outputs,
     Prodigy,
@@ -24,9 +27,11 @@ from lorac.spec import (
     Sequences,
     Text,
     Train,
+    VeRA,
 )
 
 __all__ = [
+    "IA3",
     "Adafactor",
     "AdamW",
     "Answers",
@@ -39,6 +44,8 @@ __all__ = [
     "Images",
     "Instructions",
     "Lion",
+    "LoHa",
+    "LoKr",
     "LoRA",
     "Outputs",
     "Prodigy",
@@ -47,4 +54,5 @@ __all__ = [
     "Sequences",
     "Text",
     "Train",
+    "VeRA",
 ]

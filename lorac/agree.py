@@ -14,7 +14,7 @@ from lorac.parts import Auto, reads, rule_of
 from runtime import names
 
 if TYPE_CHECKING:
-    from lorac.spec import Experiment, Fit, Images, LoRA, Samples, Train
+    from lorac.spec import Experiment, Fit, Images, LoHa, LoKr, LoRA, Samples, Train
 
 Disagreement = tuple[object, str, str, str]
 
@@ -45,6 +45,28 @@ def targets_are_a_regex(adapter: LoRA) -> Iterator[Disagreement]:
         except re.error as error:
             hint = "mend the expression after `re:`"
             yield adapter, "targets", f"is not a regular expression: {error}", hint
+
+
+@reads("ranks", "alphas")
+def patterns_are_regexes(adapter: LoRA | LoHa | LoKr) -> Iterator[Disagreement]:
+    """The names of other ranks and alphas are regular expressions."""
+    for field in ("ranks", "alphas"):
+        for pattern in dict(getattr(adapter, field)):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                what = f"has {pattern!r}, which is not a regular expression: {error}"
+                yield adapter, field, what, "mend the expression"
+
+
+@reads("dora", "rank_dropout", "module_dropout", "init")
+def dora_stands_alone(adapter: LoRA) -> Iterator[Disagreement]:
+    """A magnitude that learns beside dropped ranks would learn to make up for them; PiSSA's file is a plain LoRA."""
+    if adapter.dora and adapter.init == "pissa":
+        yield adapter, "init", "is 'pissa' beside adapter.dora", "keep one of the two"
+    for field in ("rank_dropout", "module_dropout"):
+        if adapter.dora and getattr(adapter, field):
+            yield adapter, field, "is set beside adapter.dora, whose magnitudes stay", "keep one of the two"
 
 
 @reads("epochs", "steps")
@@ -125,7 +147,7 @@ def name_makes_a_file(experiment: Experiment) -> Iterator[Disagreement]:
 @reads("adapter", "fit")
 def what_is_trained_does_not_wait(experiment: Experiment) -> Iterator[Disagreement]:
     """An encoder that is trained is needed in every step."""
-    if experiment.fit.offload == "text_encoder" and experiment.adapter.text_encoder:
+    if experiment.fit.offload == "text_encoder" and trains_text_encoder(experiment):
         what = "is 'text_encoder', and adapter.text_encoder has it trained: it is used in every step"
         yield (
             experiment.fit,
@@ -168,8 +190,9 @@ def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
     """What only a denoiser has is not set beside text: it would be passed over."""
     if not sets_of(experiment) or _has_pictures(experiment):
         return
+    has_encoder = hasattr(experiment.adapter, "text_encoder")
     for part, fields in (
-        (experiment.adapter, ("text_encoder",)),
+        (experiment.adapter, ("text_encoder",) if has_encoder else ()),
         (experiment.train, ("text_encoder_learning_rate", "snr_gamma", "noise_offset")),
     ):
         for field in fields:
@@ -179,13 +202,10 @@ def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
 
 @reads("data", "adapter", "train", "outputs")
 def what_pictures_cannot_have(experiment: Experiment) -> Iterator[Disagreement]:
-    """DoRA, noise on token embeddings and their training are for language models."""
+    """Noise on token embeddings and their training are for language models."""
     if not _has_pictures(experiment):
         return
-    if experiment.adapter.dora:
-        what = "is set, and the data are pictures: the programs that draw with a LoRA do not read DoRA alike"
-        yield experiment.adapter, "dora", what, "leave it out"
-    if experiment.adapter.also_train:
+    if getattr(experiment.adapter, "also_train", ()):
         what = "is for language models, and the data are pictures"
         yield experiment.adapter, "also_train", what, "leave it out"
     if experiment.outputs.gguf:
@@ -194,6 +214,22 @@ def what_pictures_cannot_have(experiment: Experiment) -> Iterator[Disagreement]:
     if experiment.train.neftune_alpha is not None:
         what = "is noise on a language model's tokens, and the data are pictures"
         yield experiment.train, "neftune_alpha", what, "leave it out, or use noise_offset"
+
+
+@reads("adapter", "fit")
+def pissa_sees_the_whole_base(experiment: Experiment) -> Iterator[Disagreement]:
+    """PiSSA's gain on a quantised base is that the rest is what is quantised, which is not done here."""
+    fit = experiment.fit
+    if getattr(experiment.adapter, "init", "") == "pissa" and fit.quantization != "none":
+        yield fit, "quantization", "is set beside adapter.init 'pissa'", "leave one of the two out"
+
+
+@reads("adapter", "train")
+def lora_plus_has_a_b(experiment: Experiment) -> Iterator[Disagreement]:
+    """LoRA+ is about LoRA's second matrix."""
+    if experiment.train.lora_plus_ratio != 1 and experiment.adapter.METHOD != "lora":
+        what = f"is LoRA's, and adapter is {type(experiment.adapter).__name__}(…)"
+        yield experiment.train, "lora_plus_ratio", what, "leave it out"
 
 
 def _has_pictures(experiment: Experiment) -> bool:
@@ -220,6 +256,11 @@ def batch_is_made_up(experiment: Experiment) -> Iterator[Disagreement]:
     """Some micro_batch * accumulation * processes is the effective batch."""
     if not batch_choices(experiment.fit, experiment.train.effective_batch):
         yield _no_batch(experiment.fit, experiment.train.effective_batch)
+
+
+def trains_text_encoder(experiment: Experiment) -> bool:
+    """Whether the text encoder is adapted too: methods for language models alone do not ask."""
+    return bool(getattr(experiment.adapter, "text_encoder", False))
 
 
 def limits(owner: object, field: str) -> tuple[int, int]:

@@ -93,7 +93,9 @@ def written_bytes(checkpoint: int, steps: int, outputs: plan.Outputs) -> int:
 def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card, unlocked: bool) -> str:
     """sha256 of all that a plan depends on."""
     given = sets_of(experiment)
-    places = [folder / experiment.base.path, *(folder / one.path for one in given)]
+    base = folder / experiment.base.path
+    beside = base.parent.glob("tokenizer*") if base.is_file() else ()  # what a single file may leave there
+    places = [base, *beside, *(folder / one.path for one in given)]
     places += [
         folder / one.metadata_path
         for one in given

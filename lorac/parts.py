@@ -283,3 +283,25 @@ class Auto:
         prefer = [f"prefer={self.prefer:g}"] if self.prefer is not None else []
         choices = [f"choices={self.choices!r}"] if self.choices else []
         return f"Auto({', '.join(bounds + prefer + choices)})"
+
+
+def preferred(value: Any) -> Any:
+    """A pinned value, or the one that an open range prefers (its high end if it says nothing)."""
+    if not isinstance(value, Auto):
+        return value
+    return value.prefer if value.prefer is not None else value.high
+
+
+@contextmanager
+def at_field(part_: Any, field: str) -> Iterator[None]:
+    """What a family has against a field of the spec is told at the field's own place."""
+    try:
+        yield
+    except SpecError as error:
+        place = spec_place(part_, field)
+        raise SpecError([attrs.evolve(problem, where=place) for problem in error.problems]) from None
+
+
+def spec_place(part: Any, field: str) -> str:
+    """`file:line` of a spec's field, for errors that only planning finds."""
+    return where(part, field) or f"{type(part).PLACE}.{field}"

@@ -34,7 +34,7 @@ def lane(point: plan.Program) -> Lane:
 def settings(resolved: Resolved) -> Iterator[plan.Program]:
     """The program at each choice of what changes the result, the preferred one first."""
     experiment = resolved.experiment
-    for rank in ranks(experiment.adapter.rank):
+    for rank in ranks(getattr(experiment.adapter, "rank", 0)):
         program = with_rank(resolved, rank)
         for quantization in quantizations(experiment.fit):
             for bits in state_bits(experiment):
@@ -51,7 +51,7 @@ def with_bits(program: plan.Program, quantization: plan.Quantization, bits: plan
 
 
 def ranks(wanted: int | spec.Auto) -> list[int]:
-    """The ranks to try: the preferred one, then smaller ones by halves down to the range's low end."""
+    """The ranks to try: the preferred one, then halves of it down to the range's low end; 0 where there is none."""
     if not isinstance(wanted, spec.Auto):
         return [wanted]
     rank, low = preferred(wanted), wanted.low or 1
@@ -65,7 +65,7 @@ def ranks(wanted: int | spec.Auto) -> list[int]:
 def with_rank(resolved: Resolved, rank: int) -> plan.Program:
     """The program at another rank; alpha follows where it was left open."""
     adapter = resolved.program.adapter
-    follows = isinstance(resolved.experiment.adapter.alpha, spec.Auto)
+    follows = isinstance(getattr(resolved.experiment.adapter, "alpha", spec.Auto()), spec.Auto)
     alpha = float(rank) if follows else adapter.alpha
     return attrs.evolve(resolved.program, adapter=attrs.evolve(adapter, rank=rank, alpha=alpha))
 

@@ -92,10 +92,11 @@ def fewer_bits(program: plan.Program) -> list[tuple[str, plan.Program]]:
     fewer: dict[plan.Quantization, list[plan.Quantization]] = {
         "none": ["int8", "nf4"],
         "int8": ["nf4"],
+        "fp8": ["nf4"],
         "nf4": [],
     }
     kinds = fewer[held]
-    for kind in kinds if find_spec("bitsandbytes") else kinds[:1]:
+    for kind in kinds if find_spec("bitsandbytes") else [kind for kind in kinds if kind != "nf4"]:
         compute = attrs.evolve(program.compute, quantization=kind)
         found.append((f'fit.quantization "{kind}"', attrs.evolve(program, compute=compute)))
     return found

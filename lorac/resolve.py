@@ -6,24 +6,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 
 from lorac import spec, text_lock
-from lorac.agree import batch_choices
+from lorac.agree import batch_choices, trains_text_encoder
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
+from lorac.parts import at_field, spec_place
+from lorac.parts import preferred as preferred
 from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, versions
+from lorac.resolve_adapter import adapter_of
 from lorac.resolve_optimizers import optimizer_decisions, optimizer_of
 from lorac.resolve_outputs import images_of, outputs_of, references_of, texts_of
 from runtime import plan
-from runtime.adapters.lora import LINEAR
 from runtime.errors import InputError, Problem, SpecError
 from runtime.families import FAMILIES, family
 from runtime.families.inspect import inspect
@@ -74,7 +72,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data, notes, data_locked, data_path = _pictures(
             experiment, architecture, folder, unlocked, base_path if base_locked else None, base
         )
-    adapter, train = _adapter(experiment, architecture, base), _train(experiment, architecture, data)
+    adapter, train = adapter_of(experiment, architecture, base), _train(experiment, architecture, data)
     library = plan.PACKAGES.get(train.optimizer.name)
     program = plan.Program(
         locked=base_locked and data_locked,
@@ -217,48 +215,6 @@ def _long_captions(data: plan.Images, of: Family, path: Path, base: plan.Base) -
     )
 
 
-def _adapter(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan.Adapter:
-    wanted = experiment.adapter
-    rank = preferred(wanted.rank)
-    preset = next(iter(of.PRESETS)) if isinstance(wanted.targets, spec.Auto) else wanted.targets
-    if preset not in of.PRESETS and not preset.startswith("re:"):
-        words = ", ".join(f'"{word}"' for word in of.PRESETS)
-        what = f'adapter.targets must be {words} or "re:…" for a {of.TITLE}, got "{preset}"'
-        raise SpecError(Problem(spec_place(wanted, "targets"), what, "or leave it out"))
-    if wanted.text_encoder and not of.TRAINED_TEXT_ENCODERS:
-        what = f"adapter.text_encoder: a {of.TITLE} has its captions encoded once, before the first step"
-        raise SpecError(Problem(spec_place(wanted, "text_encoder"), what, "leave it out"))
-    with at_field(wanted, "targets"):
-        targets = of.targets(base.architecture, preset, wanted.text_encoder)
-    modules = {}
-    for component, pattern in targets.items():
-        with torch.device("meta"):
-            built = of.build(base.architecture, component)
-        names = [name for name, module in built.named_modules() if isinstance(module, LINEAR)]
-        modules[component] = sum(1 for name in names if re.fullmatch(pattern, name))
-    missed = [component for component, count in modules.items() if not count]
-    if missed:
-        where = spec_place(wanted, "targets")
-        raise SpecError(
-            Problem(where, f"adapter.targets {wanted.targets} matches no module of the {name}")
-            for name in missed
-        )
-    with at_field(wanted, "also_train"):
-        whole = of.modules_to_save(base.architecture, wanted.also_train) if wanted.also_train else {}
-    return plan.Adapter(
-        method="lora",
-        rank=rank,
-        alpha=float(rank) if isinstance(wanted.alpha, spec.Auto) else float(wanted.alpha),
-        dropout=float(wanted.dropout),
-        init=wanted.init,
-        targets=targets,
-        modules=modules,
-        rslora=wanted.rslora,
-        dora=wanted.dora,
-        modules_to_save=whole,
-    )
-
-
 def _train(experiment: spec.Experiment, of: Family, data: plan.Data) -> plan.Train:
     wanted = experiment.train
     per_epoch = -(-data.expected // wanted.effective_batch)
@@ -315,7 +271,7 @@ def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Comput
         threads = card.multiprocessors
     wanted = experiment.fit.attention_chunks
     chunks = int(wanted.prefer or wanted.low or 1) if isinstance(wanted, spec.Auto) else wanted
-    trained = of.TRAINED_TEXT_ENCODERS if experiment.adapter.text_encoder else ()
+    trained = of.TRAINED_TEXT_ENCODERS if trains_text_encoder(experiment) else ()
     waiting = tuple(name for name in of.COMPONENTS if name not in (of.BACKBONE, *trained))
     return plan.Compute(
         device=card.device,
@@ -415,30 +371,6 @@ def buckets_line(data: plan.Images) -> str:
     shown = ", ".join(f"{w}×{h}: {n}" for (w, h), n in ordered[:4])
     more = f" and {len(ordered) - 4} more buckets" if len(ordered) > 4 else ""
     return f"samples by bucket {shown}{more}" if shown else f"at {data.resolution}×{data.resolution}"
-
-
-def preferred(value: Any) -> Any:
-    """A pinned value, or the one that an open range prefers (its high end if it says nothing)."""
-    if not isinstance(value, spec.Auto):
-        return value
-    return value.prefer if value.prefer is not None else value.high
-
-
-@contextmanager
-def at_field(part: Any, field: str) -> Iterator[None]:
-    """What a family has against a field of the spec is told at the field's own place."""
-    try:
-        yield
-    except SpecError as error:
-        place = spec_place(part, field)
-        raise SpecError([attrs.evolve(problem, where=place) for problem in error.problems]) from None
-
-
-def spec_place(part: Any, field: str) -> str:
-    """`file:line` of a spec's field, for errors that only planning finds."""
-    from lorac.parts import where
-
-    return where(part, field) or f"{type(part).PLACE}.{field}"
 
 
 def _place(path: Path, root: Path) -> str:

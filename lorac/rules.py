@@ -31,9 +31,10 @@ class Rule:
     """One field's type and range. `type` is int, float, str, bool, PurePath (kept as text) or a part's class.
 
     `choices` and `regex` (a full match, told as `regex_means`) are alternatives where both are given. `many`
-    makes it a tuple of such values. `none` says what None means; empty where None is refused. With `lift` a
-    plain path stands for the part. `longest` counts characters. `unit` is for people. `others` are
-    classes that will do besides `type`; with `many` a single one of these parts will do for a tuple.
+    makes it a tuple of such values; `keyed` a mapping from text to such values, and says what the text is.
+    `none` says what None means; empty where None is refused. With `lift` a plain path stands for the part.
+    `longest` counts characters. `unit` is for people. `others` are classes that will do besides `type`; with
+    `many` a single one of these parts will do for a tuple.
     """
 
     others: tuple[type, ...] = ()
@@ -49,6 +50,7 @@ class Rule:
     longest: int = 0
     lines: bool = False
     many: bool = False
+    keyed: str = ""
     none: str = ""
     auto: AutoKind = "no"
     lift: bool = False
@@ -158,6 +160,8 @@ def _plain(limit: float) -> str:
 
 def wanted(rule: Rule) -> str:
     """Type and range together: what a value must be."""
+    if rule.keyed:
+        return f"a mapping from {rule.keyed} to {wanted(attrs.evolve(rule, keyed=''))}"
     extent = range_words(rule)
     if rule.choices or rule.regex or rule.multiple_of:
         return extent
@@ -199,6 +203,8 @@ def check(rule: Rule, value: Any, auto: type) -> tuple[Any, list[Wrong]]:
         return value, []
     if type(value) is auto and rule.auto != "no":
         return value, list(_wrong_auto(rule, value, auto))
+    if rule.keyed:
+        return _check_keyed(rule, value)
     if not rule.many or isinstance(value, rule.others or ()) or (rule.others and type(value) is rule.type):
         return _check_one(rule, value)
     if not isinstance(value, list | tuple):
@@ -209,6 +215,19 @@ def check(rule: Rule, value: Any, auto: type) -> tuple[Any, list[Wrong]]:
         clean, found = _check_one(attrs.evolve(rule, many=False, none="", auto="no"), element)
         kept.append(clean)
         wrongs += [attrs.evolve(wrong, element=index) for wrong in found]
+    return tuple(kept), wrongs
+
+
+def _check_keyed(rule: Rule, value: Any) -> tuple[Any, list[Wrong]]:
+    """A mapping is kept as a tuple of its pairs, which nobody can change; such a tuple will do, too."""
+    pairs = value.items() if type(value) is dict else value if type(value) is tuple else [value]
+    if not all(type(pair) is tuple and len(pair) == 2 and type(pair[0]) is str and pair[0] for pair in pairs):
+        return value, [Wrong(f"must be {wanted(rule)}, got {got_words(value)}", hint=_type_hint(value))]
+    kept, wrongs = [], []
+    for key, element in pairs:
+        clean, found = _check_one(attrs.evolve(rule, keyed=""), element)
+        kept.append((key, clean))
+        wrongs += [attrs.evolve(wrong, what=f"at {key!r} {wrong.what}") for wrong in found]
     return tuple(kept), wrongs
 
 

@@ -140,7 +140,7 @@ def name(program: plan.Program) -> str:
     train, compute = program.train, program.compute
     recomputed, away = len(compute.checkpointed), len(plan.blocks_away(compute))
     said = (
-        (True, f"rank {program.adapter.rank}"),
+        (program.adapter.rank, f"rank {program.adapter.rank}"),
         (compute.quantization != "none", f"{compute.quantization} base"),
         (train.optimizer.state_bits != 32, f"{train.optimizer.state_bits}-bit moments"),
         (True, f"micro-batch {train.micro_batch} × {train.accumulation}"),
@@ -161,7 +161,7 @@ def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[pl
         if pinned
         else f"fastest that fits: {clock(cost.seconds_per_step * train.steps)} in all, {room}"
     )
-    wanted = resolved.experiment.adapter.rank
+    wanted = getattr(resolved.experiment.adapter, "rank", None)
     rank = "as the spec says"
     if isinstance(wanted, spec.Auto):
         rank = (
@@ -178,7 +178,11 @@ def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[pl
     product = f"{train.micro_batch} × {train.accumulation}"
     product += f" × {train.processes}" if train.processes > 1 else ""
     return (
-        plan.Decision(field="rank", value=str(program.adapter.rank), reason=rank),
+        *(
+            []
+            if wanted is None
+            else [plan.Decision(field="rank", value=str(program.adapter.rank), reason=rank)]
+        ),
         plan.Decision(
             field="micro-batch × accumulation", value=f"{product} = {train.effective_batch}", reason=batch
         ),

@@ -18,6 +18,7 @@ from lorac import agree
 from lorac.agree import batch_choices, limits
 from lorac.parts import Auto, part, setting
 from lorac.rules import a_part, a_path, choice, flag, number, text, whole
+from lorac.spec_adapter import ADAPTERS, IA3, LoHa, LoKr, LoRA, VeRA
 from lorac.spec_data import SIDE, TEXTS, Completions, Conversations, Images, Instructions, Sequences, Text
 from lorac.spec_optimizers import OTHERS as OTHER_OPTIMIZERS
 from lorac.spec_optimizers import Adafactor, AdamW, Lion, Optimizer, Prodigy, ScheduleFreeAdamW
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from runtime.plan import Estimate, Plan
 
 __all__ = [
+    "IA3",
     "Adafactor",
     "AdamW",
     "Answers",
@@ -38,6 +40,8 @@ __all__ = [
     "Images",
     "Instructions",
     "Lion",
+    "LoHa",
+    "LoKr",
     "LoRA",
     "Outputs",
     "Prodigy",
@@ -46,6 +50,7 @@ __all__ = [
     "Sequences",
     "Text",
     "Train",
+    "VeRA",
     "batch_choices",
     "limits",
 ]
@@ -83,59 +88,6 @@ class Base:
         default=False,
     )
     license: str = setting(text(), "The base's licence, recorded in the LoRA's metadata.", default="")
-
-
-@part("adapter", agree.targets_are_a_regex)
-class LoRA:
-    """The trained part: B·A of low rank added to frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
-
-    rank: int | Auto = setting(
-        whole(ge=1, le=1024, auto="range"),
-        "Rank of the update: what it can say, and what it costs.",
-        default=Auto(4, 32, prefer=16),
-    )
-    alpha: float | Auto = setting(
-        number(gt=0, le=65536, auto="open"),
-        "The update is scaled by alpha / rank; Auto() is rank.",
-        default=Auto(),
-    )
-    rslora: bool = setting(
-        flag(),
-        "Scale the update by alpha / √rank, which keeps high ranks learning (Kalajdzievski 2023, arXiv:2312.03732).",
-        default=False,
-    )
-    dora: bool = setting(
-        flag(),
-        "Learn the lengths of weights apart from their directions (DoRA, Liu et al. 2024, arXiv:2402.09353); "
-        "language models only, and vLLM and llama.cpp refuse it.",
-        default=False,
-    )
-    dropout: float = setting(
-        number(ge=0, lt=1), "Share of the adapter's inputs dropped in training.", default=0.0
-    )
-    targets: str | Auto = setting(
-        text(
-            choices=("qkv", "qkvo", "qkvo+ff", "qkvo+ff+conv", "attention", "all-linear"),
-            regex=r"re:.+",
-            regex_means="re:<regular expression over module names>",
-            auto="open",
-        ),
-        "Adapted layers. Pictures: attention's q, k, v (Auto()); with its output; feed-forward layers; convolutions. "
-        "Language models: all linear layers (Auto()), or attention's.",
-        default=Auto(),
-    )
-    text_encoder: bool = setting(flag(), "Adapt the text encoder too.", default=False)
-    also_train: tuple[Literal["embeddings", "lm_head"], ...] = setting(
-        text(many=True, choices=("embeddings", "lm_head")),
-        "What of a language model is trained whole beside it; where the base ties the two, embeddings are both. "
-        "PEFT's modules_to_save, which vLLM and llama.cpp refuse.",
-        default=(),
-    )
-    init: Literal["kaiming", "gaussian"] = setting(
-        choice("kaiming", "gaussian"),
-        "How A begins (gaussian: std 0.02); B begins at zero.",
-        default="kaiming",
-    )
 
 
 @part("train", agree.epochs_or_steps, agree.warmup_ends, agree.optimizer_has_its_rate, agree.averages_once)
@@ -260,8 +212,8 @@ class Fit:
     dtype: Dtype | Auto = setting(
         choice(*DTYPES, auto="choice"), "The base's dtype; the adapter's weights are fp32.", default=Auto()
     )
-    quantization: Literal["none", "nf4", "int8"] | Auto = setting(
-        choice("none", "nf4", "int8", auto="choice"),
+    quantization: Literal["none", "nf4", "int8", "fp8"] | Auto = setting(
+        choice("none", "nf4", "int8", "fp8", auto="choice"),
         "Hold the frozen base in fewer bits; it changes what is trained, so it is never chosen unasked.",
         default="none",
     )
@@ -376,6 +328,8 @@ class Outputs:
     agree.what_is_trained_does_not_wait,
     agree.optimizer_has_these_bits,
     agree.what_pictures_cannot_have,
+    agree.lora_plus_has_a_b,
+    agree.pissa_sees_the_whole_base,
 )
 class Experiment:
     """One LoRA to train: all that a person decides about it."""
@@ -395,7 +349,9 @@ class Experiment:
     sequences: Sequences = setting(
         a_part(Sequences), "How text becomes sequences of tokens; not for pictures.", default=Sequences()
     )
-    adapter: LoRA = setting(a_part(LoRA), "What is trained.", default=LoRA())
+    adapter: LoRA | LoHa | LoKr | VeRA | IA3 = setting(
+        a_part(LoRA, others=ADAPTERS), "What is trained.", default=LoRA()
+    )
     train: Train = setting(a_part(Train), "How it is trained.", default=Train())
     fit: Fit = setting(a_part(Fit), "How it is made to fit the card.", default=Fit())
     samples: Samples | Answers = setting(

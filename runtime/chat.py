@@ -183,16 +183,13 @@ def load(of: plan.Plan, folder: Path, base: Path) -> Pair:
     import transformers
 
     from runtime import run, step
-    from runtime.adapters import whole
-    from runtime.export import peft
+    from runtime.adapters import method, whole
 
     transformers.logging.set_verbosity_error()
     program = attrs.evolve(
         of.program,
         compute=computed(of.program.compute, torch.cuda.is_available()),
-        adapter=attrs.evolve(
-            of.program.adapter, alpha=float(peft.alpha(of.program.adapter)), rslora=False, dropout=0.0
-        ),
+        adapter=method(of.program.adapter.method).in_peft(of.program.adapter),
     )
     if program.compute.device == "cpu":
         torch.set_num_threads(program.compute.threads)
@@ -252,17 +249,16 @@ def fill(modules: Modules, program: plan.Program, file: Path) -> None:
     """Give the adapter the values in PEFT's file. Raises InputError unless every tensor has its place."""
     import torch
 
-    from runtime.adapters import method, whole
+    from runtime.adapters import adapted, method, whole
     from runtime.export.peft import PREFIX
     from runtime.safeio.weights import open_weights
 
-    adapter = method(program.adapter.method)
-    parts = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")  # the last with DoRA alone
+    names = method(program.adapter.method).PEFT
     places = {
-        f"{PREFIX}{path}.{part}": parameter
+        f"{PREFIX}{path}.{names[part]}": parameter
         for component in program.adapter.targets
-        for path, factors in adapter.factors(modules[component]).items()
-        for part, parameter in zip(parts, factors, strict=False)
+        for path, layer in adapted.layers(modules[component]).items()
+        for part, parameter in layer.parts.items()
     }
     for name, parameter in whole.parameters(modules, program.adapter):
         places[f"{PREFIX}{name.partition('.')[2]}"] = parameter

@@ -20,6 +20,11 @@ from cattrs.preconf.json import make_converter
 from cattrs.v import format_exception
 
 from runtime.errors import PlanError, Problem
+from runtime.plan_adapter import Adapter as Adapter
+from runtime.plan_adapter import AlphaOf as AlphaOf
+from runtime.plan_adapter import RankOf as RankOf
+from runtime.plan_adapter import alpha_of as alpha_of
+from runtime.plan_adapter import rank_of as rank_of
 from runtime.plan_checks import wrongs
 from runtime.plan_data import Data as Data
 from runtime.plan_data import Images as Images
@@ -46,10 +51,9 @@ FORMAT = 1
 
 Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
-Quantization = Literal["none", "int8", "nf4"]
+Quantization = Literal["none", "int8", "fp8", "nf4"]
 PredictionType = Literal["epsilon", "v_prediction", "flow", "next_token"]
 Timesteps = Literal["uniform", "logit_normal"]
-Init = Literal["kaiming", "gaussian"]
 
 
 @attrs.frozen(kw_only=True)
@@ -65,27 +69,6 @@ class Base:
     prediction_type: PredictionType
     architecture: dict[str, Any]
     remote_code: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class Adapter:
-    """The trained part. `targets` maps component -> regex (full match on the module's path in it).
-
-    The update is scaled by alpha / rank, with `rslora` by alpha / √rank (Kalajdzievski 2023). `dora` learns the
-    weights' magnitudes apart (Liu et al. 2024). `modules_to_save`, as PEFT calls it, maps component -> paths of the
-    modules that are trained whole beside it.
-    """
-
-    method: Literal["lora"]
-    rank: int
-    alpha: float
-    dropout: float
-    init: Init
-    targets: dict[str, str]
-    modules: dict[str, int]
-    rslora: bool = False
-    dora: bool = False
-    modules_to_save: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

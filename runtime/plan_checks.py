@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from runtime import names
@@ -39,20 +40,26 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
         ("train.schedule.warmup_steps", train.schedule.warmup_steps, 0),
         ("compute.attention_chunks", compute.attention_chunks, 1),
         ("compute.threads", compute.threads, 1 if compute.device == "cpu" else 0),
-        ("adapter.rank", adapter.rank, 1),
+        ("adapter.rank", adapter.rank, 0),
+        *[(f"adapter.ranks {one.pattern}", one.rank, 1) for one in adapter.ranks],
         ("outputs.save_steps", outputs.save_steps, 0),
         ("outputs.keep_checkpoints", outputs.keep_checkpoints, 1),
         *_samples_bounds(outputs.samples),
     ]:
         if value < low:
             found.append(f"{name} must be at least {low}, got {value}")
-    if not 0 <= adapter.dropout < 1:
-        found.append(f"adapter.dropout must be at least 0 and below 1, got {adapter.dropout}")
+    for name in ("dropout", "rank_dropout", "module_dropout"):
+        if not 0 <= getattr(adapter, name) < 1:
+            found.append(f"adapter.{name} must be at least 0 and below 1, got {getattr(adapter, name)}")
     if not 0 <= train.ema < 1:
         found.append(f"train.ema must be at least 0 and below 1, got {train.ema}")
+    for pattern in [*(one.pattern for one in adapter.ranks), *(one.pattern for one in adapter.alphas)]:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            found.append(f"adapter has {pattern!r}, which is no regular expression: {error}")
     if data.kind == "images":
         for name, is_set in [
-            ("adapter.dora", adapter.dora),
             ("adapter.modules_to_save", bool(adapter.modules_to_save)),
             ("train.objective.neftune_alpha", bool(train.objective.neftune_alpha)),
         ]:

@@ -71,7 +71,7 @@ def data_problems(data: plan.Data, root: Path) -> list[Problem]:
 
 def base_problems(base: plan.Base, path: Path) -> list[Problem]:
     """What is wrong with the base at `path`, if it is not the plan's. Raises InputError where there is none."""
-    if inspect.digest(path, base.layout, digest.sha256_file) == base.digest:
+    if inspect.digest(path, base.layout, digest.sha256_file, base.family) == base.digest:
         return []
     return [Problem(str(path), "the base changed since planning", AGAIN)]
 

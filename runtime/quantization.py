@@ -3,6 +3,8 @@
 - "nf4": QLoRA's 4-bit NormalFloat (Dettmers et al. 2023) in blocks of 64, the blocks' scales in 8 bits too, by
   bitsandbytes: the same bytes as its `Linear4bit`, some 4.13 bits a weight.
 - "int8": a signed byte a weight and one float32 scale a row, in plain torch.
+- "fp8": the same with a float8 (e4m3, Micikevicius et al. 2022) a weight: small ones keep more digits. It is a way to
+  store; products are computed in the layer's dtype, so any card can.
 - A layer keeps nothing of its own for its backward: neither the input, as its weight is frozen, nor the unpacked
   weight, which the backward unpacks again from the packed one.
 - All that a layer holds are buffers, so `.to(device)`, `state_dict` and the memory tracer see it; real and fake
@@ -175,32 +177,49 @@ def _nf4_empty(weight: Tensor) -> dict[str, Tensor]:
     return {name: weight.new_empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
 
 
-class Int8Linear(QuantisedLinear):
-    """Buffers: `packed` (out, in) int8 in [-127, 127]; `scale` (out,) float32, what 1 stands for in each row.
+class ByteLinear(QuantisedLinear):
+    """Buffers: `packed` (out, in) of `CODE`, at most `TOP` in magnitude; `scale` (out,) float32, what 1 stands for in
+    each row.
 
-    A scale is the row's largest magnitude / 127, taken up to the next number of `dtype`: so it is exact there, and a
-    weight is rounded twice, to its step and to `dtype`. An error is at most half a step.
+    A scale is the row's largest magnitude / TOP, taken up to the next number of `dtype`: so it is exact there, and a
+    weight is rounded twice, to its code and to `dtype`.
     """
 
+    CODE: torch.dtype
+    TOP: float
     scale: Tensor
 
     def _pack(self, weight: Tensor) -> None:
         weight = weight.float()
         largest = weight.abs().amax(dim=1)
-        scale = (largest / 127).to(self.dtype)
+        scale = (largest / self.TOP).to(self.dtype)
         up = torch.nextafter(scale, torch.full_like(scale, torch.inf)).float()
-        scale = torch.where(scale.float() * 127 < largest, up, scale.float())
-        steps = (
+        scale = torch.where(scale.float() * self.TOP < largest, up, scale.float())
+        codes = (
             weight / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
         )  # a row of zeros has scale 0
-        self.register_buffer("packed", steps.round_().clamp_(-127, 127).to(torch.int8))
+        if not self.CODE.is_floating_point:
+            codes.round_()
+        self.register_buffer("packed", codes.clamp_(-self.TOP, self.TOP).to(self.CODE))
         self.register_buffer("scale", scale)
 
     def _unpack(self) -> Tensor:
         return self.packed.to(self.dtype).mul_(self.scale.to(self.dtype)[:, None])
 
 
-KINDS: dict[str, type[QuantisedLinear]] = {"nf4": Nf4Linear, "int8": Int8Linear}
+class Int8Linear(ByteLinear):
+    """Evenly spaced codes: an error is at most half a step."""
+
+    CODE, TOP = torch.int8, 127.0
+
+
+class Fp8Linear(ByteLinear):
+    """Codes of three binary digits: an error is at most a sixteenth of the weight, or half the least code."""
+
+    CODE, TOP = torch.float8_e4m3fn, torch.finfo(torch.float8_e4m3fn).max
+
+
+KINDS: dict[str, type[QuantisedLinear]] = {"nf4": Nf4Linear, "int8": Int8Linear, "fp8": Fp8Linear}
 
 
 class _Frozen(torch.autograd.Function):

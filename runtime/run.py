@@ -16,9 +16,9 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import average, checkpoint, export, log, media, plan
+from runtime import average, checkpoint, encoders, export, log, media, plan
 from runtime import step as train_step
-from runtime.adapters import method, whole
+from runtime.adapters import adapted, method, whole
 from runtime.dtypes import DTYPES
 from runtime.errors import MachineError, PlanError, Problem
 from runtime.families import family
@@ -86,7 +86,7 @@ def run(of: plan.Plan, options: Options) -> Path:
 def load(
     of: Family, program: plan.Program, where: Where, device: torch.device
 ) -> tuple[Modules, dict[str, Any]]:
-    """Every component: what is trained in the plan's dtype or fewer bits, what only encodes and decodes in float32.
+    """Every component: what is trained in the plan's dtype or fewer bits, what only encodes and decodes in its own.
 
     It is quantised on the CPU, whatever the device, so that every machine gets the same bytes.
     A component whose blocks are offloaded stays in the computer's memory until the adapter is on it.
@@ -94,11 +94,14 @@ def load(
     trained = {of.BACKBONE, *program.adapter.targets}
     modules = {}
     for name in of.COMPONENTS:
-        dtype = DTYPES[program.compute.dtype] if name in trained else torch.float32
-        module = of.load(where.base, program.base, name, dtype)
+        dtype = program.compute.dtype if name in trained else encoders.dtype(of, name)
+        modules[name] = module = of.load(where.base, program.base, name, DTYPES[dtype])
         if name in trained:
             train_step.pack(of, {name: module}, program.compute)
-        modules[name] = module if plan.streams(program.compute, name) else module.to(device)
+        if encoders.streams(of, name, program.compute):
+            encoders.stream(of, name, module, device)
+        elif not plan.streams(program.compute, name):
+            module.to(device)
     return modules, of.load_tokenizers(where.base, program.base)
 
 
@@ -109,18 +112,23 @@ def adapt(of: Family, modules: Modules, program: plan.Program) -> train_step.Tra
         hint = "plan again with this version: lorac plan SPEC"
         what = f"adapts {counts} modules here, the plan says {program.adapter.modules}"
         raise PlanError(Problem("adapter.targets", what, hint))
-    adapter = method(program.adapter.method)
     for component in program.adapter.targets:
-        adapter.initialise(modules[component], component, program.adapter, program.train.seed)
-    log.info(f"Injected LoRA adapters with rank={program.adapter.rank} in {sum(counts.values())} modules")
+        adapted.initialise(modules[component], component, program.train.seed)
+    log.info(f"Injected {told(program.adapter)} in {sum(counts.values())} modules")
     return train_step.trainee(of, modules, program)
+
+
+def told(adapter: plan.Adapter) -> str:
+    """ "LoRA adapters with rank=16"."""
+    rank = f" with rank={adapter.rank}" if adapter.rank else ""
+    return f"{method(adapter.method).TITLE} adapters{rank}"
 
 
 def put_away(modules: Modules, of: plan.Plan) -> None:
     """Encoders that wait while training: to the computer's memory, or out of it where nothing is drawn."""
     for name in of.program.compute.offloaded:
         if name in modules and of.outputs.samples.prompts:
-            modules[name].to("cpu")
+            encoders.move(family(of.program.base.family), name, modules[name], of.program.compute, "cpu")
         elif name in modules:
             del modules[name]
 
@@ -149,30 +157,30 @@ def show(ready: media.Ready, medium: media.Medium, step: int) -> None:
 
 
 def factors(trainee: train_step.Trainee) -> export.Weights:
-    """What is exported: component -> {module path: (A, B), with DoRA (A, B, M)} as float32 on the CPU; of what is
-    trained whole (weight,), or (weight, bias)."""
+    """What is exported: component -> {module path: {part: its value}} as float32 on the CPU; of what is trained whole
+    the parts are weight, and bias where it has one."""
     with average.shown(trainee):
         return _factors(trainee)
 
 
 def _factors(trainee: train_step.Trainee) -> export.Weights:
-    adapter = method(trainee.program.adapter.method)
-    found: dict[str, dict[str, tuple[torch.Tensor, ...]]] = {}
+    found: dict[str, dict[str, adapted.Parts]] = {}
     for component in trainee.program.adapter.targets:
-        names = adapter.factors(trainee.modules[component])
         found[component] = {
-            name: tuple(
-                trainee.masters[f"{component}.{name}.{part}"].detach().float().cpu()
-                for part, _ in zip("ABM", parts, strict=False)
+            path: layer.finished(
+                {
+                    part: trainee.masters[f"{component}.{path}.{part}"].detach().float().cpu()
+                    for part in layer.parts
+                }
             )
-            for name, parts in names.items()
+            for path, layer in adapted.layers(trainee.modules[component]).items()
         }
     name_of = {id(weight): name for name, weight in trainee.weights.items()}
     for name, weight in whole.parameters(trainee.modules, trainee.program.adapter):
         component, _, path = name.partition(".")
-        module = path.rpartition(".")[0]
+        module, _, part = path.rpartition(".")
         master = trainee.masters[name_of[id(weight)]].detach().float().cpu()
-        found[component][module] = (*found[component].get(module, ()), master)
+        found[component][module] = {**found[component].get(module, {}), part: master}
     return found
 
 

@@ -11,8 +11,8 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import plan
-from runtime.adapters import method
+from runtime import encoders, plan
+from runtime.adapters.adapted import weigh
 from runtime.families.protocol import Family, Modules, Wish
 from runtime.safeio import atomic
 
@@ -46,26 +46,23 @@ class Studio:
     @contextmanager
     def _ready(self, weight: float) -> Iterator[None]:
         """Bring every module to the device in evaluation mode, at the adapter's weight; then put all back."""
-        adapter, adapted = method(self.program.adapter.method), self.program.adapter.targets
-        device = torch.device(self.program.compute.device)
+        compute = self.program.compute
         # What is trained is there, or fetches its own blocks; only what encodes and decodes is moved.
-        waiting = [m for name, m in self.modules.items() if name in self.program.compute.offloaded]
+        waiting = [name for name in self.modules if name in compute.offloaded]
         before = {name: m.training for name, m in self.modules.items()}
-        for module in waiting:
-            module.to(device)
-        for name, module in self.modules.items():
+        for name in waiting:
+            encoders.move(self.family, name, self.modules[name], compute, compute.device)
+        for module in self.modules.values():
             module.eval()
-            if name in adapted:
-                adapter.weigh(module, weight)
+            weigh(module, weight)
         try:
             yield
         finally:
-            for module in waiting:
-                module.to("cpu")
+            for name in waiting:
+                encoders.move(self.family, name, self.modules[name], compute, "cpu")
             for name, module in self.modules.items():
                 module.train(before[name])
-                if name in adapted:
-                    adapter.weigh(module, 1.0)
+                weigh(module, 1.0)
 
 
 def save_png(picture: Image, path: Path) -> None:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runtime import average, offload, plan
-from runtime.adapters import dropout, method, noise, whole
+from runtime import adapters, average, offload, plan
+from runtime.adapters import adapted, dropout, noise, whole
 from runtime.attention import slice_blocks
 from runtime.dtypes import DTYPES
 from runtime.errors import PlanError, Problem
@@ -54,18 +54,17 @@ class Trainee:
 def weigh(modules: Modules, adapter: plan.Adapter, wholes: Iterable[whole.Whole], weight: float) -> None:
     """Set how strongly an adapter, and what is trained whole beside it, act: 1 as trained, 0 as the base."""
     for component in adapter.targets:
-        method(adapter.method).weigh(modules[component], weight)
+        adapted.weigh(modules[component], weight)
     for one in wholes:
         one.weigh(weight)
 
 
 def attach(modules: Modules, program: plan.Program) -> dict[str, int]:
     """Freeze the base and put the adapter on, in place. Module counts by component. Works on meta tensors."""
-    adapter = method(program.adapter.method)
     for module in modules.values():
         module.requires_grad_(False)
     return {
-        component: len(adapter.attach(modules[component], pattern, program.adapter))
+        component: len(adapters.attach(modules[component], pattern, program.adapter))
         for component, pattern in program.adapter.targets.items()
     }
 
@@ -127,11 +126,10 @@ def trainee(
 
     The adapter is on and has its first values.
     """
-    adapter = method(program.adapter.method)
     weights = {
         f"{component}.{name}": parameter
         for component in program.adapter.targets
-        for name, parameter in adapter.parameters(modules[component]).items()
+        for name, parameter in adapted.parameters(modules[component]).items()
     }
     wholes = whole.put_on(modules, program.adapter)
     weights |= {name: one.weight for name, one in wholes.items()}
@@ -144,10 +142,11 @@ def trainee(
     }
     for component in program.adapter.targets:
         modules[component].train()
-    dropouts = [d for component in program.adapter.targets for d in adapter.dropouts(modules[component])]
+    dropouts = [d for component in program.adapter.targets for d in adapted.drawn(modules[component])]
     if isinstance(program.data, plan.Texts):
         for one in dropouts:
-            one.length = program.data.length
+            if isinstance(one, dropout.SampleDropout):
+                one.length = program.data.length
     rates = {name: _rate(name, family, program.train) for name in masters}
     optimizer = build_optimizer(program.train.optimizer, masters, rates)
     if program.compute.paged_optimizer:

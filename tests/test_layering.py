@@ -27,16 +27,18 @@ ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
 """What all of lorac may import of runtime."""
 
 ONLY_IN = {
-    "runtime.adapters": {"lorac/estimate", "lorac/resolve.py"},
+    "runtime.adapters": {"lorac/estimate", "lorac/resolve_adapter.py"},
     "runtime.average": {"lorac/estimate"},
     "runtime.evaluate": {"lorac/estimate"},
     "runtime.data": {"lorac/estimate", "lorac/text_lock.py"},
     "runtime.dtypes": {"lorac/commands", "lorac/estimate"},
+    "runtime.encoders": {"lorac/estimate"},
     "runtime.ending": {"lorac/cli.py"},
     "runtime.families": {
         "lorac/estimate",
         "lorac/importers",
         "lorac/resolve.py",
+        "lorac/resolve_adapter.py",
         "lorac/resolve_outputs.py",
         "lorac/text_lock.py",
     },

@@ -84,7 +84,7 @@ class Costs:
         self._traces = Traces(folder / "traces")
         self._known: dict[str, Cost] = {}
         self._seconds: dict[tuple[str, int], float] = {}
-        self._waits: dict[tuple[str, plan.Data], dict[str, dict[str, int]]] = {}
+        self._waits: dict[str, dict[str, dict[str, int]]] = {}
 
     def on(self, card: Card) -> Costs:
         """The same on another card."""
@@ -150,7 +150,7 @@ class Costs:
     def _beside(self, program: plan.Program) -> dict[str, dict[str, int]]:
         """What waits in main memory (`phases.waiting`), asked for once: neither batch nor blocks move it."""
         base, compute = program.base, _without_blocks(program.compute)
-        key = repr((base.family, base.architecture, program.adapter.targets, compute)), program.data
+        key = repr((base.family, base.architecture, program.adapter.targets, compute, program.data))
         if key not in self._waits:
             self._waits[key] = phases.waiting(program, self.outputs)
         return self._waits[key]

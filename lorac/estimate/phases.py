@@ -16,18 +16,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from lorac.estimate import cuda
+from lorac.estimate.bases import bare as bare
+from lorac.estimate.bases import components as components
+from lorac.estimate.bases import default_dtype as default_dtype
+from lorac.estimate.bases import encoders_of, frozen
 from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
-from runtime import average, evaluate, plan
+from runtime import average, encoders, evaluate, plan
 from runtime import step as train_step
-from runtime.adapters import method
+from runtime.adapters import adapted
 from runtime.data.entries import BUDGET
 from runtime.dtypes import DTYPES
 from runtime.families import family
@@ -54,7 +57,7 @@ def training(program: plan.Program, capability: tuple[int, int], whole: bool = F
     of = family(program.base.family)
     trained = list(program.adapter.targets)
     modules = _adapted(of, program)
-    stay = bare(program, [name for name in frozen(program) if name not in program.compute.offloaded], "fp32")
+    stay = encoders_of(program, [name for name in frozen(program) if name not in program.compute.offloaded])
     micro, accumulates = program.train.micro_batch, program.train.accumulation > 1
 
     def make() -> Callable[[], None]:
@@ -80,7 +83,8 @@ def _adapted(of: Family, program: plan.Program) -> Modules:
     """What is trained, on the meta device, with the adapter on: made outside the tracer, as peft moves what it makes
     to the base's device."""
     trained = list(program.adapter.targets)
-    modules = bare(program, [of.BACKBONE, *(c for c in trained if c != of.BACKBONE)], program.compute.dtype)
+    names = [of.BACKBONE, *(component for component in trained if component != of.BACKBONE)]
+    modules = bare(program, names, program.compute.dtype)
     train_step.pack(of, modules, program.compute)
     train_step.attach(modules, program)
     return modules
@@ -136,7 +140,10 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
     """
     of = family(program.base.family)
     trained = {of.BACKBONE, *program.adapter.targets}
-    dtypes = {name: program.compute.dtype if name in trained else "fp32" for name in components(of)}
+    dtypes: dict[str, plan.Dtype] = {
+        name: program.compute.dtype if name in trained else encoders.dtype(of, name)
+        for name in components(of)
+    }
     modules = {name: bare(program, [name], dtype)[name] for name, dtype in dtypes.items()}
     sizes = {name: [tensor.numel() for tensor in _tensors(module)] for name, module in modules.items()}
     for name in trained:
@@ -145,6 +152,8 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
 
     def make() -> Callable[[], None]:
         streamed: list[Tensor] = []  # in main memory until the adapter is on
+        for name in frozen(program):
+            _stream(of, name, modules[name], program)
 
         def load(name: str) -> None:
             read = _read(sizes[name], dtypes[name], program.base.layout)
@@ -187,6 +196,17 @@ def _read(sizes: list[int], dtype: plan.Dtype, layout: plan.Layout) -> Tensor:
     return torch.empty(sum(sizes), dtype=torch.float16 if dtype == "fp32" else torch.float32)
 
 
+def _stream(of: Family, component: str, module: nn.Module, program: plan.Program) -> None:
+    """Lay an encoder out as the runtime does where its blocks come to the card one after the other: its weights are in
+    main memory, pinned, from the beginning."""
+    if not encoders.streams(of, component, program.compute):
+        return
+    materialize(module)
+    stream = encoders.stream(of, component, module, HERE)
+    on_host(stream.host_tensors())
+    stream.fetched = lambda tensors: label("base weights", tensors)
+
+
 def _encode(of: Family, modules: Modules, program: plan.Program, data: plan.Images) -> None:
     """One picture of the largest bucket, and one caption where captions are encoded, as `runtime.data.cache` does."""
     width, height = plan.largest(data)
@@ -216,23 +236,25 @@ def pausing(program: plan.Program, outputs: plan.Outputs, capability: tuple[int,
     """
     of, samples = family(program.base.family), outputs.samples
     program = attrs.evolve(program, compute=attrs.evolve(program.compute, checkpointed=()))
-    modules, encoders = _adapted(of, program), bare(program, frozen(program), "fp32")
-    stay = [module for name, module in encoders.items() if name not in program.compute.offloaded]
+    modules, others = _adapted(of, program), encoders_of(program, frozen(program))
+    stay = [module for name, module in others.items() if name not in program.compute.offloaded]
     size = state_bytes(program, modules)
 
     def make() -> Callable[[], None]:
         materialize(*modules.values(), *stay)
         trainee = _trainee(of, modules, program)
         state = _state(trainee, size)
+        for name in frozen(program) if samples.prompts else ():
+            _stream(of, name, others[name], program)
 
         def step() -> None:
             with phase("save"), torch.no_grad(), average.shown(trainee):
                 _save(trainee, state, DTYPES[outputs.dtype])
             if samples.prompts:
                 with phase("sample"), torch.no_grad(), average.shown(trainee):
-                    materialize(*encoders.values())
+                    materialize(*others.values())
                     if isinstance(samples, plan.Samples):
-                        _draw(of, {**modules, **encoders}, program, samples)
+                        _draw(of, {**modules, **others}, program, samples)
                     else:
                         _answer(of, modules, program, samples)
 
@@ -280,11 +302,11 @@ def _state(of: train_step.Trainee, size: int) -> Tensor:
 
 def state_bytes(program: plan.Program, modules: Modules) -> int:
     """What the plan's optimizer keeps of the adapter on `modules`: it steps over one tensor of each shape."""
-    adapter, kept = method(program.adapter.method), dict[torch.Size, int]()
+    kept = dict[torch.Size, int]()
     shapes = Counter(
         parameter.shape
         for component in program.adapter.targets
-        for parameter in adapter.parameters(modules[component]).values()
+        for parameter in adapted.parameters(modules[component]).values()
     )
 
     def make() -> Callable[[], None]:
@@ -370,8 +392,14 @@ def waiting(program: plan.Program, outputs: plan.Outputs | None) -> dict[str, di
     encoded = {"encoded data": min(BUDGET, encoded_bytes(program))}
     away = {}
     if outputs is not None and outputs.samples.prompts:
-        names = [name for name in frozen(program) if name in program.compute.offloaded]
-        modules = bare(program, names, "fp32").values()
+        of = family(program.base.family)
+        # One that streams is traced with the phases, where its weights stay.
+        names = [
+            name
+            for name in frozen(program)
+            if name in program.compute.offloaded and not encoders.streams(of, name, program.compute)
+        ]
+        modules = encoders_of(program, names).values()
         away = {"offloaded encoders": sum(_bytes(_tensors(module)) for module in modules)}
     beside = {
         "load": {},
@@ -393,7 +421,7 @@ def encoded_bytes(program: plan.Program) -> int:
     of, data = family(program.base.family), program.data
     if isinstance(data, plan.Texts):
         return TOKEN_BYTES * data.expected * data.length
-    modules = bare(program, [of.VAE, *of.TEXT_ENCODERS], "fp32")
+    modules = encoders_of(program, [of.VAE, *of.TEXT_ENCODERS])
     flips = 2 if data.flip else 1
     pictures = {(item.sha256, item.bucket) for item in data.items}
     counts = Counter(bucket for _, bucket in pictures)
@@ -416,34 +444,5 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def components(of: Family) -> list[str]:
-    """Every component, in the order in which the runtime loads them."""
-    return list(of.COMPONENTS)
-
-
-def frozen(program: plan.Program) -> list[str]:
-    """The components that only encode and decode."""
-    of = family(program.base.family)
-    return [name for name in of.COMPONENTS if name not in (of.BACKBONE, *program.adapter.targets)]
-
-
 def _trains_text(of: Family, program: plan.Program) -> bool:
     return bool(set(of.TEXT_ENCODERS) & set(program.adapter.targets))
-
-
-def bare(program: plan.Program, components: list[str], dtype: plan.Dtype) -> Modules:
-    """Components on the meta device in a dtype."""
-    of = family(program.base.family)
-    with torch.device("meta"), default_dtype(DTYPES[dtype]):
-        return {name: of.build(program.base.architecture, name).requires_grad_(False) for name in components}
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """New floating-point tensors have this dtype inside."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

@@ -116,8 +116,19 @@ def _training(of: plan.Plan) -> dict[str, Any]:
     return {
         **{
             f"adapter.{field}": getattr(adapter, field)
-            for field in ("rank", "alpha", "rslora", "dora", "dropout", "init")
+            for field in (
+                "rank",
+                "alpha",
+                "rslora",
+                "dora",
+                "init",
+                "dropout",
+                "rank_dropout",
+                "module_dropout",
+            )
         },
+        "adapter.ranks": {one.pattern: one.rank for one in adapter.ranks} or None,
+        "adapter.alphas": {one.pattern: one.alpha for one in adapter.alphas} or None,
         **{
             f"train.{field}": getattr(train, field)
             for field in ("effective_batch", "steps", "learning_rate", "seed")

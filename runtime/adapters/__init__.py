@@ -1,42 +1,73 @@
-"""The methods lorac trains: one file each, one line each in this closed registry."""
+"""The methods lorac trains: one file each, one line each in this closed registry.
+
+A method makes layers (`runtime.adapters.adapted`) whose trained parts have short names of its own, and says how files
+name them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from runtime import plan
-from runtime.adapters.dropout import SampleDropout
+from runtime.adapters.adapted import Adapted, Parts
 from runtime.errors import PlanError, Problem
 
 METHODS = {
     "lora": "runtime.adapters.lora",
+    "loha": "runtime.adapters.loha",
+    "lokr": "runtime.adapters.lokr",
+    "vera": "runtime.adapters.vera",
+    "ia3": "runtime.adapters.ia3",
 }
 
 
 class Method(Protocol):
-    """One way to adapt a module: where its parameters sit and how they begin."""
+    """One way to adapt layers: what is trained of them, and how that is kept in files."""
 
-    def attach(self, module: nn.Module, pattern: str, adapter: plan.Adapter) -> list[str]:
-        """Adapt every module whose path matches `pattern` whole, in place; the paths that were adapted."""
+    TITLE: str
+    """What people call it."""
+    TAKES: tuple[type[nn.Module], ...]
+    """The kinds of layers that it adapts."""
+    WEBUI: Mapping[str, str]
+    """Part -> how its key ends in kohya's and LyCORIS' files."""
+    PEFT: Mapping[str, str]
+    """Part -> how its key ends in PEFT's files."""
+    EXACT: frozenset[str]
+    """Parts that files hold in float32: what they learn is small against what they are."""
+    SCALED: str
+    """The part that a factor goes into where a reader's strength is not the trained one; empty: there is none."""
 
-    def parameters(self, module: nn.Module) -> dict[str, nn.Parameter]:
-        """The trained parameters by name, in a fixed order."""
+    def layers(self, bases: Mapping[str, nn.Module], adapter: plan.Adapter) -> dict[str, Adapted]:
+        """An adapted layer for each frozen one, by path; the parts have no values yet."""
 
-    def initialise(self, module: nn.Module, component: str, adapter: plan.Adapter, seed: int) -> None:
-        """Set the parameters' first values, from the seed and each one's name alone."""
+    def files(self, adapter: plan.Adapter) -> tuple[str, ...]:
+        """The kinds of files that some reader takes it from: of "webui", "diffusers" and "peft"."""
 
-    def dropouts(self, module: nn.Module) -> Sequence[SampleDropout]:
-        """The modules that draw masks, for `runtime.adapters.dropout.aim`."""
+    def strength(self, parts: Parts, module: str, adapter: plan.Adapter) -> float:
+        """What the product of the parts was multiplied by in training."""
 
-    def factors(self, module: nn.Module) -> dict[str, tuple[Tensor, ...]]:
-        """Each adapted path's (A, B), with DoRA (A, B, M), as they compute."""
+    def read_strength(self, parts: Parts, alpha: float) -> float:
+        """What readers that go by the parts and alpha multiply it by."""
 
-    def weigh(self, module: nn.Module, weight: float) -> None:
-        """Set how strongly the adapter acts: 1 as trained, 0 as the base."""
+    def fault(self, parts: Parts, module: str, adapter: plan.Adapter) -> str:
+        """What of the parts is not as the plan's adapter has them; empty where nothing is."""
+
+    def network(self, adapter: plan.Adapter) -> tuple[str, int, dict[str, Any]]:
+        """`ss_network_module`, `ss_network_dim`, `ss_network_args`: what kohya's trainer would have trained it with."""
+
+    def in_peft(self, adapter: plan.Adapter) -> plan.Adapter:
+        """The adapter as PEFT's file holds it, to be filled from there."""
+
+    def for_peft(self, parts: Parts, module: str, adapter: plan.Adapter) -> Parts:
+        """The parts' values as PEFT's file holds them, float32."""
+
+    def peft_config(self, modules: list[str], adapter: plan.Adapter) -> dict[str, Any]:
+        """What adapter_config.json says beside what it says of every method."""
 
 
 def method(name: str) -> Method:
@@ -44,3 +75,22 @@ def method(name: str) -> Method:
     if name not in METHODS:
         raise PlanError(Problem("adapter.method", f"must be one of {', '.join(METHODS)}, got {name!r}"))
     return cast(Method, import_module(METHODS[name]))
+
+
+def adaptable(module: nn.Module, pattern: str, of: Method) -> dict[str, nn.Module]:
+    """The layers inside that the method takes and whose path `pattern` matches whole, in the module's order."""
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, of.TAKES) and getattr(layer, "groups", 1) == 1 and re.fullmatch(pattern, name)
+    }
+
+
+def attach(module: nn.Module, pattern: str, adapter: plan.Adapter) -> list[str]:
+    """Freeze the module and adapt in place what `pattern` matches; the adapted paths. Works on meta tensors."""
+    module.requires_grad_(False)
+    of = method(adapter.method)
+    made = of.layers(adaptable(module, pattern, of), adapter)
+    for path, layer in made.items():
+        module.set_submodule(path, layer)
+    return list(made)

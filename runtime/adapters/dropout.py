@@ -40,6 +40,11 @@ def generator_of(key: int, salt: int, device: torch.device) -> torch.Generator:
     return generator.manual_seed((key ^ salt) & 0x7FFF_FFFF_FFFF_FFFF)
 
 
+def per_sample(x: Tensor, keys: Sequence[int]) -> Tensor:
+    """(samples, …): a mixture's layers are given all samples' tokens end to end."""
+    return x if x.shape[0] == len(keys) else x.reshape(len(keys), -1, x.shape[-1])
+
+
 class SampleDropout(nn.Module):
     """Inverted dropout (Srivastava et al. 2014) over (N, …), masked per sample by a keyed generator.
 
@@ -57,14 +62,50 @@ class SampleDropout(nn.Module):
     def aim(self, keys: Sequence[int], batch: Batch) -> None:
         self.keys = keys
 
+    @property
+    def draws(self) -> bool:
+        """Whether anything is dropped now."""
+        return self.training and bool(self.p and self.keys)
+
+    def mask(self, x: Tensor, keys: Sequence[int]) -> Tensor:
+        """What `x` is multiplied by: 0, or 1 / (1 - p)."""
+        keep = torch.empty_like(per_sample(x, keys))
+        count, *inner = keep.shape[1:]
+        for row, key in zip(keep, keys, strict=True):
+            drawn = torch.empty(max(count, self.length), *inner, dtype=x.dtype, device=x.device)
+            row.copy_(drawn.bernoulli_(1 - self.p, generator=generator_of(key, self.salt, x.device))[:count])
+        return keep.div_(1 - self.p).reshape(x.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask(x, self.keys) if self.draws else x
+
+
+class ChannelDropout(nn.Module):
+    """Drops channels of a sample with probability `rank`, and all of them with `whole`: rank and module dropout.
+
+    Over LoRA's inner dimension what stays is `scaled` by 1 / (1 - rank), as in sd-scripts (networks/lora.py); over
+    the rows of a change of weight it is not, as in LyCORIS (modules/loha.py). Module dropout never scales.
+    """
+
+    def __init__(self, rank: float, whole: float, name: str, dimension: int, scaled: bool) -> None:
+        super().__init__()
+        self.rank, self.whole, self.dimension = rank, whole, dimension
+        self.kept = 1 / (1 - rank) if scaled else 1.0
+        self.salt = salt_of(f"{name}/channels")
+        self.keys: Sequence[int] = ()
+
+    def aim(self, keys: Sequence[int], batch: Batch) -> None:
+        self.keys = keys
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.keys:
             return x
-        # A mixture's layers are given all samples' tokens end to end.
-        samples = x if x.shape[0] == len(self.keys) else x.reshape(len(self.keys), -1, x.shape[-1])
-        count, *inner = samples.shape[1:]
-        keep = torch.empty_like(samples)
+        samples = per_sample(x, self.keys)
+        keep = x.new_empty(len(samples), samples.shape[self.dimension])
         for row, key in zip(keep, self.keys, strict=True):
-            drawn = torch.empty(max(count, self.length), *inner, dtype=x.dtype, device=x.device)
-            row.copy_(drawn.bernoulli_(1 - self.p, generator=generator_of(key, self.salt, x.device))[:count])
-        return x * keep.div_(1 - self.p).reshape(x.shape)
+            generator = generator_of(key, self.salt, x.device)
+            row.bernoulli_(1 - self.rank, generator=generator).mul_(self.kept)
+            row.mul_(torch.empty_like(row[:1]).bernoulli_(1 - self.whole, generator=generator))
+        shape = [1] * samples.ndim
+        shape[0], shape[self.dimension] = keep.shape
+        return (samples * keep.view(shape)).view_as(x)

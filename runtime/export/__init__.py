@@ -4,7 +4,7 @@ write.py
     export(folder, weights, plan, facts, previews) -> Manifest; finished(folder, plan) -> Path | None
     lora_bytes(plan, weights, step); checkpoint_name(plan, step); claim(folder, plan); read_manifest(path)
 weights.py
-    Weights: component -> module path -> (A, B)
+    Weights: component -> module path -> part -> tensor
 kohya.py, diffusers.py
     tensors(family, weights, adapter, dtype) -> {key: tensor}
 metadata.py, dataset.py

@@ -8,25 +8,41 @@ stable-diffusion.cpp). tests/consumers/ holds their rules as checks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import attrs
 
 from runtime import plan
-from runtime.export import diffusers
+from runtime.adapters import method
+from runtime.export import diffusers, transformer_consumers
 from runtime.export.manifest import Loads, Verdict
 
+SD1 = "stable-diffusion-v1/lora"
 USUAL = re.compile(
     r"lora_unet_(?:(?:down|up)_blocks_\d+|mid_block)_(?:attentions|resnets|downsamplers|upsamplers)_\d+_.+"
     r"|lora_te_text_model_encoder_layers_\d+_.+"
 )
-"""The names that kohya's trainer gives in SD 1.x: attention, feed-forward, projections, resnets, samplers."""
+"""The names that kohya's trainer gives in SD 1.x and 2.x: attention, feed-forward, projections, resnets, samplers."""
+USUAL_XL = re.compile(
+    r"lora_unet_(?:(?:input|output)_blocks_\d+|middle_block)_\d_.+"
+    r"|lora_te[12]_text_model_encoder_layers_\d+_.+"
+)
+"""And in SDXL, by the original names."""
+
+
+LORA = frozenset({"lora_down.weight", "lora_up.weight", "alpha"})
+LYCORIS = LORA | {
+    *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
+    *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"),
+}
+WITH_DORA = LYCORIS | {"dora_scale"}
 
 
 @attrs.frozen(kw_only=True)
 class Consumer:
-    """`folder` is below the consumer's own; `unusual`: what it does with a file that has names beyond
-    USUAL."""
+    """`folder` is below the consumer's own; `unusual`: what it does with a file that has names beyond the usual;
+    `tried`: the architectures for which that is known, where it is not all of CHECKED; `knows`: how the keys end that
+    it reads (facts/outputs.md 1.1 and rule 6)."""
 
     name: str
     folder: str
@@ -35,6 +51,8 @@ class Consumer:
     unusual: Loads = "loads"
     unusual_reason: str = ""
     takes_diffusers_file: bool = False
+    knows: frozenset[str] = LORA
+    tried: frozenset[str] = frozenset()
 
 
 CONSUMERS = (
@@ -43,12 +61,14 @@ CONSUMERS = (
         folder="models/Lora",
         call="in the prompt: {example}",
         checked="its loader, 1.10.1, was run",
+        knows=WITH_DORA,
     ),
     Consumer(
         name="Forge",
         folder="models/Lora",
         call="in the prompt: {example}",
         checked="its key names were read and its arithmetic was run, dfdcbab6",
+        knows=WITH_DORA,
     ),
     Consumer(
         name="sd-webui-additional-networks",
@@ -57,12 +77,14 @@ CONSUMERS = (
         checked="its loader, e9f3d622, was run",
         unusual="refuses",
         unusual_reason="it refuses a file with a key that it does not know, such as {key}",
+        tried=frozenset({SD1}),
     ),
     Consumer(
         name="ComfyUI",
         folder="models/loras",
         call="node Load LoRA, strength {weight}",
         checked="its loader, 0.3.64, was run",
+        knows=WITH_DORA,
     ),
     Consumer(
         name="diffusers",
@@ -84,6 +106,7 @@ CONSUMERS = (
         folder="",
         call="--lora-model-dir FOLDER, in the prompt: {example}",
         checked="its loader was read, not run",
+        knows=LYCORIS,
     ),
 )
 
@@ -93,9 +116,14 @@ VLLM_RANKS = 16
 
 def of_language(adapter: plan.Adapter, file: str, folder: str, gguf: str = "") -> tuple[Verdict, ...]:
     """What those who load a language model's adapter do with the folder; `gguf` is the file for llama.cpp, if any."""
-    is_plain = not (adapter.dora or adapter.modules_to_save)
-    why_not = f"it refuses an adapter with {'DoRA' if adapter.dora else 'modules that are trained whole'}"
-    rank = f" --max-lora-rank {adapter.rank}" if adapter.rank > VLLM_RANKS else ""
+    of = method(adapter.method)
+    is_lora = "gguf" in of.files(adapter)
+    is_plain = is_lora and not adapter.modules_to_save
+    why_not = f"it refuses {'an adapter with DoRA' if adapter.dora else of.TITLE}"
+    if is_lora:
+        why_not = "it refuses an adapter with modules that are trained whole"
+    written = of.in_peft(adapter).rank
+    rank = f" --max-lora-rank {written}" if written > VLLM_RANKS else ""
     rows: tuple[tuple[str, str, bool, str], ...] = (
         ("PEFT", f'PeftModel.from_pretrained(base, "{folder}")', True, "0.21.2 is run by lorac's tests"),
         (
@@ -126,33 +154,53 @@ def of_language(adapter: plan.Adapter, file: str, folder: str, gguf: str = "") -
     )
 
 
-CHECKED = {"stable-diffusion-v1/lora"}
-"""ModelSpec's architectures for which the above was established. Of others nothing is claimed."""
+CHECKED = {
+    SD1: USUAL,
+    "stable-diffusion-v2-512/lora": USUAL,
+    "stable-diffusion-v2-768-v/lora": USUAL,
+    "stable-diffusion-xl-v1-base/lora": USUAL_XL,
+}
+"""ModelSpec's architectures for which the above was established -> the usual names. Of others nothing is claimed."""
+ONLY_READ = {"stable-diffusion-v2-512/lora", "stable-diffusion-v2-768-v/lora"}
+"""Those for which no consumer's own code was run but diffusers'."""
 
 
 def verdicts(
-    architecture: str, prefixes: Iterable[str], file: str, example: str, weight: float
+    architecture: str, keys: Collection[str], file: str, example: str, weight: float
 ) -> tuple[Verdict, ...]:
-    """What each consumer does with the file whose keys begin with these module names."""
-    unusual = next((prefix for prefix in sorted(prefixes) if not USUAL.fullmatch(prefix)), "")
+    """What each consumer does with the file that has these keys."""
+    if architecture in transformer_consumers.FLUX | transformer_consumers.SD3:
+        return transformer_consumers.verdicts(architecture, file, example, weight)
+    prefixes = sorted(key.partition(".")[0] for key in keys)
+    endings = frozenset(key.partition(".")[2] for key in keys)
+    usual = CHECKED.get(architecture, USUAL)
+    unusual = next((prefix for prefix in prefixes if not usual.fullmatch(prefix)), "")
     words = {"example": example, "weight": f"{weight:g}", "key": unusual, "file": file}
     return tuple(
         Verdict(
             consumer=consumer.name,
             loads=loads,
             reason=reason.format(**words),
-            file=diffusers.FILE if consumer.takes_diffusers_file else file,
+            file=diffusers.FILE if consumer.takes_diffusers_file and endings <= consumer.knows else file,
             folder=consumer.folder,
             call=consumer.call.format(**words),
         )
         for consumer in CONSUMERS
-        for loads, reason in [_judged(consumer, architecture, unusual)]
+        for loads, reason in [_judged(consumer, architecture, unusual, endings)]
     )
 
 
-def _judged(consumer: Consumer, architecture: str, unusual: str) -> tuple[Loads, str]:
-    if architecture not in CHECKED:
+def _judged(
+    consumer: Consumer, architecture: str, unusual: str, endings: frozenset[str]
+) -> tuple[Loads, str]:
+    if architecture not in (consumer.tried or CHECKED):
         return "not checked", f"nobody has tried it with {architecture or 'this family'}"
+    if foreign := sorted(endings - consumer.knows):
+        if endings & consumer.knows <= {"alpha"}:
+            return "refuses", f"it knows no such keys as .{foreign[0]}"
+        return "partial", f"it leaves out .{foreign[0]}, and changes what the LoRA does"
     if unusual and consumer.unusual != "loads":
         return consumer.unusual, consumer.unusual_reason
-    return "loads", f"takes every key ({consumer.checked})"
+    is_read = architecture in ONLY_READ and not consumer.takes_diffusers_file
+    checked = "its loader was read, not run" if is_read else consumer.checked
+    return "loads", f"takes every key ({checked})"

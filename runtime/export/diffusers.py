@@ -12,8 +12,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from runtime import plan
-from runtime.dtypes import DTYPES
-from runtime.export.weights import Weights, strength
+from runtime.adapters import method
+from runtime.export.weights import Weights, named
 from runtime.families.protocol import Family
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -24,14 +24,15 @@ CLIP_LEVEL = "text_model."
 
 def tensors(family: Family, weights: Weights, adapter: plan.Adapter, dtype: plan.Dtype) -> dict[str, Tensor]:
     """`COMPONENT.MODULE.lora_A.weight` and `….lora_B.weight` of every module."""
-    saved = DTYPES[dtype]
-    scale = strength(adapter)
+    of = method(adapter.method)
     found: dict[str, Tensor] = {}
     for component, modules in weights.items():
-        for module, (a, b) in modules.items():
+        for module, parts in modules.items():
             prefix = f"{component}.{published(family, component, module)}"
-            found[f"{prefix}.lora_A.weight"] = a.detach().cpu().to(saved)
-            found[f"{prefix}.lora_B.weight"] = (b.detach().cpu().float() * scale).to(saved)
+            strength = of.strength(parts, module, adapter)
+            found |= {
+                f"{prefix}.{end}": part for end, part in named(parts, adapter, of.PEFT, dtype, strength)
+            }
     return found
 
 

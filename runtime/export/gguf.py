@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from runtime import plan
+from runtime.adapters import method
 from runtime.export import peft
 from runtime.export.weights import Weights
 from runtime.families import family
@@ -69,7 +70,9 @@ def content(weights: Weights, of: plan.Plan) -> bytes:
         is_half = of.outputs.dtype == "fp16"
         writer.add_file_type(LlamaFileType.MOSTLY_F16 if is_half else LlamaFileType.ALL_F32)
         writer.add_string(Keys.Adapter.TYPE, "lora")
-        writer.add_float32(Keys.Adapter.LORA_ALPHA, float(peft.alpha(of.program.adapter)))
+        writer.add_float32(
+            Keys.Adapter.LORA_ALPHA, method(of.program.adapter.method).in_peft(of.program.adapter).alpha
+        )
         for module, name in names(weights, of).items():
             a, b = (saved[f"{peft.PREFIX}{module}.lora_{part}.weight"] for part in "AB")
             for part, value in (("a", a), ("b", paired(b, heads(module, _config(of))))):

@@ -21,6 +21,7 @@ import attrs
 from torch import Tensor
 
 from runtime import plan as plans
+from runtime.adapters import method
 from runtime.export import dataset
 from runtime.families import family
 from runtime.plan import Plan
@@ -82,6 +83,7 @@ def training(plan: Plan, name: str, step: int) -> dict[str, str]:
     program, data = plan.program, plans.pictures(plan.program.data)
     items = data.items
     train, adapter = program.train, program.adapter
+    module, rank, args = method(adapter.method).network(adapter)
     samples = sum(item.repeats for item in items)
     per_epoch = math.ceil(samples / train.effective_batch)
     values: dict[str, Any] = {
@@ -89,11 +91,11 @@ def training(plan: Plan, name: str, step: int) -> dict[str, str]:
         "output_name": name,
         "training_comment": f"trained by lorac, plan {plan.plan_hash[:12]}",
         "sd_model_name": plan.outputs.base_name,
-        "network_module": "networks.lora",
-        "network_dim": adapter.rank,
+        "network_module": module,
+        "network_dim": rank,
         "network_alpha": adapter.alpha,
         "network_dropout": adapter.dropout or None,
-        "network_args": {},
+        "network_args": args,
         "learning_rate": train.learning_rate,
         "unet_lr": train.learning_rate,
         "text_encoder_lr": train.text_encoder_learning_rate if len(adapter.targets) > 1 else None,

@@ -101,7 +101,7 @@ def manifest(
         if isinstance(program.data, plans.Texts)
         else consumers.verdicts(
             about.get("modelspec.architecture", ""),
-            {key.partition(".")[0] for key in header.tensors},
+            header.tensors,
             file,
             example,
             outputs.preferred_weight,

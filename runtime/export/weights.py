@@ -1,26 +1,33 @@
-"""The trained adapter as the exporters take it: component -> module path -> (A, B), with DoRA (A, B, M), by diffusers'
-and transformers' own paths. What is trained whole beside it (`plan.Adapter.modules_to_save`) is (weight,), or
-(weight, bias).
+"""The trained adapter as the exporters take it: component -> module path -> part -> its value, by diffusers' and
+transformers' own paths, and by the method's names of its parts. What is trained whole beside it
+(`plan.Adapter.modules_to_save`) has the parts weight, and bias where it has one.
 
-A has shape (rank, in) and B (out, rank); for a convolution (rank, in, k, k) and (out, rank, 1, 1). Float32.
-The change of a module's weight is `strength` · B @ A. M are DoRA's magnitudes, (out,).
+Float32. Of LoRA: A (rank, in) and B (out, rank); for a convolution (rank, in, k, k) and (out, rank, 1, 1); with DoRA
+its magnitudes M. Other methods' shapes are told where their layers are.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
 from runtime import plan
+from runtime.adapters import method
+from runtime.adapters.adapted import Parts
+from runtime.dtypes import DTYPES
 
-Weights = Mapping[str, Mapping[str, tuple[Tensor, ...]]]
+Weights = Mapping[str, Mapping[str, Parts]]
 
 
-def strength(adapter: plan.Adapter) -> float:
-    """What B @ A is multiplied by. Most readers know alpha / rank alone: exporters put the rest of it into B."""
-    return adapter.alpha / (math.sqrt(adapter.rank) if adapter.rslora else adapter.rank)
+def named(
+    parts: Parts, adapter: plan.Adapter, names: Mapping[str, str], dtype: plan.Dtype, ratio: float = 1.0
+) -> Iterator[tuple[str, Tensor]]:
+    """(how its key ends, tensor) of every part, in the file's dtype. The strength is made `ratio` times as large."""
+    of = method(adapter.method)
+    for part, value in parts.items():
+        scaled = value.detach().cpu().float() * ratio if part == of.SCALED else value.detach().cpu()
+        yield names[part], scaled.float() if part in of.EXACT else scaled.to(DTYPES[dtype])
 
 
 def low_rank(weights: Weights, adapter: plan.Adapter) -> Weights:
@@ -35,8 +42,9 @@ def low_rank(weights: Weights, adapter: plan.Adapter) -> Weights:
 
 def check(weights: Weights, adapter: plan.Adapter) -> None:
     """Raise ValueError, naming every fault, for weights that are not what the plan's adapter trains."""
+    of = method(adapter.method)
     faults = []
-    if not adapter.alpha > 0:
+    if of.SCALED and not adapter.alpha > 0:
         faults.append(f"alpha is {adapter.alpha}, and readers take 0 as alpha = rank")
     if set(weights) != set(adapter.modules):
         faults.append(f"components are {sorted(weights)}, planned are {sorted(adapter.modules)}")
@@ -46,11 +54,8 @@ def check(weights: Weights, adapter: plan.Adapter) -> None:
     for component, modules in low_rank(weights, adapter).items():
         if len(modules) != adapter.modules.get(component, len(modules)):
             faults.append(f"{component} has {len(modules)} modules, planned are {adapter.modules[component]}")
-        for module, (a, b, *magnitudes) in modules.items():
-            if [tuple(m.shape) for m in magnitudes] != [(b.shape[0],)] * adapter.dora:
-                faults.append(f"{component}.{module} has magnitudes that are not as DoRA's")
-            if a.shape[0] != adapter.rank or b.ndim != a.ndim or b.shape[1] != adapter.rank:
-                shapes = f"A {tuple(a.shape)} and B {tuple(b.shape)}"
-                faults.append(f"{component}.{module} has {shapes}, not of rank {adapter.rank}")
+        for module, parts in modules.items():
+            if fault := of.fault(parts, module, adapter):
+                faults.append(f"{component}.{module} {fault}")
     if faults:
         raise ValueError("; ".join(faults))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from runtime import names
 from runtime import plan as plans
+from runtime.adapters import method
 from runtime.errors import InputError, LoracError, MachineError, Problem, SpecError
 from runtime.export import diffusers, gguf, kohya, metadata, peft, pictures, sidecars
 from runtime.export.manifest import SUFFIX, Facts, Manifest
@@ -102,7 +103,7 @@ def claim(folder: Path, plan: Plan) -> None:
 
 def lora_bytes(plan: Plan, weights: Weights, step: int) -> bytes:
     """The LoRA after `step` steps as its first consumer loads it, for a file called as `checkpoint_name` says."""
-    kind = family(plan.program.base.family).EXPORTS[0]
+    kind = kinds(plan)[0]
     renamed = attrs.evolve(plan, outputs=attrs.evolve(plan.outputs, name=checkpoint_name(plan, step)))
     file = next(c for c in KINDS[kind](renamed, weights, step, None).values() if isinstance(c, _Tensors))
     return safetensors.serialise(file.tensors, file.metadata)
@@ -136,9 +137,16 @@ def read_manifest(path: Path) -> Manifest:
 def _contents(weights: Weights, plan: Plan, step: int, previews: Sequence[Image]) -> dict[str, Content]:
     """Every file but the manifest, in the order in which they are put in place."""
     contents: dict[str, Content] = {}
-    for kind in family(plan.program.base.family).EXPORTS:
+    for kind in kinds(plan):
         contents |= KINDS[kind](plan, weights, step, previews[0] if previews else None)
     return contents
+
+
+def kinds(plan: Plan) -> list[str]:
+    """Of the kinds of files that the family's LoRAs are written in, those that hold the plan's method."""
+    adapter = plan.program.adapter
+    held = method(adapter.method).files(adapter)
+    return [kind for kind in family(plan.program.base.family).EXPORTS if kind in held]
 
 
 def _for_webui(plan: Plan, weights: Weights, step: int, picture: Image | None) -> dict[str, Content]:

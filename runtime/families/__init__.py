@@ -20,6 +20,10 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of each ke
 
 FAMILIES = {
     "sd1": "runtime.families.sd1",
+    "sd2": "runtime.families.sd2",
+    "sdxl": "runtime.families.sdxl",
+    "sd3": "runtime.families.sd3",
+    "flux1": "runtime.families.flux1",
     "causal_lm": "runtime.families.causal_lm",
 }
 

@@ -33,6 +33,7 @@ BACKBONE = "model"
 COMPONENTS = ("model",)
 TEXT_ENCODERS: tuple[str, ...] = ()
 TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
+STREAMED: dict[str, plan.Dtype] = {}
 OBJECTIVE: dict[str, Any] = {}
 
 PRESETS = {"all-linear": "", "attention": ""}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from torch import Tensor
 from transformers import CLIPTokenizer
 
 SIZE = 49408
@@ -14,8 +16,9 @@ SIZE = 49408
 
 
 @cache
-def tokenizer(size: int = SIZE) -> CLIPTokenizer:
-    """CLIP-L's tokenizer, at most 77 tokens a text, padded with the end token as SD 1.x does.
+def tokenizer(size: int = SIZE, pad: str = "<|endoftext|>") -> CLIPTokenizer:
+    """CLIP's tokenizer, at most 77 tokens a text, padded with the end token as for OpenAI's towers. OpenCLIP's are
+    padded with token 0, which is "!" (open_clip's `tokenize`).
 
     A smaller `size` keeps only the first merges: for the random models of the tests.
     """
@@ -34,9 +37,21 @@ def tokenizer(size: int = SIZE) -> CLIPTokenizer:
         unk_token="<|endoftext|>",
         bos_token="<|startoftext|>",
         eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
+        pad_token=pad,
         model_max_length=77,
     )
+
+
+def tokenize(vocabulary: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
+    """Token ids (N, 77), cut or padded."""
+    ids: Tensor = vocabulary(
+        list(captions),
+        padding="max_length",
+        max_length=vocabulary.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    return ids
 
 
 def _byte_letters() -> list[str]:

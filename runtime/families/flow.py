@@ -7,6 +7,8 @@ says is its direction, ε - x₀. diffusers calls t `sigma`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -50,6 +52,16 @@ def shift(tokens: int, objective: plan.Objective) -> float:
 def shifted(sigma: Tensor, by: float) -> Tensor:
     """s t / (1 + (s - 1) t): more noise for larger pictures (Esser et al. 2024, equation 23)."""
     return by * sigma / (1 + (by - 1) * sigma)
+
+
+def scaled(latents: Tensor, vae: Mapping[str, Any]) -> Tensor:
+    """An autoencoder's latents as the denoiser knows them: about their mean, at unit variance."""
+    return (latents - vae["shift_factor"]) * vae["scaling_factor"]
+
+
+def unscaled(latents: Tensor, vae: Mapping[str, Any]) -> Tensor:
+    """The way back from `scaled`."""
+    return latents / vae["scaling_factor"] + vae["shift_factor"]
 
 
 def noisy(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

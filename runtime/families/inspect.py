@@ -16,6 +16,7 @@ import attrs
 from runtime import plan
 from runtime.errors import InputError, Problem
 from runtime.families import FAMILIES, family
+from runtime.families.protocol import Family
 from runtime.safeio import strict_json, weights
 
 RUNS_CODE = ("auto_map", "custom_pipeline", "_attn_implementation_internal", "trust_remote_code")
@@ -43,7 +44,7 @@ def inspect(path: Path, sha256: Sha256, wanted: str = "auto", remote_code: bool 
     if runs_code and not remote_code:
         hint = "read its Python files, then set Base(trust_remote_code=True); or take a base that transformers knows"
         raise InputError(Problem(str(path), "asks to run code of its own (auto_map in config.json)", hint))
-    digest = _digest(path, layout, sha256)
+    digest = _digest(path, layout, sha256, names)
     if not names:
         known = ", ".join(family(name).TITLE for name in FAMILIES)
         raise InputError(Problem(str(path), "is of no family that lorac knows", f"lorac knows {known}"))
@@ -62,11 +63,12 @@ def inspect(path: Path, sha256: Sha256, wanted: str = "auto", remote_code: bool 
     return Found(base=base, name=path.stem if path.is_file() else path.name)
 
 
-def digest(path: Path, layout: str, sha256: Sha256) -> str:
-    """The digest of a base's contents, as `inspect` gives it. Raises InputError if it isn't there."""
+def digest(path: Path, layout: str, sha256: Sha256, name: str) -> str:
+    """The digest of a base's contents, as `inspect` gives it; `name` is its family. Raises InputError if it isn't
+    there."""
     if not path.exists():
         raise InputError(Problem(str(path), "the base is not here", "give its place with --base"))
-    return _digest(path, layout, sha256)
+    return _digest(path, layout, sha256, [name])
 
 
 def layout_of(path: Path) -> plan.Layout:
@@ -98,7 +100,7 @@ def _transformers(path: Path) -> tuple[list[str], dict[str, Any]]:
 def _single(path: Path) -> tuple[list[str], dict[str, Any]]:
     with weights.open_weights(path) as file:
         shapes = {name: info.shape for name, info in file.items()}
-    names = [name for name in FAMILIES if family(name).recognise(shapes)]
+    names = _names(path, lambda of: of.recognise(shapes))
     return names, family(names[0]).architecture(shapes) if names else {}
 
 
@@ -115,8 +117,16 @@ def _folder(path: Path) -> tuple[list[str], dict[str, Any]]:
     ]
     if problems:
         raise InputError(problems)
-    names = [name for name in FAMILIES if family(name).recognise_folder(index, configs)]
+    names = _names(path, lambda of: of.recognise_folder(index, configs))
     return names, {name: config for name, config in configs.items() if config}
+
+
+def _names(path: Path, recognises: Callable[[Family], bool]) -> list[str]:
+    """The families that a base is of. Raises InputError for one that a family knows by sight and does not train."""
+    try:
+        return [name for name in FAMILIES if recognises(family(name))]
+    except InputError as error:
+        raise InputError([attrs.evolve(problem, where=str(path)) for problem in error.problems]) from None
 
 
 def _components(index: dict[str, Any]) -> list[str]:
@@ -171,13 +181,24 @@ READ: dict[str, Callable[[Path], tuple[list[str], dict[str, Any]]]] = {
 }
 
 
-def _digest(path: Path, layout: str, sha256: Sha256) -> str:
-    """Over every file that loading may read: one file, or a folder's."""
-    if layout in ("single_file", "gguf"):
+def _digest(path: Path, layout: str, sha256: Sha256, names: list[str]) -> str:
+    """Over every file that loading may read: one file and what its family wants beside it, or a folder's."""
+    if layout == "gguf":
         return sha256(path)
-    files = _transformers_files(path) if layout == "transformers" else _diffusers_files(path)
-    lines = "".join(f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files)
+    if layout == "single_file":
+        beside = [path.parent / folder for name in names[:1] for folder in family(name).BESIDE]
+        files = sorted(file for folder in beside for file in folder.glob("*") if file.is_file())
+        if not files:
+            return sha256(path)
+        lines = f"{sha256(path)}\n" + _lines(files, path.parent, sha256)
+    else:
+        files = _transformers_files(path) if layout == "transformers" else _diffusers_files(path)
+        lines = _lines(files, path, sha256)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _lines(files: list[Path], root: Path, sha256: Sha256) -> str:
+    return "".join(f"{file.relative_to(root).as_posix()} {sha256(file)}\n" for file in files)
 
 
 def _transformers_files(path: Path) -> list[Path]:

@@ -56,7 +56,12 @@ class Family(Protocol):
     TEXT_ENCODERS: tuple[str, ...]
     TRAINED_TEXT_ENCODERS: tuple[str, ...]
     """Those of them that can be adapted too; none where one is too large to run in every step."""
+    STREAMED: Mapping[str, plan.Dtype]
+    """Text encoders too large for a card beside the denoiser, with the dtype that they are held in: their blocks come
+    to the card one after the other. The others are there whole, in float32."""
     VAE: str
+    BESIDE: tuple[str, ...]
+    """Folders beside a single file that belong to the base: what no such file holds."""
     GRID: int
     """Picture sides are multiples of this many pixels."""
     CAPTION_TOKENS: int
@@ -69,10 +74,13 @@ class Family(Protocol):
     """Whether guidance draws with and without the prompt at once (Ho and Salimans 2022); not where it is an input."""
 
     def recognise(self, shapes: Shapes) -> bool:
-        """Whether tensors of these names and shapes are this family's, in its original single-file layout."""
+        """Whether tensors of these names and shapes are this family's, in its original single-file layout.
+
+        Raises InputError for a relative that it knows by sight and does not train; `where` is the caller's to fill."""
 
     def recognise_folder(self, index: dict[str, Any], configs: dict[str, Any]) -> bool:
-        """Whether a diffusers folder is this family's, from its model_index.json and its components' configs."""
+        """Whether a diffusers folder is this family's, from its model_index.json and its components' configs. Raises
+        as `recognise` does."""
 
     def recognise_config(self, config: dict[str, Any]) -> bool:
         """Whether a Transformers folder (or what a GGUF file amounts to) is this family's, from its config."""

@@ -7,7 +7,7 @@ where a style has no configuration, that goes into the metadata. No matrix is to
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import attrs
@@ -61,7 +61,12 @@ def converted(adapter: Adapter, to: Target, among: Names | None = None) -> tuple
         metadata=kept,
         configs=configs,
     )
-    return result, notes(adapter, result)
+    renamed = [
+        prefix
+        for (_, prefix), place in found.places.items()
+        if "." not in prefix and prefix != found.names.kohya(place)
+    ]
+    return result, notes(adapter, result, renamed)
 
 
 def dressed(
@@ -85,8 +90,8 @@ def dressed(
     return Update(component=place[0], prefix=prefix, parts=parts, names=named, alpha=alpha)
 
 
-def notes(before: Adapter, after: Adapter) -> list[str]:
-    """What is not the same to every reader of the new file."""
+def notes(before: Adapter, after: Adapter, renamed: Sequence[str]) -> list[str]:
+    """What is not the same to every reader of the new file. `renamed`: names in kohya's style that are not kohya's."""
     said = []
     updates = after.updates.values()
     off = sum(update.alpha is not None and update.alpha != update.rank for update in updates)
@@ -115,11 +120,6 @@ def notes(before: Adapter, after: Adapter) -> list[str]:
             said.append(
                 "rsLoRA has no key in this style: alpha is written as alpha · √rank, to the same strength"
             )
-    renamed = [
-        u.prefix
-        for u in before.updates.values()
-        if "." not in u.prefix and u.prefix.startswith(("lora_te1_", "lycoris"))
-    ]
     if renamed and after.style != "kohya":
         said.append(f"{len(renamed)} names, such as {renamed[0]}, come back as kohya's own")
     if before.style == "diffusers, old":

@@ -157,7 +157,7 @@ def best(adapter: Adapter) -> Placed | None:
     """The adapter in terms of the family that knows most of its modules, best with their sizes too; None where none
     knows any."""
     tried = [_placed(adapter, names(name)) for name in _with_other_names()]
-    found = max(tried, key=lambda one: (len(one.places), _fitting(adapter, one)))
+    found = max(tried, key=lambda one: (len(set(one.places.values())), _fitting(adapter, one)))
     return found if found.places else None
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from tests.consumers import compvis
-from tests.consumers.loaded import Changes, Loaded, Refused, product, read
+from tests.consumers import compvis, lycoris
+from tests.consumers.loaded import Bases, Changes, Loaded, Refused, product, read
 
 RESIDUAL = {
     "conv1": "in_layers_2",
@@ -60,11 +60,15 @@ NAMES: list[tuple[str, Name]] = [
 ]
 
 
-def compvis_name(name: str) -> str:
+def compvis_name(name: str, is_sd2: bool = False) -> str:
     """WebUI's name for a file's module, the name itself where no rule applies."""
-    text = re.match(r"lora_te_text_model_encoder_layers_(\d+)_(.+)", name)
+    text = re.match(r"lora_te(2?)_text_model_encoder_layers_(\d+)_(.+)", name)
+    if text and (is_sd2 or text[1]):
+        inner = text[3].replace("mlp_fc1", "mlp_c_fc").replace("mlp_fc2", "mlp_c_proj")
+        place = "1_model" if text[1] else "model"
+        return f"{place}_transformer_resblocks_{text[2]}_{inner.replace('self_attn', 'attn')}"
     if text:
-        return f"transformer_text_model_encoder_layers_{text[1]}_{text[2]}"
+        return f"transformer_text_model_encoder_layers_{text[2]}_{text[3]}"
     for pattern, rename in NAMES:
         found = re.match("lora_unet_" + pattern, name)
         if found:
@@ -73,36 +77,55 @@ def compvis_name(name: str) -> str:
 
 
 def modules(architecture: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """WebUI's layer name -> (component, module by diffusers' names)."""
-    unet = compvis.in_diffusers(architecture)
-    layers = architecture["text_encoder"]["num_hidden_layers"]
-    return {
-        **{f"diffusion_model_{name.replace('.', '_')}": ("unet", unet[name]) for name in compvis.unet()},
-        **{
-            f"transformer_{name.replace('.', '_')}": ("text_encoder", name.removeprefix("text_model."))
-            for name in compvis.text_encoder(layers)
-        },
+    """WebUI's layer name -> (component, module by diffusers' names). An attention of OpenCLIP's is one layer there,
+    whose q, k, v and out are found by its name and theirs."""
+    in_diffusers = compvis.in_diffusers(architecture)
+    found = {
+        f"diffusion_model_{name.replace('.', '_')}": ("unet", in_diffusers[name]) for name in in_diffusers
     }
+    is_xl, is_sd2 = "text_encoder_2" in architecture, architecture["unet"].get("use_linear_projection")
+    if is_xl or not is_sd2:
+        place = "0_transformer" if is_xl else "transformer"
+        for name in compvis.text_encoder(architecture["text_encoder"]["num_hidden_layers"]):
+            inner = name.removeprefix("text_model.")
+            found[f"{place}_{name.replace('.', '_')}"] = ("text_encoder", inner)
+    if is_xl or is_sd2:
+        component, place = ("text_encoder_2", "1_model") if is_xl else ("text_encoder", "model")
+        for name in compvis.text_encoder(architecture[component]["num_hidden_layers"]):
+            inner = name if is_xl else name.removeprefix("text_model.")
+            theirs = name.replace("text_model.encoder.layers.", "").replace("self_attn", "attn")
+            theirs = theirs.replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj")
+            found[f"{place}_transformer_resblocks_{theirs.replace('.', '_')}"] = (component, inner)
+    return found
 
 
-def load(path: Path, architecture: dict[str, Any]) -> Loaded:
-    """What WebUI applies. Keys that match nothing are dropped with a line in its log, and no error."""
+def load(path: Path, architecture: dict[str, Any], bases: Bases | None = None) -> Loaded:
+    """What WebUI applies. Keys that match nothing are dropped with a line in its log, and no error.
+
+    `bases`: the weights that it is applied to, where magnitudes are among the keys.
+    """
     tensors, known = read(path), modules(architecture)
+    is_sd2 = any(name.startswith("model_transformer_resblocks") for name in known)
     parts: dict[str, dict[str, str]] = {}
     left = []
     for key in tensors:
         prefix, _, part = key.partition(".")
-        name = compvis_name(prefix)
+        name = compvis_name(prefix, is_sd2)
         if name not in known and "lora_unet" in prefix:
             name = prefix.replace("lora_unet", "diffusion_model")
         elif name not in known and "lora_te1_text_model" in prefix:
-            name = prefix.replace("lora_te1_text_model", "transformer_text_model")
+            name = prefix.replace("lora_te1_text_model", "0_transformer_text_model")
+            if name not in known:
+                name = prefix.replace("lora_te1_text_model", "transformer_text_model")
         if name in known:
             parts.setdefault(name, {})[part] = key
         else:
             left.append(key)
     changes: Changes = {}
     for name, keys in parts.items():
+        if keys.keys() >= lycoris.LOHA or lycoris.is_lokr(set(keys)):
+            changes[known[name]] = lycoris.change({part: tensors[key] for part, key in keys.items()})
+            continue
         names = {"lora_up.weight", "lora_down.weight"}
         if not names <= keys.keys():
             names = {"lora_B.weight", "lora_A.weight"}
@@ -114,8 +137,21 @@ def load(path: Path, architecture: dict[str, Any]) -> Loaded:
             scale = tensors[keys["scale"]].item()
         elif "alpha" in keys:
             scale = tensors[keys["alpha"]].item() / down.shape[0]
-        changes[known[name]] = product(up, down, scale)
+        if not _is_applied(name, parts):
+            continue
+        changes[known[name]] = added = product(up, down, scale)
+        if "dora_scale" in keys:
+            assert bases is not None
+            changes[known[name]] = lycoris.decomposed(added, bases[known[name]], tensors[keys["dora_scale"]])
     return Loaded(changes, left)
+
+
+def _is_applied(name: str, parts: Container[str]) -> bool:
+    """A part of an OpenCLIP attention is passed over, without a word, where the three others are not there."""
+    attention = re.fullmatch(r"(.*_resblocks_\d+_attn)_(?:[qkv]|out)_proj", name)
+    return attention is None or all(
+        f"{attention[1]}_{part}" in parts for part in ("q_proj", "k_proj", "v_proj", "out_proj")
+    )
 
 
 @attrs.frozen

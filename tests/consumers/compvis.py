@@ -1,8 +1,8 @@
-"""Stable Diffusion 1.x as WebUI and ComfyUI build it: CompVis's module names, and which of diffusers'
-each one is.
+"""Stable Diffusion as WebUI and ComfyUI build it: CompVis's module names, and which of diffusers' each one is.
 
-- The names are made from CompVis's own numbers (configs/stable-diffusion/v1-inference.yaml: channel_mult
-  1, 2, 4, 4, two residual blocks a level, attention in the first three), not from ours.
+- The names are made from the original numbers (CompVis's configs/stable-diffusion/v1-inference.yaml: channel_mult 1,
+  2, 4, 4, two residual blocks a level, attention in the first three; generative-models' sd_xl_base.yaml: channel_mult
+  1, 2, 4, transformer_depth 0, 2, 10, a label_emb), not from ours.
 - Which module of diffusers' is which is asked of diffusers' own checkpoint converter.
 """
 
@@ -11,27 +11,43 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-MULTIPLIERS = (1, 2, 4, 4)
-WITH_ATTENTION = (0, 1, 2)
 BLOCKS = 2
 
+
+@attrs.frozen
+class UNet:
+    """Widths of the levels, blocks of their transformers, those of the middle one, and modules before the first."""
+
+    multipliers: tuple[int, ...]
+    depths: tuple[int, ...]
+    middle: int
+    embeddings: tuple[str, ...] = ("time_embed.0", "time_embed.2")
+
+
+SD = UNet((1, 2, 4, 4), (1, 1, 1, 0), 1)
+XL = UNet((1, 2, 4), (0, 2, 10), 10, (*SD.embeddings, "label_emb.0.0", "label_emb.0.2"))
+
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-TRANSFORMER = (
-    "proj_in",
-    *(f"transformer_blocks.0.attn1.{part}" for part in ATTENTION),
-    *(f"transformer_blocks.0.attn2.{part}" for part in ATTENTION),
-    "transformer_blocks.0.ff.net.0.proj",
-    "transformer_blocks.0.ff.net.2",
-    "proj_out",
+TRANSFORMER_BLOCK = (
+    *(f"attn1.{part}" for part in ATTENTION),
+    *(f"attn2.{part}" for part in ATTENTION),
+    "ff.net.0.proj",
+    "ff.net.2",
 )
 CLIP_LAYER = (*(f"self_attn.{part}_proj" for part in "qkv"), "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 
 
-def unet() -> list[str]:
+def layout(architecture: dict[str, Any]) -> UNet:
+    """SD 1 and 2 have one, XL its own."""
+    return XL if "text_encoder_2" in architecture else SD
+
+
+def unet(of: UNet = SD) -> list[str]:
     """Every linear layer and convolution of the UNet by CompVis's names."""
-    return ["time_embed.0", "time_embed.2", "input_blocks.0.0", *_down(), *_middle(), *_up(), "out.2"]
+    return [*of.embeddings, "input_blocks.0.0", *_down(of), *_middle(of), *_up(of), "out.2"]
 
 
 def text_encoder(layers: int) -> list[str]:
@@ -41,13 +57,13 @@ def text_encoder(layers: int) -> list[str]:
 
 def in_diffusers(architecture: dict[str, Any]) -> dict[str, str]:
     """CompVis's UNet module -> diffusers' module."""
-    prefix = "model.diffusion_model."
+    prefix, of = "model.diffusion_model.", layout(architecture)
     marked: dict[str, Any] = {
-        f"{prefix}{name}.{kind}": name for name in [*unet(), *_norms()] for kind in ("weight", "bias")
+        f"{prefix}{name}.{kind}": name for name in [*unet(of), *_norms(of)] for kind in ("weight", "bias")
     }
     config = {"layers_per_block": BLOCKS, **architecture["unet"]}
     found = convert_ldm_unet_checkpoint(marked, config)
-    known = set(unet())
+    known = set(unet(of))
     return {
         name: key.removesuffix(".weight")
         for key, name in found.items()
@@ -63,51 +79,55 @@ def _residual(prefix: str, shortcut: bool) -> Iterator[str]:
         yield f"{prefix}.skip_connection"
 
 
-def _transformer(prefix: str) -> Iterator[str]:
-    for part in TRANSFORMER:
-        yield f"{prefix}.{part}"
+def _transformer(prefix: str, depth: int) -> Iterator[str]:
+    yield f"{prefix}.proj_in"
+    for block in range(depth):
+        for part in TRANSFORMER_BLOCK:
+            yield f"{prefix}.transformer_blocks.{block}.{part}"
+    yield f"{prefix}.proj_out"
 
 
-def _down() -> Iterator[str]:
-    block, before = 0, MULTIPLIERS[0]
-    for level, width in enumerate(MULTIPLIERS):
+def _down(of: UNet) -> Iterator[str]:
+    block, before = 0, of.multipliers[0]
+    for level, (width, depth) in enumerate(zip(of.multipliers, of.depths, strict=True)):
         for _ in range(BLOCKS):
             block += 1
             yield from _residual(f"input_blocks.{block}.0", width != before)
             before = width
-            if level in WITH_ATTENTION:
-                yield from _transformer(f"input_blocks.{block}.1")
-        if level < len(MULTIPLIERS) - 1:
+            if depth:
+                yield from _transformer(f"input_blocks.{block}.1", depth)
+        if level < len(of.multipliers) - 1:
             block += 1
             yield f"input_blocks.{block}.0.op"
 
 
-def _middle() -> Iterator[str]:
+def _middle(of: UNet) -> Iterator[str]:
     yield from _residual("middle_block.0", False)
-    yield from _transformer("middle_block.1")
+    yield from _transformer("middle_block.1", of.middle)
     yield from _residual("middle_block.2", False)
 
 
-def _up() -> Iterator[str]:
+def _up(of: UNet) -> Iterator[str]:
     block = 0
-    for level in reversed(range(len(MULTIPLIERS))):
+    for level in reversed(range(len(of.multipliers))):
         for place in range(BLOCKS + 1):
             yield from _residual(f"output_blocks.{block}.0", True)
-            attention = level in WITH_ATTENTION
-            if attention:
-                yield from _transformer(f"output_blocks.{block}.1")
+            depth = of.depths[level]
+            if depth:
+                yield from _transformer(f"output_blocks.{block}.1", depth)
             if place == BLOCKS and level:
-                yield f"output_blocks.{block}.{2 if attention else 1}.conv"
+                yield f"output_blocks.{block}.{2 if depth else 1}.conv"
             block += 1
 
 
-def _norms() -> list[str]:
+def _norms(of: UNet) -> list[str]:
     """Names that only the converter wants to see."""
     found = ["out.0"]
-    for name in unet():
+    for name in unet(of):
         if name.endswith(".proj_in"):
             found += [name.replace("proj_in", "norm")]
-            found += [name.replace("proj_in", f"transformer_blocks.0.norm{n}") for n in (1, 2, 3)]
+        if name.endswith(".attn1.to_q"):
+            found += [name.replace("attn1.to_q", f"norm{n}") for n in (1, 2, 3)]
         if name.endswith(".in_layers.2"):
             found += [name.replace("in_layers.2", "in_layers.0"), name.replace("in_layers.2", "out_layers.0")]
     return found

@@ -14,6 +14,10 @@ Changes = dict[tuple[str, str], Tensor]
 everything else)."""
 
 
+Bases = Mapping[tuple[str, str], Tensor]
+"""(component, module) -> its weight before."""
+
+
 class Refused(Exception):
     """The consumer takes nothing of the file."""
 

@@ -32,7 +32,7 @@ def test_peft_s_weights_come_back_from_the_file_bit_for_bit(tmp_path: Path) -> N
     states = {component: get_peft_model_state_dict(model) for component, model in models.items()}
     trained = {
         component: {
-            key.removesuffix(".lora_A.weight"): (state[key], state[key.replace("lora_A", "lora_B")])
+            key.removesuffix(".lora_A.weight"): {"A": state[key], "B": state[key.replace("lora_A", "lora_B")]}
             for key in state
             if key.endswith(".lora_A.weight")
         }

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lorac.rules import UNSHOWN, Rule
 from lorac.spec import (
+    ADAPTERS,
     OTHER_OPTIMIZERS,
     TEXTS,
     AdamW,
@@ -42,6 +43,7 @@ PARTS = (
     *TEXTS,
     Sequences,
     LoRA,
+    *ADAPTERS,
     *OPTIMIZERS,
     Train,
     Fit,
@@ -75,6 +77,8 @@ def is_regex(text: str) -> bool:
 def values(rule: Rule) -> st.SearchStrategy[Any]:
     """What a field of this rule takes, None and Auto where it takes them."""
     one = plain_values(rule)
+    if rule.keyed:
+        one = st.dictionaries(st.sampled_from([".*to_q", "model.layers.0", "(q|k)_proj"]), one, max_size=2)
     if rule.many and not rule.others:
         one = st.lists(one, max_size=3) | st.lists(one, max_size=3).map(tuple)
     if rule.none:
@@ -162,6 +166,8 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(given.get("max_bucket"), int):
             given["max_bucket"] = max(given["max_bucket"], side)
         given["prepend_trigger"] = bool(given.get("prepend_trigger") and given.get("trigger", "").strip())
+    if cls is LoRA and given.get("dora"):
+        given |= {"rank_dropout": 0.0, "module_dropout": 0.0, "init": "kaiming"}
     if cls is Train:
         if given.get("steps") is not None:
             given.pop("epochs", None)
@@ -171,13 +177,17 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         _of_its_optimizer(given)
     if cls is Samples and len(given.get("references", ())) not in (0, len(given.get("prompts", ()))):
         given["prompts"] = ["a prompt"] * len(given["references"])
-    if cls is Experiment and "adapter" in given and "fit" in given and given["adapter"].text_encoder:
+    if cls is Experiment and "adapter" in given and "fit" in given and trains_text_encoder(given):
         fit = given["fit"]
         given["fit"] = attrs.evolve(fit, offload=Auto() if fit.offload == "text_encoder" else fit.offload)
     if cls is Experiment and not isinstance(given.get("train", Train()).optimizer, AdamW) and "fit" in given:
         given["fit"] = attrs.evolve(given["fit"], optimizer_bits=32)
     if cls is Experiment:
         _of_one_kind(given)
+        if "adapter" in given and "fit" in given and getattr(given["adapter"], "init", "") == "pissa":
+            given["fit"] = attrs.evolve(given["fit"], quantization="none")
+        if not isinstance(given.get("adapter", LoRA()), LoRA) and "train" in given:
+            given["train"] = attrs.evolve(given["train"], lora_plus_ratio=1.0)
     if cls in (Samples, Answers) and not given.get("prompts"):
         given.pop("every", None)
     return given
@@ -195,6 +205,11 @@ def _of_its_optimizer(given: dict[str, Any]) -> None:
             given.pop(field, None)
 
 
+def trains_text_encoder(given: dict[str, Any]) -> bool:
+    """Whether the adapter that is given has the text encoder trained."""
+    return bool(getattr(given["adapter"], "text_encoder", False))
+
+
 def _of_one_kind(given: dict[str, Any]) -> None:
     """Pictures are drawn, text is asked."""
     if isinstance(given["data"], Images):
@@ -205,7 +220,7 @@ def _of_one_kind(given: dict[str, Any]) -> None:
         given.pop("samples")
     is_text = not isinstance(given["data"], Images)
     foreign = {
-        "adapter": {"text_encoder": False} if is_text else {"dora": False, "also_train": ()},
+        "adapter": {"text_encoder": False} if is_text else {"also_train": ()},
         "train": {"text_encoder_learning_rate": Auto(), "snr_gamma": None, "noise_offset": 0.0}
         if is_text
         else {"neftune_alpha": None},
@@ -213,7 +228,9 @@ def _of_one_kind(given: dict[str, Any]) -> None:
     }
     for name, fields in foreign.items():
         if name in given:
-            given[name] = attrs.evolve(given[name], **fields)
+            known = {field.name for field in attrs.fields(type(given[name]))}
+            own = {field: value for field, value in fields.items() if field in known}
+            given[name] = attrs.evolve(given[name], **own)
 
 
 @st.composite
@@ -262,6 +279,13 @@ def wrong_values(rule: Rule) -> st.SearchStrategy[Any]:
     else:
         wrong += [st.just(Auto(1)), st.just(Auto(choices=("a",)))]
     one = st.one_of(wrong_plain_values(rule))
+    if rule.keyed:
+        wrong += [
+            one.map(lambda value: {"a": value}),
+            plain_values(rule),
+            plain_values(rule).map(lambda v: {1: v}),
+        ]
+        return st.one_of(*wrong[:3], *wrong[4:])
     if rule.many:
         right = st.lists(plain_values(rule), max_size=2)
         within = st.tuples(right, one, right).map(lambda t: (*t[0], t[1], *t[2]))

@@ -39,7 +39,7 @@ def tiny_plan(base: Path, data: Path, **changes: Any) -> plan.Plan:
             dropout=0.0,
             init="kaiming",
             targets=targets,
-            modules={name: modules[name] for name in targets},
+            modules={name: modules.get(name, 0) for name in targets},
         ),
         train=plan.Train(
             steps=6,

@@ -30,7 +30,7 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("bits", [8, 32])
-@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("quantization", ["nf4", "int8", "fp8"])
 def test_a_run_in_fewer_bits_goes_on_to_the_same_bytes_after_a_stop(
     tiny_base: Path, tiny_data: Path, tmp_path: Path, quantization: str, bits: int
 ) -> None:

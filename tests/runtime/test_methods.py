@@ -213,8 +213,3 @@ def test_gradients_of_magnitudes_are_those_of_full_precision_in_fp16_too(project
         )
     assert found["fp32"].norm() > 1e-3
     assert (found["fp16"] - found["fp32"]).norm() < 0.05 * found["fp32"].norm()
-
-
-def test_dora_is_refused_for_pictures() -> None:
-    with pytest.raises(SpecError, match=r"adapter\.dora is set, and the data are pictures"):
-        Experiment(name="a", base="base", data=Images("pictures"), adapter=LoRA(dora=True))

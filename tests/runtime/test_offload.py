@@ -64,7 +64,7 @@ def test_a_run_learns_the_same_bytes_whatever_waits_and_whatever_is_recomputed(
 
 
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("quantization", ["nf4", "int8", "fp8"])
 def test_a_quantised_block_may_wait_too(
     of: plan.Plan, tmp_path: Path, quantization: str, checkpointed: bool
 ) -> None:

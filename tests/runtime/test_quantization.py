@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 import runtime.families  # noqa: F401  # sets bitsandbytes up before anything imports it
 from lorac.estimate.trace import materialize, measure, trace
-from runtime import plan
-from runtime.adapters import lora
+from runtime import adapters, plan
+from runtime.adapters import adapted
 from runtime.errors import MachineError, PlanError
 from runtime.quantization import QuantisedLinear, quantise
 
-KINDS = ["nf4", "int8"]
+KINDS = ["nf4", "int8", "fp8"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SIZES = [(96, 80), (80, 36), (300, 200), (10, 3)]
 """In and out: whole and part blocks of 64, one and several blocks of 256 scales."""
@@ -116,6 +116,16 @@ def test_int8_is_half_a_step_from_the_weight_at_most(size: tuple[int, int], dtyp
     assert ((made.weight.double() - exact).abs() <= exact.abs() * finest / 2 + 1e-9).all()
 
 
+@each_size
+def test_fp8_keeps_three_binary_digits_of_all_but_the_smallest_weights(size: tuple[int, int]) -> None:
+    weight = linear(size).weight.detach()
+    made = quantised(linear(size), "fp8")
+    scale = made.scale[:, None]
+    assert made.packed.dtype is torch.float8_e4m3fn
+    assert ((made.weight - weight).abs() <= torch.maximum(weight.abs() / 16, scale * 2**-10) + 1e-9).all()
+    assert torch.equal(made.packed.float().abs().amax(1), torch.full((size[1],), 448.0))
+
+
 @each_dtype
 def test_int8_rows_of_zeros_stay_zeros_and_small_rows_keep_their_size(dtype: torch.dtype) -> None:
     layer = nn.Linear(16, 2, bias=False)
@@ -210,7 +220,7 @@ def test_a_quantised_base_is_frozen() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(PlanError, match="must be one of nf4, int8 to quantise, got 'nf5'"):
+    with pytest.raises(PlanError, match="must be one of nf4, int8, fp8 to quantise, got 'nf5'"):
         quantise(blocks(), "nf5", torch.float32)
 
 
@@ -307,9 +317,9 @@ def test_lora_goes_on_and_learns(kind: str, dtype: torch.dtype) -> None:
     model = blocks().to(dtype)
     quantise(model, kind, dtype)
     packed = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    assert lora.attach(model, r"0|3\.0", ADAPTER) == ["0", "3.0"]
-    lora.initialise(model, "unet", ADAPTER, seed=1)
-    learned = lora.parameters(model)
+    assert adapters.attach(model, r"0|3\.0", ADAPTER) == ["0", "3.0"]
+    adapted.initialise(model, "unet", seed=1)
+    learned = adapted.parameters(model)
     assert {parameter.dtype for parameter in learned.values()} == {dtype}
     for parameter in learned.values():
         parameter.requires_grad_(True)
@@ -339,9 +349,9 @@ def test_loras_gradients_are_those_over_the_unpacked_weight(kind: str) -> None:
     given = torch.randn(6, 64, generator=torch.Generator().manual_seed(2))
     found = []
     for model in (packed, floating):
-        lora.attach(model, r"0|3\.0", ADAPTER)
-        lora.initialise(model, "unet", ADAPTER, seed=1)
-        learned = lora.parameters(model)
+        adapters.attach(model, r"0|3\.0", ADAPTER)
+        adapted.initialise(model, "unet", seed=1)
+        learned = adapted.parameters(model)
         for name, parameter in learned.items():
             parameter.requires_grad_(True)
             if name.endswith(".B"):
@@ -397,11 +407,11 @@ def training(kind: str | None, batch: int) -> Callable[[], Callable[[], None]]:
         model = nn.Sequential(nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 512))
     if kind is not None:
         quantise(model, kind, torch.float32)
-    lora.attach(model, "0|2", ADAPTER)
+    adapters.attach(model, "0|2", ADAPTER)
 
     def make() -> Callable[[], None]:
         materialize(model)
-        learned = lora.parameters(model)
+        learned = adapted.parameters(model)
         with torch.no_grad():
             for tensor in (*model.parameters(), *model.buffers()):
                 tensor.zero_()

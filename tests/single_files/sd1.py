@@ -83,11 +83,10 @@ def vae_name(name: str, levels: int) -> str:
     return name.replace(".upsamplers.0", ".upsample").replace(".resnets.", ".block.")
 
 
-def original(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a diffusers folder under their original names."""
+def denoiser_and_vae(folder: Path) -> dict[str, Tensor]:
+    """The UNet's and the autoencoder's tensors under their original names."""
     unet = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     vae = load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
-    text = load_file(folder / "text_encoder" / "model.safetensors")
     levels = len({name.split(".")[2] for name in vae if name.startswith("encoder.down_blocks")})
     made = {f"model.diffusion_model.{unet_name(name)}": tensor for name, tensor in unet.items()}
     for name, tensor in vae.items():
@@ -95,6 +94,13 @@ def original(folder: Path) -> dict[str, Tensor]:
         if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", theirs):
             tensor = tensor[:, :, None, None]
         made[f"first_stage_model.{theirs}"] = tensor.contiguous()
+    return made
+
+
+def original(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a diffusers folder under their original names."""
+    made = denoiser_and_vae(folder)
+    text = load_file(folder / "text_encoder" / "model.safetensors")
     for name, tensor in text.items():
         made[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
     length = made["cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"].shape[0]

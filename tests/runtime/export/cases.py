@@ -15,7 +15,7 @@ from runtime import plan
 from runtime.export.manifest import Facts
 from runtime.families import sd1
 
-Trained = dict[str, dict[str, tuple[Tensor, Tensor]]]
+Trained = dict[str, dict[str, dict[str, Tensor]]]
 
 USUAL = {
     "unet": r".*\.attentions\.\d+\.(proj_in|proj_out|transformer_blocks\..*)",
@@ -37,12 +37,14 @@ def small() -> dict[str, Any]:
     return config
 
 
-def adapted(architecture: dict[str, Any], targets: dict[str, str]) -> dict[str, dict[str, tuple[int, ...]]]:
+def adapted(
+    architecture: dict[str, Any], targets: dict[str, str], of: Any = sd1
+) -> dict[str, dict[str, tuple[int, ...]]]:
     """Component -> module path -> shape of its weight, for the linear layers and convolutions that match."""
     found = {}
     for component, pattern in targets.items():
         with torch.device("meta"):
-            module = sd1.build(architecture, component)
+            module = of.build(architecture, component)
         found[component] = {
             name: tuple(layer.weight.shape)
             for name, layer in module.named_modules()
@@ -52,17 +54,21 @@ def adapted(architecture: dict[str, Any], targets: dict[str, str]) -> dict[str, 
 
 
 def weights(
-    architecture: dict[str, Any], targets: dict[str, str] = USUAL, rank: int = 4, size: float = 0.1
+    architecture: dict[str, Any],
+    targets: dict[str, str] = USUAL,
+    rank: int = 4,
+    size: float = 0.1,
+    of: Any = sd1,
 ) -> Trained:
     """Random A and B for every adapted module."""
     generator = torch.Generator().manual_seed(7)
     made: Trained = {}
-    for component, modules in adapted(architecture, targets).items():
+    for component, modules in adapted(architecture, targets, of).items():
         made[component] = {}
         for name, (out, *inner) in modules.items():
             a = torch.randn((rank, *inner), generator=generator) * size
             b = torch.randn((out, rank, *([1] * (len(inner) - 1))), generator=generator) * size
-            made[component][name] = (a, b)
+            made[component][name] = {"A": a, "B": b}
     return made
 
 
@@ -70,9 +76,9 @@ def changes(trained: Trained, adapter: plan.Adapter) -> dict[tuple[str, str], Te
     """(component, module) -> what is added to the module's weight, as (out, everything else)."""
     scale = adapter.alpha / adapter.rank
     return {
-        (component, module): scale * b.flatten(1) @ a.flatten(1)
+        (component, module): scale * parts["B"].flatten(1) @ parts["A"].flatten(1)
         for component, modules in trained.items()
-        for module, (a, b) in modules.items()
+        for module, parts in modules.items()
     }
 
 
@@ -102,7 +108,7 @@ def items(rows: Any = ITEMS) -> tuple[plan.Item, ...]:
 def a_plan(trained: Trained, **changed: Any) -> plan.Plan:
     """A plan that trains these weights. `changed`: fields of Outputs, or `adapter_FIELD`, `items`,
     `versions`."""
-    rank = next(iter(next(iter(trained.values())).values()))[0].shape[0]
+    rank = next(iter(next(iter(trained.values())).values()))["A"].shape[0]
     adapter = plan.Adapter(
         method="lora",
         rank=rank,
@@ -206,6 +212,6 @@ def picture(width: int = 640, height: int = 320) -> Image.Image:
     return image
 
 
-def pair() -> tuple[Tensor, Tensor]:
+def pair() -> dict[str, Tensor]:
     """A (4, 8) and B (8, 4) of numbers that sixteen bits hold exactly, no product of which cancels."""
-    return torch.arange(1.0, 33.0).reshape(4, 8) / 32, torch.full((8, 4), 0.125)
+    return {"A": torch.arange(1.0, 33.0).reshape(4, 8) / 32, "B": torch.full((8, 4), 0.125)}

@@ -61,17 +61,17 @@ def planned(config: dict[str, Any], **adapter: Any) -> plan.Plan:
     )
 
 
-def factors(of: plan.Plan) -> dict[str, dict[str, tuple[torch.Tensor, ...]]]:
+def factors(of: plan.Plan) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
     """Random A and B for all that the plan adapts."""
     with torch.device("meta"):
         model = causal_lm.build(of.program.base.architecture, "model")
     generator = torch.Generator().manual_seed(1)
     return {
         "model": {
-            name: tuple(
-                torch.randn(shape, generator=generator)
-                for shape in ((RANK, layer.in_features), (layer.out_features, RANK))
-            )
+            name: {
+                part: torch.randn(shape, generator=generator)
+                for part, shape in (("A", (RANK, layer.in_features)), ("B", (layer.out_features, RANK)))
+            }
             for name, layer in model.named_modules()
             if re.fullmatch(of.program.adapter.targets["model"], name)
         }
@@ -113,7 +113,7 @@ def test_its_names_and_shapes_are_those_of_the_base_s_own_gguf_and_its_update_to
         ("self_attn.v_proj", "attn_v"),
         ("mlp.down_proj", "ffn_down"),
     ):
-        a, b = weights["model"][f"model.layers.3.{ours}"]
+        a, b = weights["model"][f"model.layers.3.{ours}"].values()
         name = f"blk.3.{theirs}.weight"
         update = found[f"{name}.lora_b"].data @ found[f"{name}.lora_a"].data
         as_read = torch.tensor(reverse.process(update, name).weights)

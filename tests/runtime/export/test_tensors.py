@@ -66,9 +66,9 @@ def test_the_strength_in_both_files_is_the_trained_one(
     """Though bfloat16 holds 11.3 as 11.3125 only, and readers divide by the rank where rsLoRA does not."""
     planned = cases.a_plan({"unet": {LINEAR: cases.pair()}}).program.adapter
     adapter = attrs.evolve(planned, alpha=alpha, rslora=rslora)
-    a, b = cases.pair()
+    a, b = cases.pair().values()
     expected = alpha / (adapter.rank**0.5 if rslora else adapter.rank) * b @ a
-    webui, plain = both({"unet": {LINEAR: (a, b)}}, adapter, dtype)
+    webui, plain = both({"unet": {LINEAR: {"A": a, "B": b}}}, adapter, dtype)
     prefix = sd1.export_name("unet", LINEAR)
     down, up = (webui[f"{prefix}.lora_{part}.weight"].float() for part in ("down", "up"))
     of_webui = webui[f"{prefix}.alpha"].item() / len(down) * up @ down
@@ -90,8 +90,8 @@ def test_two_modules_of_one_name_are_a_bug(plan: Plan) -> None:
 
 
 def test_every_fault_of_the_weights_is_named(plan: Plan) -> None:
-    a, b = cases.pair()
-    wrong = {"unet": {"x": (a[:3], b)}, "text_encoder": {"y": (a, b)}}
+    a, b = cases.pair().values()
+    wrong = {"unet": {"x": {"A": a[:3], "B": b}}, "text_encoder": {"y": {"A": a, "B": b}}}
     adapter = attrs.evolve(plan.program.adapter, alpha=0.0, modules={"unet": 1, "text_encoder": 2})
 
     with pytest.raises(ValueError) as caught:

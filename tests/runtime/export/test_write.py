@@ -158,20 +158,20 @@ def test_a_weight_that_is_not_finite_leaves_the_folder_as_it_was(
 ) -> None:
     spoiled = {component: dict(modules) for component, modules in trained.items()}
     name = next(iter(spoiled["unet"]))
-    a, b = spoiled["unet"][name]
-    spoiled["unet"][name] = (a, b.index_fill(0, torch.tensor(0), float("nan")))
+    parts = spoiled["unet"][name]
+    spoiled["unet"][name] = {**parts, "B": parts["B"].index_fill(0, torch.tensor(0), float("nan"))}
 
     with pytest.raises(DivergedError) as caught:
         export(tmp_path, spoiled, plan)
 
     key = f"lora_unet_{name.replace('.', '_')}.lora_up.weight"
-    size = b.numel()
+    size = parts["B"].numel()
     assert f"4 of {size:,} values of {key} are not finite" in caught.value.lines()[0]
     assert names(tmp_path) == []
 
 
 def test_a_value_too_large_for_fp16_is_refused(tmp_path: Path, trained: cases.Trained) -> None:
-    huge = {c: {m: (a, b * 1e6) for m, (a, b) in modules.items()} for c, modules in trained.items()}
+    huge = {c: {m: {**ab, "B": ab["B"] * 1e6} for m, ab in modules.items()} for c, modules in trained.items()}
 
     with pytest.raises(DivergedError):
         export(tmp_path, huge, cases.a_plan(huge))

@@ -9,7 +9,8 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from runtime.adapters import lora
+from runtime.adapters import adapted as layers
+from runtime.adapters import attach
 from tests.runtime.adapters.test_lora import adapted, adapter
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
@@ -18,7 +19,7 @@ X = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
 def spread(model: nn.Module) -> None:
     """Values as after some training."""
     torch.manual_seed(2)
-    parts = lora.parameters(model)
+    parts = layers.parameters(model)
     nn.init.normal_(parts["0.B"])
     with torch.no_grad():
         parts["0.M"].mul_(torch.rand(5) + 0.5)
@@ -35,7 +36,7 @@ def test_the_layer_computes_and_learns_as_peft_s_own_does() -> None:
         "0.B": layer.lora_B["default"].weight,
         "0.M": layer.lora_magnitude_vector["default"].weight,
     }
-    parts = lora.parameters(ours)
+    parts = layers.parameters(ours)
     with torch.no_grad():
         for name, parameter in pairs.items():
             parameter.copy_(parts[name])
@@ -54,10 +55,10 @@ def test_it_begins_exactly_at_the_base(dtype: torch.dtype) -> None:
     base = nn.Linear(6, 5).to(dtype)
     model = nn.Sequential(copy.deepcopy(base))
     of = adapter(dora=True)
-    lora.attach(model, "0", of)
-    lora.initialise(model, "model", of, 0)
+    attach(model, "0", of)
+    layers.initialise(model, "model", 0)
 
-    assert lora.parameters(model)["0.M"].dtype is torch.float32
+    assert layers.parameters(model)["0.M"].dtype is torch.float32
     assert torch.equal(model(X.to(dtype)), base(X.to(dtype)))
 
 
@@ -66,8 +67,8 @@ def test_at_weight_0_it_is_the_base_and_at_1_it_is_itself_again() -> None:
     spread(model)
     trained = model(X)
 
-    lora.weigh(model, 0.0)
+    layers.weigh(model, 0.0)
     assert torch.equal(model(X), base(X))
-    lora.weigh(model, 1.0)
+    layers.weigh(model, 1.0)
     assert torch.equal(model(X), trained)
-    assert all(parameter.requires_grad for parameter in lora.parameters(model).values())
+    assert all(parameter.requires_grad for parameter in layers.parameters(model).values())

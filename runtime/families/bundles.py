@@ -1,0 +1,116 @@
+"""One file with everything, as Stability AI and ComfyUI bundle a transformer with its text encoders and autoencoder.
+
+| component | names begin with |
+| --- | --- |
+| transformer | `model.diffusion_model.` |
+| CLIP-L, CLIP-G, T5-XXL | `text_encoders.clip_l.transformer.`, `….clip_g.transformer.`, `….t5xxl.transformer.` |
+| autoencoder | `first_stage_model.` or `vae.` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from runtime.errors import InputError, Problem
+from runtime.families import ldm
+from runtime.families.protocol import Shapes
+
+DENOISER = "model.diffusion_model."
+CLIP_L = "text_encoders.clip_l.transformer."
+CLIP_G = "text_encoders.clip_g.transformer."
+T5 = "text_encoders.t5xxl.transformer."
+VAES = (ldm.VAE, "vae.")
+
+
+VAE_PUBLISHED: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 16,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+"""The autoencoder of 16 channels that Flux.1 and Stable Diffusion 3 have, without what names and shapes cannot say."""
+
+VAE_FIXED: dict[str, Any] = {"norm_num_groups": 32, "use_quant_conv": False, "use_post_quant_conv": False}
+
+CLIP_L_PUBLISHED: dict[str, Any] = {
+    "vocab_size": 49408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+}
+"""openai/clip-vit-large-patch14's text tower."""
+
+_W = TypeVar("_W")
+
+
+def has(shapes: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in shapes)
+
+
+def denoiser(names: Iterable[str]) -> str:
+    """What the transformer's names begin with: nothing in a file of its own."""
+    return DENOISER if has(names, DENOISER) else ""
+
+
+def count(shapes: Iterable[str], stem: str) -> int:
+    """How many blocks a list of them has, whose names begin with `stem`."""
+    return len({name.removeprefix(stem).partition(".")[0] for name in shapes if name.startswith(stem)})
+
+
+def require(shapes: Iterable[str], title: str, parts: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise InputError where a file lacks some of these parts; each by what its names may begin with."""
+    missing = [part for part, prefixes in parts.items() if not any(has(shapes, one) for one in prefixes)]
+    if missing:
+        what = f"is a {title} file without {', '.join(missing)}"
+        hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
+        raise InputError(Problem("base", what, hint))
+
+
+def clip_config(shapes: Shapes, prefix: str) -> dict[str, Any]:
+    return ldm.clip_config(shapes, prefix)
+
+
+def vae_config(shapes: Shapes, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """AutoencoderKL's config; `fixed` is what names and shapes cannot say."""
+    return ldm.vae_config(_under(shapes, _vae(shapes), ldm.VAE), {**VAE_FIXED, **fixed})
+
+
+def vae_weights(
+    names: list[str], load: Callable[[str], Tensor], config: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    prefix = _vae(names)
+    theirs = _under({name: name for name in names}, prefix, ldm.VAE)
+    return ldm.vae_weights(list(theirs), lambda name: load(theirs[name]), config)
+
+
+def clip_weights(
+    names: Iterable[str], load: Callable[[str], _W], prefix: str, level: str = "text_model."
+) -> dict[str, _W]:
+    """A CLIP text tower's weights; `level` is taken off their names: transformers >= 5.6 has it only in the tower with
+    a projection."""
+    return {
+        name.removeprefix(prefix).removeprefix(level): load(name)
+        for name in names
+        if name.startswith(prefix) and not name.endswith("position_ids")
+    }
+
+
+def _vae(names: Iterable[str]) -> str:
+    found = list(names)
+    return next((prefix for prefix in VAES if has(found, prefix)), VAES[0])
+
+
+def _under(named: Mapping[str, _W], prefix: str, other: str) -> dict[str, _W]:
+    """What is named below `prefix`, below another one."""
+    return {other + name.removeprefix(prefix): one for name, one in named.items() if name.startswith(prefix)}

@@ -1,0 +1,405 @@
+"""FLUX.1 dev and schnell (Black Forest Labs 2024): a rectified-flow transformer, T5-XXL's words, CLIP-L's summary.
+
+- dev was distilled to take guidance as a number. It is trained at guidance 1, as every trainer does
+  (sd-scripts, docs/flux_train_network.md), and drawn at 3.5.
+- BFL's own file holds the denoiser alone: the diffusers folder beside it is the base. A file with everything
+  (ComfyUI's "fp8 checkpoint") is one too, with T5's vocabulary in `tokenizer_2/` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from PIL.Image import Image
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5EncoderModel
+
+from runtime import plan
+from runtime.errors import Problem, SpecError
+from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, fused_layouts, loading, t5
+from runtime.families import objective as objectives
+from runtime.families import tiny as tiny_parts
+from runtime.families.autoencoder import decode as decode
+from runtime.families.autoencoder import encode_picture as encode_picture
+from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
+from runtime.safeio import weights
+
+NAME = "flux1"
+TITLE = "FLUX.1"
+KIND = "images"
+EXPORTS = ("webui", "diffusers")
+COMPONENTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
+BACKBONE = "transformer"
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
+STREAMED: dict[str, plan.Dtype] = {"text_encoder_2": "bf16"}
+VAE = "vae"
+BESIDE = ("tokenizer_2",)
+GRID = 64
+CAPTION_TOKENS = 512
+OBJECTIVE: dict[str, Any] = {"timesteps": "logit_normal", "timestep_shift": 0.0}
+SAMPLING = {"steps": 28, "guidance": 3.5}
+CFG = False
+
+SCHNELL_TOKENS = 256
+"""The most that schnell was trained with (diffusers' FluxPipeline documentation, `max_sequence_length`)."""
+
+GUIDANCE = 1.0
+"""dev's guidance while it is trained."""
+
+VAE_FIXED: dict[str, Any] = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "sample_size": 1024}
+
+# scheduler_config.json of FLUX.1-dev, which shifts its times by the picture's size, and of FLUX.1-schnell.
+DYNAMIC: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+}
+STATIC: dict[str, Any] = {"num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False}
+
+ATTENTION = r"attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
+FEED_FORWARD = r"ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out"
+MODULATION = r"norm1?(_context)?\.linear"
+BLOCK = r"(single_)?transformer_blocks\.\d+\."
+PRESETS = {
+    "qkvo": f"{BLOCK}{ATTENTION}",
+    "qkvo+ff": f"{BLOCK}({ATTENTION}|{FEED_FORWARD})",
+    "all-linear": f"{BLOCK}({ATTENTION}|{FEED_FORWARD}|{MODULATION})",
+}
+
+
+# ------------------------------------------------------------------------------------------------------ recognising
+
+
+def recognise(shapes: Shapes) -> bool:
+    prefix = bundles.denoiser(shapes)
+    return (
+        f"{prefix}double_blocks.0.img_mod.lin.weight" in shapes
+        and f"{prefix}vector_in.in_layer.weight" in shapes
+        and shapes.get(f"{prefix}img_in.weight", (0, 0))[1] == 64
+    )
+
+
+def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
+    return (
+        index.get("transformer", [None, None])[1] == "FluxTransformer2DModel"
+        and index.get("text_encoder_2", [None, None])[1] == "T5EncoderModel"
+        and configs.get("transformer", {}).get("in_channels", 64) == 64
+    )
+
+
+def recognise_config(config: dict[str, Any]) -> bool:
+    return False
+
+
+def published(name: str = "") -> Architecture:
+    """`dev` (the usual) or `schnell`. Raises SpecError for another name."""
+    if name not in ("", "dev", "schnell"):
+        raise SpecError(Problem("base.published", f'of {TITLE} there are "dev" and "schnell", got "{name}"'))
+    is_dev = name != "schnell"
+    return {
+        "transformer": {
+            "patch_size": 1,
+            "in_channels": 64,
+            "num_layers": 19,
+            "num_single_layers": 38,
+            "attention_head_dim": 128,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 4096,
+            "pooled_projection_dim": 768,
+            "guidance_embeds": is_dev,
+            "axes_dims_rope": [16, 56, 56],
+        },
+        "vae": {**bundles.VAE_PUBLISHED, **bundles.VAE_FIXED, **VAE_FIXED},
+        "text_encoder": dict(bundles.CLIP_L_PUBLISHED),
+        "text_encoder_2": dict(t5.XXL),
+        "scheduler": dict(DYNAMIC if is_dev else STATIC),
+    }
+
+
+def architecture(shapes: Shapes) -> Architecture:
+    parts = {"CLIP-L": (bundles.CLIP_L,), "T5": (bundles.T5,), "the VAE": bundles.VAES}
+    bundles.require(shapes, TITLE, parts)
+    prefix = bundles.denoiser(shapes)
+    width, channels = shapes[f"{prefix}img_in.weight"]
+    head = shapes[f"{prefix}double_blocks.0.img_attn.norm.query_norm.scale"][0]
+    guided = f"{prefix}guidance_in.in_layer.weight" in shapes
+    return {
+        "transformer": {
+            "patch_size": 1,
+            "in_channels": channels,
+            "num_layers": bundles.count(shapes, f"{prefix}double_blocks."),
+            "num_single_layers": bundles.count(shapes, f"{prefix}single_blocks."),
+            "attention_head_dim": head,
+            "num_attention_heads": width // head,
+            "joint_attention_dim": shapes[f"{prefix}txt_in.weight"][1],
+            "pooled_projection_dim": shapes[f"{prefix}vector_in.in_layer.weight"][1],
+            "guidance_embeds": guided,
+            "axes_dims_rope": [head // 8, head * 7 // 16, head * 7 // 16],  # BFL's 16, 56, 56 of 128
+        },
+        "vae": bundles.vae_config(shapes, VAE_FIXED),
+        "text_encoder": bundles.clip_config(shapes, bundles.CLIP_L),
+        "text_encoder_2": t5.config(shapes, bundles.T5),
+        "scheduler": dict(DYNAMIC if guided else STATIC),
+    }
+
+
+def prediction_type(architecture: Architecture) -> plan.PredictionType:
+    return "flow"
+
+
+# ---------------------------------------------------------------------------------------------- building and loading
+
+
+def build(architecture: Architecture, component: str) -> Any:
+    config = architecture[component]
+    if component == "text_encoder":
+        return CLIPTextModel(CLIPTextConfig(**config))
+    if component == "text_encoder_2":
+        return t5.build(config)
+    return {"transformer": FluxTransformer2DModel, "vae": AutoencoderKL}[component].from_config(config)
+
+
+def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
+    if base.layout == "diffusers":
+        kinds = (FluxTransformer2DModel, CLIPTextModel, T5EncoderModel, AutoencoderKL)
+        return loading.from_folder(
+            path, component, dict(zip(COMPONENTS, kinds, strict=True))[component], dtype
+        )
+    config = base.architecture[component]
+    with weights.open_weights(path) as file:
+        names = list(file)
+        if component == "transformer":
+            width = config["attention_head_dim"] * config["num_attention_heads"]
+            state = fused.weights(fused_layouts.FLUX1, names, file.load, bundles.denoiser(names), width)
+        elif component == "vae":
+            state = bundles.vae_weights(names, file.load, config)
+        elif component == "text_encoder":
+            state = bundles.clip_weights(names, file.load, bundles.CLIP_L)
+        else:
+            state = t5.weights(names, file.load, bundles.T5)
+    make = partial(build, base.architecture, component)
+    return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
+
+
+def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+    return {
+        "transformer": fused.alike(fused_layouts.FLUX1, names, bundles.denoiser(names)),
+        "text_encoder": bundles.clip_weights(names, str, bundles.CLIP_L),
+        "text_encoder_2": t5.weights(names, str, bundles.T5),
+    }
+
+
+def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
+    if base.layout == "diffusers":
+        clip = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", local_files_only=True)
+    else:
+        clip = clip_vocabulary.tokenizer(base.architecture["text_encoder"]["vocab_size"])
+    length = _tokens(base.architecture)
+    return {"text_encoder": clip, "text_encoder_2": t5.tokenizer(path, "tokenizer_2", length)}
+
+
+def _tokens(architecture: Architecture) -> int:
+    return CAPTION_TOKENS if architecture["transformer"]["guidance_embeds"] else SCHNELL_TOKENS
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
+    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+
+
+def blocks(modules: Modules) -> dict[str, nn.Module]:
+    found: dict[str, nn.Module] = {}
+    if "text_encoder_2" in modules:
+        found |= t5.blocks("text_encoder_2", modules["text_encoder_2"])
+    if "transformer" in modules:
+        for kind in ("transformer_blocks", "single_transformer_blocks"):
+            listed = getattr(modules["transformer"], kind)
+            found |= {f"transformer.{kind}.{number}": block for number, block in enumerate(listed)}
+    return found
+
+
+def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
+    return {
+        "tokens": clip_vocabulary.tokenize(tokenizers["text_encoder"], captions),
+        "tokens_2": t5.tokenize(tokenizers["text_encoder_2"], captions),
+    }
+
+
+def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
+    return t5.caption_tokens(tokenizers["text_encoder_2"], captions)
+
+
+def encode_text(modules: Modules, tokens: Batch) -> Batch:
+    return {
+        "hidden": modules["text_encoder_2"](tokens["tokens_2"])[0],
+        "pooled": modules["text_encoder"](tokens["tokens"]).pooler_output,
+    }
+
+
+def conditions(item: plan.Item) -> Batch:
+    return {}
+
+
+def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
+    text, clip = architecture["text_encoder_2"], architecture["text_encoder"]
+    length = _tokens(architecture)
+    words = {
+        "tokens": torch.zeros(size, clip["max_position_embeddings"], dtype=torch.long),
+        "tokens_2": torch.zeros(size, length, dtype=torch.long),
+    }
+    said = {
+        "hidden": torch.empty(size, length, text["d_model"], dtype=torch.bfloat16),
+        "pooled": torch.empty(size, clip["hidden_size"]),
+    }
+    return {
+        **autoencoder.example(architecture["vae"], size, shape),
+        "sigma": torch.zeros(size),
+        **(words if tokens else said),
+    }
+
+
+def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
+    latent = item["latent_mean"]
+    return flow.draw(latent, generator, latent[0].numel() // 4, objective)
+
+
+def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
+    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
+    latents = flow.scaled(latents, base.architecture["vae"])
+    noise, sigma = batch["noise"], batch["sigma"]
+    said = _denoise(modules["transformer"], flow.noisy(latents, noise, sigma), sigma, batch)
+    return objectives.error(said, flow.target(latents, noise), batch, objective)
+
+
+def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> Tensor:
+    """The direction that the transformer gives for latents (N, C, h, w) at times `sigma` (N,)."""
+    rows, columns = latents.shape[2] // 2, latents.shape[3] // 2
+    dtype, device = transformer.dtype, latents.device
+    words = text["hidden"].shape[1]
+    places = torch.stack(
+        [
+            torch.zeros(rows, columns),
+            *torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"),
+        ],
+        dim=-1,
+    )
+    guided = transformer.config.guidance_embeds
+    said = transformer(
+        hidden_states=_packed(latents).to(dtype),
+        timestep=sigma.to(dtype),
+        guidance=torch.full((len(sigma),), GUIDANCE, device=device) if guided else None,
+        pooled_projections=text["pooled"].to(dtype),
+        encoder_hidden_states=text["hidden"].to(dtype),
+        img_ids=places.flatten(0, 1).to(device),
+        txt_ids=torch.zeros(words, 3, device=device),
+    ).sample
+    return _unpacked(said, rows, columns)
+
+
+def _packed(latents: Tensor) -> Tensor:
+    """(N, C, 2 rows, 2 columns) -> (N, rows · columns, 4 C): a token for each square of 2 × 2."""
+    return F.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
+
+
+def _unpacked(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (rows, columns)), 2)
+
+
+# --------------------------------------------------------------------------------------------------------- sampling
+
+
+def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
+    transformer, vae = modules["transformer"], modules["vae"]
+    pipeline: Any = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
+        vae=vae,
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        transformer=transformer,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    tokens = tokenize(tokenizers, [wish.prompt])
+    tokens = {name: ids.to(transformer.device) for name, ids in tokens.items()}
+    text = encode_text(modules, tokens)
+    count = len(wish.seeds)
+    packed = pipeline(
+        prompt_embeds=text["hidden"].to(transformer.dtype).repeat(count, 1, 1),
+        pooled_prompt_embeds=text["pooled"].to(transformer.dtype).repeat(count, 1),
+        num_inference_steps=wish.steps,
+        guidance_scale=wish.guidance,
+        width=wish.width,
+        height=wish.height,
+        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
+        output_type="latent",
+    ).images
+    side = pipeline.vae_scale_factor * 2
+    latents = _unpacked(packed, wish.height // side, wish.width // side)
+    pixels = decode(modules, flow.unscaled(latents, base.architecture["vae"]))
+    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+
+
+# ----------------------------------------------------------------------------------------------------------- naming
+
+
+def export_name(component: str, module: str) -> str:
+    # diffusers' own paths: ComfyUI and Forge map them onto BFL's fused layers, part by part, and take an alpha with
+    # them; kohya's names would need q, k and v packed into one (outputs.md, rule 9).
+    return f"{component}.{module}"
+
+
+def metadata(base: plan.Base) -> dict[str, str]:
+    schnell = not base.architecture["transformer"]["guidance_embeds"]
+    return {
+        "ss_base_model_version": "flux1",
+        "ss_v2": "False",
+        "ss_model_prediction_type": "raw",
+        "ss_guidance_scale": str(GUIDANCE),
+        "modelspec.architecture": f"flux-1-{'schnell' if schnell else 'dev'}/lora",
+        "modelspec.implementation": "https://github.com/black-forest-labs/flux",
+        "sd version": "Flux",
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- tiny
+
+
+def tiny(folder: Path) -> Path:
+    config = published()
+    config["transformer"] |= {"num_layers": 2, "num_single_layers": 2, "attention_head_dim": 32}
+    config["transformer"] |= {
+        "num_attention_heads": 2,
+        "joint_attention_dim": 128,
+        "pooled_projection_dim": 64,
+    }
+    config["transformer"] |= {"axes_dims_rope": [4, 14, 14]}
+    config["vae"] |= tiny_parts.VAE
+    config["text_encoder"] |= tiny_parts.CLIP
+    tiny_parts.write(folder, config, build, ("transformer", "vae", "text_encoder"))
+    t5.tiny(folder, "text_encoder_2", "tokenizer_2")
+    clip_vocabulary.tokenizer(tiny_parts.CLIP_WORDS).save_pretrained(folder / "tokenizer")
+    classes = {
+        "transformer": "FluxTransformer2DModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "tokenizer": "CLIPTokenizer",
+        "text_encoder_2": "T5EncoderModel",
+        "tokenizer_2": "T5Tokenizer",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    }
+    tiny_parts.write_index(folder, "FluxPipeline", classes, config["scheduler"])
+    return folder

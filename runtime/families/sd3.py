@@ -1,0 +1,424 @@
+"""Stable Diffusion 3 and 3.5, medium and large (Esser et al. 2024, arXiv:2403.03206): a rectified-flow transformer
+that reads a caption by CLIP-L, CLIP-G and T5-XXL.
+
+A single file that holds all three text encoders is a base, with T5's vocabulary in `tokenizer_3/` beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from PIL.Image import Image
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
+
+from runtime import plan
+from runtime.errors import Problem, SpecError
+from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, fused_layouts, loading, t5
+from runtime.families import objective as objectives
+from runtime.families import tiny as tiny_parts
+from runtime.families.autoencoder import decode as decode
+from runtime.families.autoencoder import encode_picture as encode_picture
+from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
+from runtime.safeio import weights
+
+NAME = "sd3"
+TITLE = "Stable Diffusion 3"
+KIND = "images"
+EXPORTS = ("webui", "diffusers")
+COMPONENTS = ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")
+BACKBONE = "transformer"
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
+STREAMED: dict[str, plan.Dtype] = {"text_encoder_3": "bf16"}
+VAE = "vae"
+BESIDE = ("tokenizer_3",)
+GRID = 64
+CAPTION_TOKENS = 256
+"""T5's: diffusers' StableDiffusion3Pipeline draws with as many (`max_sequence_length`)."""
+OBJECTIVE: dict[str, Any] = {"timesteps": "logit_normal", "timestep_shift": 3.0}
+SAMPLING = {"steps": 28, "guidance": 4.5}
+CFG = True
+
+VAE_FIXED: dict[str, Any] = {"scaling_factor": 1.5305, "shift_factor": 0.0609, "sample_size": 1024}
+SCHEDULER: dict[str, Any] = {"num_train_timesteps": 1000, "shift": 3.0}
+HEAD_DIM = 64
+CLIP_PREFIXES = {"text_encoder": bundles.CLIP_L, "text_encoder_2": bundles.CLIP_G}
+PADS = {"text_encoder": "<|endoftext|>", "text_encoder_2": "!"}
+
+# config.json of each transformer: stable-diffusion-3-medium, -3.5-medium, -3.5-large.
+SIZES: dict[str, dict[str, Any]] = {
+    "3-medium": {"num_layers": 24, "num_attention_heads": 24, "pos_embed_max_size": 192, "qk_norm": None},
+    "3.5-medium": {
+        "num_layers": 24,
+        "num_attention_heads": 24,
+        "pos_embed_max_size": 384,
+        "qk_norm": "rms_norm",
+        "dual_attention_layers": list(range(13)),
+    },
+    "3.5-large": {
+        "num_layers": 38,
+        "num_attention_heads": 38,
+        "pos_embed_max_size": 192,
+        "qk_norm": "rms_norm",
+    },
+}
+CLIP_G_PUBLISHED: dict[str, Any] = {
+    **bundles.CLIP_L_PUBLISHED,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
+"""laion/CLIP-ViT-bigG-14-laion2B-39B-b160k's text tower."""
+
+ATTENTION = r"attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
+FEED_FORWARD = r"ff(_context)?\.net\.(0\.proj|2)"
+MODULATION = r"norm1(_context)?\.linear"
+BLOCK = r"transformer_blocks\.\d+\."
+PRESETS = {
+    "qkvo": f"{BLOCK}{ATTENTION}",
+    "qkvo+ff": f"{BLOCK}({ATTENTION}|{FEED_FORWARD})",
+    "all-linear": f"{BLOCK}({ATTENTION}|{FEED_FORWARD}|{MODULATION})",
+}
+
+
+# ------------------------------------------------------------------------------------------------------ recognising
+
+
+def recognise(shapes: Shapes) -> bool:
+    prefix = bundles.denoiser(shapes)
+    first = f"{prefix}joint_blocks.0.x_block.attn.qkv.weight"
+    return first in shapes and f"{prefix}y_embedder.mlp.0.weight" in shapes
+
+
+def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
+    return index.get("transformer", [None, None])[1] == "SD3Transformer2DModel" and "text_encoder_3" in index
+
+
+def recognise_config(config: dict[str, Any]) -> bool:
+    return False
+
+
+def published(name: str = "") -> Architecture:
+    """One of SIZES, `3.5-medium` where none is named. Raises SpecError for another name."""
+    if name not in ("", *SIZES):
+        known = ", ".join(f'"{one}"' for one in SIZES)
+        raise SpecError(Problem("base.published", f'of {TITLE} there are {known}, got "{name}"'))
+    size = SIZES[name or "3.5-medium"]
+    return {
+        "transformer": {
+            "sample_size": 128,
+            "patch_size": 2,
+            "in_channels": 16,
+            "out_channels": 16,
+            "attention_head_dim": HEAD_DIM,
+            "joint_attention_dim": 4096,
+            "caption_projection_dim": size["num_attention_heads"] * HEAD_DIM,
+            "pooled_projection_dim": 2048,
+            "dual_attention_layers": [],
+            **size,
+        },
+        "vae": {**bundles.VAE_PUBLISHED, **bundles.VAE_FIXED, **VAE_FIXED},
+        "text_encoder": {**bundles.CLIP_L_PUBLISHED, "projection_dim": 768},
+        "text_encoder_2": dict(CLIP_G_PUBLISHED),
+        "text_encoder_3": dict(t5.XXL),
+        "scheduler": dict(SCHEDULER),
+    }
+
+
+def architecture(shapes: Shapes) -> Architecture:
+    bundles.require(
+        shapes,
+        TITLE,
+        {
+            "CLIP-L": (bundles.CLIP_L,),
+            "CLIP-G": (bundles.CLIP_G,),
+            "T5": (bundles.T5,),
+            "the VAE": bundles.VAES,
+        },
+    )
+    prefix = bundles.denoiser(shapes)
+    width, channels = shapes[f"{prefix}x_embedder.proj.weight"][:2]
+    norm = shapes.get(f"{prefix}joint_blocks.0.x_block.attn.ln_q.weight")
+    head = norm[0] if norm else HEAD_DIM
+    layers = bundles.count(shapes, f"{prefix}joint_blocks.")
+    attends_twice = f"{prefix}joint_blocks.{{}}.x_block.attn2.qkv.weight"
+    return {
+        "transformer": {
+            "sample_size": 128,
+            "patch_size": 2,
+            "in_channels": channels,
+            "out_channels": shapes[f"{prefix}final_layer.linear.weight"][0] // 4,
+            "num_layers": layers,
+            "attention_head_dim": head,
+            "num_attention_heads": width // head,
+            "joint_attention_dim": shapes[f"{prefix}context_embedder.weight"][1],
+            "caption_projection_dim": shapes[f"{prefix}context_embedder.weight"][0],
+            "pooled_projection_dim": shapes[f"{prefix}y_embedder.mlp.0.weight"][1],
+            "pos_embed_max_size": math.isqrt(shapes[f"{prefix}pos_embed"][1]),
+            "dual_attention_layers": [n for n in range(layers) if attends_twice.format(n) in shapes],
+            "qk_norm": "rms_norm" if norm else None,
+        },
+        "vae": bundles.vae_config(shapes, VAE_FIXED),
+        "text_encoder": bundles.clip_config(shapes, bundles.CLIP_L) | _projection(shapes, bundles.CLIP_L),
+        "text_encoder_2": bundles.clip_config(shapes, bundles.CLIP_G)
+        | _projection(shapes, bundles.CLIP_G)
+        | {"hidden_act": "gelu"},
+        "text_encoder_3": t5.config(shapes, bundles.T5),
+        "scheduler": dict(SCHEDULER),
+    }
+
+
+def _projection(shapes: Shapes, prefix: str) -> dict[str, int]:
+    return {"projection_dim": shapes[f"{prefix}text_projection.weight"][0]}
+
+
+def prediction_type(architecture: Architecture) -> plan.PredictionType:
+    return "flow"
+
+
+# ---------------------------------------------------------------------------------------------- building and loading
+
+
+def build(architecture: Architecture, component: str) -> Any:
+    config = architecture[component]
+    if component in CLIP_PREFIXES:
+        return CLIPTextModelWithProjection(CLIPTextConfig(**config))
+    if component == "text_encoder_3":
+        return t5.build(config)
+    return {"transformer": SD3Transformer2DModel, "vae": AutoencoderKL}[component].from_config(config)
+
+
+def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
+    if base.layout == "diffusers":
+        clip = CLIPTextModelWithProjection
+        kinds = (SD3Transformer2DModel, clip, clip, T5EncoderModel, AutoencoderKL)
+        return loading.from_folder(
+            path, component, dict(zip(COMPONENTS, kinds, strict=True))[component], dtype
+        )
+    config = base.architecture[component]
+    with weights.open_weights(path) as file:
+        names = list(file)
+        if component == "transformer":
+            width = config["attention_head_dim"] * config["num_attention_heads"]
+            state = fused.weights(fused_layouts.SD3, names, file.load, bundles.denoiser(names), width)
+        elif component == "vae":
+            state = bundles.vae_weights(names, file.load, config)
+        elif component in CLIP_PREFIXES:
+            state = bundles.clip_weights(names, file.load, CLIP_PREFIXES[component], level="")
+        else:
+            state = t5.weights(names, file.load, bundles.T5)
+    make = partial(build, base.architecture, component)
+    return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
+
+
+def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+    clips = {
+        component: bundles.clip_weights(names, str, prefix, level="")
+        for component, prefix in CLIP_PREFIXES.items()
+    }
+    return {
+        "transformer": fused.alike(fused_layouts.SD3, names, bundles.denoiser(names)),
+        **clips,
+        "text_encoder_3": t5.weights(names, str, bundles.T5),
+    }
+
+
+def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
+    found: dict[str, Any] = {"text_encoder_3": t5.tokenizer(path, "tokenizer_3", CAPTION_TOKENS)}
+    for component, pad in PADS.items():
+        if base.layout == "diffusers":
+            folder = component.replace("text_encoder", "tokenizer")
+            found[component] = CLIPTokenizer.from_pretrained(path, subfolder=folder, local_files_only=True)
+        else:
+            found[component] = clip_vocabulary.tokenizer(base.architecture[component]["vocab_size"], pad)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
+    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+
+
+def blocks(modules: Modules) -> dict[str, nn.Module]:
+    found: dict[str, nn.Module] = {}
+    if "text_encoder_3" in modules:
+        found |= t5.blocks("text_encoder_3", modules["text_encoder_3"])
+    if "transformer" in modules:
+        listed = modules["transformer"].transformer_blocks
+        found |= {f"transformer.transformer_blocks.{number}": block for number, block in enumerate(listed)}
+    return found
+
+
+def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
+    return {
+        "tokens": clip_vocabulary.tokenize(tokenizers["text_encoder"], captions),
+        "tokens_2": clip_vocabulary.tokenize(tokenizers["text_encoder_2"], captions),
+        "tokens_3": t5.tokenize(tokenizers["text_encoder_3"], captions),
+    }
+
+
+def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
+    return t5.caption_tokens(tokenizers["text_encoder_3"], captions)
+
+
+def encode_text(modules: Modules, tokens: Batch) -> Batch:
+    """CLIP's last states but one side by side, padded to T5's width and followed by T5's; both summaries."""
+    clips = [
+        modules["text_encoder"](tokens["tokens"], output_hidden_states=True),
+        modules["text_encoder_2"](tokens["tokens_2"], output_hidden_states=True),
+    ]
+    words = modules["text_encoder_3"](tokens["tokens_3"])[0]
+    seen = torch.cat([clip.hidden_states[-2] for clip in clips], dim=-1)
+    seen = F.pad(seen, (0, words.shape[-1] - seen.shape[-1]))
+    return {
+        "hidden": torch.cat([seen.to(words.dtype), words], dim=1),
+        "pooled": torch.cat([clip.text_embeds for clip in clips], dim=-1),
+    }
+
+
+def conditions(item: plan.Item) -> Batch:
+    return {}
+
+
+def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
+    clip, text, backbone = (architecture[name] for name in ("text_encoder", "text_encoder_3", "transformer"))
+    length = clip["max_position_embeddings"]
+    words = {
+        "tokens": torch.zeros(size, length, dtype=torch.long),
+        "tokens_2": torch.zeros(size, length, dtype=torch.long),
+        "tokens_3": torch.zeros(size, CAPTION_TOKENS, dtype=torch.long),
+    }
+    said = {
+        "hidden": torch.empty(size, length + CAPTION_TOKENS, text["d_model"], dtype=torch.bfloat16),
+        "pooled": torch.empty(size, backbone["pooled_projection_dim"]),
+    }
+    return {
+        **autoencoder.example(architecture["vae"], size, shape),
+        "sigma": torch.zeros(size),
+        **(words if tokens else said),
+    }
+
+
+def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
+    latent = item["latent_mean"]
+    return flow.draw(latent, generator, latent[0].numel() // 4, objective)
+
+
+def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
+    transformer = modules["transformer"]
+    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
+    latents = flow.scaled(latents, base.architecture["vae"])
+    noise, sigma = batch["noise"], batch["sigma"]
+    said = transformer(
+        hidden_states=flow.noisy(latents, noise, sigma).to(transformer.dtype),
+        timestep=sigma * SCHEDULER["num_train_timesteps"],
+        encoder_hidden_states=batch["hidden"].to(transformer.dtype),
+        pooled_projections=batch["pooled"].to(transformer.dtype),
+    ).sample
+    return objectives.error(said, flow.target(latents, noise), batch, objective)
+
+
+# --------------------------------------------------------------------------------------------------------- sampling
+
+
+def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
+    transformer, count = modules["transformer"], len(wish.seeds)
+    pipeline: Any = StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
+        vae=modules["vae"],
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    tokens = tokenize(tokenizers, [wish.prompt, wish.negative_prompt])
+    text = encode_text(modules, {name: ids.to(transformer.device) for name, ids in tokens.items()})
+    hidden, pooled = (text[name].to(transformer.dtype) for name in ("hidden", "pooled"))
+    latents = pipeline(
+        prompt_embeds=hidden[:1].repeat(count, 1, 1),
+        negative_prompt_embeds=hidden[1:].repeat(count, 1, 1),
+        pooled_prompt_embeds=pooled[:1].repeat(count, 1),
+        negative_pooled_prompt_embeds=pooled[1:].repeat(count, 1),
+        num_inference_steps=wish.steps,
+        guidance_scale=wish.guidance,
+        width=wish.width,
+        height=wish.height,
+        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
+        output_type="latent",
+    ).images
+    pixels = decode(modules, flow.unscaled(latents, base.architecture["vae"]))
+    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+
+
+# ----------------------------------------------------------------------------------------------------------- naming
+
+
+def export_name(component: str, module: str) -> str:
+    # diffusers' own paths, part by part of the fused layers, as in FLUX.1 (runtime.families.flux1).
+    return f"{component}.{module}"
+
+
+def metadata(base: plan.Base) -> dict[str, str]:
+    config = base.architecture["transformer"]
+    size = "5-medium" if config["dual_attention_layers"] else "5-large" if config["qk_norm"] else "medium"
+    return {
+        "ss_base_model_version": size,
+        "ss_v2": "False",
+        "modelspec.architecture": f"stable-diffusion-3-{size}/lora",
+        "modelspec.implementation": "diffusers",
+        "sd version": "Unknown",
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- tiny
+
+
+def tiny(folder: Path) -> Path:
+    config = published()
+    config["transformer"] |= {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 32}
+    config["transformer"] |= {"joint_attention_dim": 128, "caption_projection_dim": 64}
+    config["transformer"] |= {"pooled_projection_dim": 128, "pos_embed_max_size": 8}
+    config["transformer"] |= {"sample_size": 8, "dual_attention_layers": [0]}
+    config["vae"] |= tiny_parts.VAE
+    for component in CLIP_PREFIXES:
+        config[component] |= {**tiny_parts.CLIP, "projection_dim": 64}
+    tiny_parts.write(folder, config, build, ("transformer", "vae", *CLIP_PREFIXES))
+    t5.tiny(folder, "text_encoder_3", "tokenizer_3")
+    for component, pad in PADS.items():
+        place = folder / component.replace("text_encoder", "tokenizer")
+        clip_vocabulary.tokenizer(tiny_parts.CLIP_WORDS, pad).save_pretrained(place)
+    classes = {
+        "transformer": "SD3Transformer2DModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModelWithProjection",
+        "tokenizer": "CLIPTokenizer",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+        "tokenizer_2": "CLIPTokenizer",
+        "text_encoder_3": "T5EncoderModel",
+        "tokenizer_3": "T5Tokenizer",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    }
+    tiny_parts.write_index(folder, "StableDiffusion3Pipeline", classes, config["scheduler"])
+    return folder

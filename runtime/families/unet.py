@@ -1,0 +1,331 @@
+"""What Stable Diffusion 1, 2 and XL share: a UNet that reads CLIP's words, a discrete noise schedule, a KL autoencoder.
+
+diffusers' names throughout. What a family has of its own (its text towers, what else its UNet is told, its names in
+files) is in its own file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from PIL.Image import Image
+from torch import Generator, Tensor, nn
+from transformers import CLIPTextConfig
+
+from runtime import plan
+from runtime.families import diffusion, ldm, loading
+from runtime.families import objective as objectives
+from runtime.families.protocol import Architecture, Batch, Modules, Wish
+from runtime.safeio import weights
+
+KINDS: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
+GRID = 64
+CAPTION_TOKENS = 77
+
+UNET: dict[str, Any] = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2, "norm_num_groups": 32}
+VAE: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+CLIP_L: dict[str, Any] = {
+    "vocab_size": 49408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+}
+"""OpenAI's ViT-L/14 text tower, of SD 1.x and XL: its config.json."""
+
+SCHEDULER: dict[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+}
+"""`linear_start` and `linear_end` of every config of CompVis/stable-diffusion and Stability-AI/generative-models."""
+
+PRESETS = {
+    "qkv": (r".*\.attn[12]\.to_[qkv]", r".*\.self_attn\.[qkv]_proj"),
+    "qkvo": (r".*\.attn[12]\.to_([qkv]|out\.0)", r".*\.self_attn\.([qkv]|out)_proj"),
+    "qkvo+ff": (
+        r".*\.(attn[12]\.to_([qkv]|out\.0)|ff\.net\.(0\.proj|2))",
+        r".*\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
+    ),
+    "qkvo+ff+conv": (
+        r".*\.(attn[12]\.to_([qkv]|out\.0)|ff\.net\.(0\.proj|2)|resnets\.\d+\.conv[12])",
+        r".*\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
+    ),
+}
+"""The UNet's layers, and a text tower's."""
+
+OPEN_CLIP_PRESETS = {**PRESETS, "qkv": (PRESETS["qkv"][0], PRESETS["qkvo"][1])}
+"""An OpenCLIP tower's attention whole: WebUI applies nothing of it where one of q, k, v and out is not there, and says
+so nowhere (facts/outputs.md rule 7)."""
+
+
+# ---------------------------------------------------------------------------------------------------- architecture
+
+
+def reads_clip(index: Mapping[str, Any]) -> bool:
+    """Whether a diffusers folder is a UNet with one CLIP text tower, by its model_index.json."""
+    kinds = {name: value[1] for name, value in index.items() if isinstance(value, list) and len(value) == 2}
+    return (
+        kinds.get("text_encoder") == "CLIPTextModel"
+        and kinds.get("unet") == "UNet2DConditionModel"
+        and "text_encoder_2" not in index
+    )
+
+
+def of_64(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with heads of 64 channels, as SD 2 and XL have; diffusers calls their number `attention_head_dim`."""
+    return {**config, "attention_head_dim": [width // 64 for width in config["block_out_channels"]]}
+
+
+def prediction_type(architecture: Architecture) -> plan.PredictionType:
+    return "v_prediction" if architecture["scheduler"].get("prediction_type") == "v_prediction" else "epsilon"
+
+
+# ---------------------------------------------------------------------------------------------- building and loading
+
+Kinds = Mapping[str, Any]
+"""Component -> its class in diffusers or transformers."""
+TowerWeights = Callable[[str, list[str], Callable[[str], Tensor]], Mapping[str, Tensor]]
+"""(component, a single file's names, how one is read) -> a text tower's weights under transformers' names."""
+
+
+def build(architecture: Architecture, component: str, kinds: Kinds) -> Any:
+    if component.startswith("text_encoder"):
+        return kinds[component](CLIPTextConfig(**architecture[component]))
+    return kinds[component].from_config(architecture[component])
+
+
+def load(
+    path: Path,
+    base: plan.Base,
+    component: str,
+    dtype: torch.dtype,
+    kinds: Kinds,
+    towers: TowerWeights,
+    title: str,
+) -> nn.Module:
+    if base.layout == "diffusers":
+        return loading.from_folder(path, component, kinds[component], dtype)
+    config = base.architecture[component]
+    with weights.open_weights(path) as file:
+        names = list(file)
+        if component == "unet":
+            state: Mapping[str, Tensor] = ldm.unet_weights(names, file.load, config)
+        elif component == "vae":
+            state = ldm.vae_weights(names, file.load, config)
+        else:
+            state = towers(component, names, file.load)
+    make = partial(build, base.architecture, component, kinds)
+    return loading.from_tensors(make, state, dtype, f"{path}: {component}", title)
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def targets(pair: tuple[str, str], towers: Iterable[str]) -> dict[str, str]:
+    """Component -> regex, for the UNet and the text towers that are trained; `pair` is one of `PRESETS`' or alike."""
+    return {"unet": pair[0], **dict.fromkeys(towers, pair[1])}
+
+
+def pair_of(presets: Mapping[str, tuple[str, str]], preset: str) -> tuple[str, str]:
+    """A preset's regexes; "re:…" stands for the UNet and the text towers alike."""
+    return (preset[3:], preset[3:]) if preset.startswith("re:") else presets[preset]
+
+
+UNET_BLOCK = re.compile(
+    r"(down_blocks\.\d+|mid_block|up_blocks\.\d+)\.(resnets\.\d+|attentions\.\d+\.transformer_blocks\.\d+)"
+)
+TEXT_BLOCK = re.compile(r"(text_model\.)?encoder\.layers\.\d+")
+
+
+def blocks(modules: Modules) -> dict[str, nn.Module]:
+    order = {name: TEXT_BLOCK for name in sorted(modules) if name.startswith("text_encoder")}
+    if "unet" in modules:
+        order["unet"] = UNET_BLOCK
+    return {
+        f"{component}.{name}": block
+        for component, pattern in order.items()
+        for name, block in modules[component].named_modules()
+        if pattern.fullmatch(name)
+    }
+
+
+def token_ids(tokenizer: Any, captions: Sequence[str]) -> Tensor:
+    """Token ids (N, 77), cut and padded."""
+    return tokenizer(
+        list(captions),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+
+
+def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
+    tokenizer = tokenizers["text_encoder"]
+    return [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
+
+
+def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
+    posterior = modules["vae"].encode(pixels).latent_dist
+    return {"latent_mean": posterior.mean, "latent_std": posterior.std}
+
+
+def decode(modules: Modules, latents: Tensor) -> Tensor:
+    vae = modules["vae"]
+    return vae.decode(latents.to(vae.dtype)).sample
+
+
+def example(architecture: Architecture, size: int, shape: plan.Shape) -> Batch:
+    """What a batch has of a picture and of `draw`."""
+    width, height = shape
+    vae = architecture["vae"]
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    latent = torch.empty(size, vae["latent_channels"], height // factor, width // factor)
+    return {
+        "latent_mean": latent,
+        "latent_std": torch.empty_like(latent),
+        "noise": torch.empty_like(latent),
+        "posterior": torch.empty_like(latent),
+        "timestep": torch.zeros(size, dtype=torch.long),
+    }
+
+
+def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
+    return diffusion.draw(item["latent_mean"], generator, SCHEDULER["num_train_timesteps"], objective)
+
+
+def loss(
+    unet: Any,
+    hidden: Tensor,
+    batch: Batch,
+    base: plan.Base,
+    objective: plan.Objective,
+    added: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """The loss of each sample (N,), float32. `hidden` is the text (N, tokens, width); `added` what else the UNet is
+    told, as diffusers' `added_cond_kwargs`."""
+    scale = base.architecture["vae"]["scaling_factor"]
+    latents = (batch["latent_mean"] + batch["latent_std"] * batch["posterior"]) * scale
+    alpha = diffusion.alphas_cumprod(base.architecture["scheduler"], latents.device)[batch["timestep"]]
+    given = diffusion.noisy(latents, batch["noise"], alpha).to(unet.dtype)
+    said = unet(
+        given,
+        batch["timestep"],
+        encoder_hidden_states=hidden.to(unet.dtype),
+        added_cond_kwargs=added,
+    ).sample
+    wanted = diffusion.target(latents, batch["noise"], alpha, base.prediction_type)
+    error = objectives.error(said, wanted, batch, objective)
+    return error * diffusion.weight(alpha, base.prediction_type, objective.snr_gamma)
+
+
+# --------------------------------------------------------------------------------------------------------- sampling
+
+
+def solver(base: plan.Base) -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ (Lu et al. 2022) over the base's own noise schedule."""
+    fixed = base.architecture["scheduler"]
+    return DPMSolverMultistepScheduler(
+        **{key: fixed[key] for key in ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")},
+        prediction_type=base.prediction_type,
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+
+
+def drawn(
+    pipeline: Any, modules: Modules, base: plan.Base, wish: Wish, text: Mapping[str, Tensor]
+) -> list[Image]:
+    """The wish's pictures by one of diffusers' pipelines. `text`: the pipeline's names for what is encoded of the
+    prompt and the negative prompt -> that, (1, …)."""
+    pipeline.set_progress_bar_config(disable=True)
+    count = len(wish.seeds)
+    latents = pipeline(
+        **{name: tensor.repeat(count, *(1,) * (tensor.dim() - 1)) for name, tensor in text.items()},
+        num_inference_steps=wish.steps,
+        guidance_scale=wish.guidance,
+        width=wish.width,
+        height=wish.height,
+        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
+        output_type="latent",
+    ).images
+    pixels = decode(modules, latents / base.architecture["vae"]["scaling_factor"])
+    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+
+
+# ----------------------------------------------------------------------------------------------------------- naming
+
+
+def clip_name(prefix: str, module: str) -> str:
+    """A text tower's LoRA key prefix, always with the level that transformers >= 5.6 has no more: A1111 and ComfyUI
+    drop keys without it in silence (facts/outputs.md rule 3)."""
+    inner = module.removeprefix("text_model.")
+    return f"{prefix}_text_model_{inner}".replace(".", "_")
+
+
+# ------------------------------------------------------------------------------------------------------------- tiny
+
+TINY_VAE: dict[str, Any] = {
+    "block_out_channels": [32, 32, 32],
+    "layers_per_block": 1,
+    "sample_size": 64,
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+}
+TINY_CLIP: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+    "vocab_size": 1024,
+    "bos_token_id": 1022,
+    "eos_token_id": 1023,
+}
+
+
+def write_folder(
+    folder: Path,
+    config: Architecture,
+    build: Callable[[Architecture, str], Any],
+    tokenizers: Mapping[str, Any],
+    index: Mapping[str, Any],
+) -> Path:
+    """A diffusers folder of random weights in fp16. `index` is its model_index.json, the scheduler's line included."""
+    components = [name for name in config if name != "scheduler"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for component in components:
+            build(config, component).half().save_pretrained(folder / component)
+    for name, tokenizer in tokenizers.items():
+        tokenizer.save_pretrained(folder / name)
+    (folder / "scheduler").mkdir(exist_ok=True)
+    scheduler = {"_class_name": index["scheduler"][1], **config["scheduler"], "skip_prk_steps": True}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2))
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
