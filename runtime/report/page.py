@@ -163,8 +163,8 @@ def charts(run: Run) -> list[Chart]:
     if memory := seen.get("memory"):
         planned = float(planned_memory(run.plan))
         limit = (Point(memory[0].step, planned), Point(memory[-1].step, planned))
-        lines = (Line("used", memory), Line("planned", limit, "dashed"))
-        made.append(Chart(title="Memory", about="used, against the planned peak", lines=lines, unit="bytes"))
+        both = (Line("used", memory), Line("planned", limit, "dashed"))
+        made.append(Chart(title="Memory", about="used, against the planned peak", lines=both, unit="bytes"))
     if norm := seen.get("grad_norm"):
         made.append(Chart(title="Gradient norm", about="before clipping", lines=noisy("norm", norm)))
     if rate := seen.get("lr"):

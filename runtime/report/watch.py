@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
 from runtime.ending import ended
 from runtime.errors import LoracError, MachineError, Problem
@@ -72,7 +73,7 @@ class Watcher(BaseHTTPRequestHandler):
 
     def _is_ours(self) -> bool:
         """The Host is this server, and an Origin, where there is one, is too."""
-        port = self.server.server_address[1]
+        port = cast(ThreadingHTTPServer, self.server).server_port
         hosts = {f"{LOOPBACK}:{port}", f"localhost:{port}"}
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in hosts and (
