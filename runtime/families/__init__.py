@@ -22,6 +22,7 @@ FAMILIES = {
     "sd1": "runtime.families.sd1",
     "sd3": "runtime.families.sd3",
     "flux1": "runtime.families.flux1",
+    "z_image": "runtime.families.z_image",
     "causal_lm": "runtime.families.causal_lm",
 }
 
