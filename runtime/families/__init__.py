@@ -23,6 +23,7 @@ FAMILIES = {
     "sd3": "runtime.families.sd3",
     "flux1": "runtime.families.flux1",
     "z_image": "runtime.families.z_image",
+    "qwen_image": "runtime.families.qwen_image",
     "causal_lm": "runtime.families.causal_lm",
 }
 
