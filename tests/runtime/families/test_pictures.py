@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from lorac import Experiment, Fit, Images, LoRA, Outputs, Samples, Train
 from lorac.compile import compile_experiment
 from runtime import checkpoint, plan, preflight
-from runtime.errors import Interrupted
+from runtime.errors import InputError, Interrupted
 from runtime.export import diffusers
 from runtime.families import FAMILIES, family, inspect
 from runtime.families.protocol import Batch, Family, Modules
@@ -87,6 +87,10 @@ def test_a_folder_is_recognised(case: Case) -> None:
 
 def test_a_single_file_is_recognised_and_holds_what_the_folder_does(case: Case, tmp_path: Path) -> None:
     path = single_files.write(case.of.NAME, case.base, tmp_path / "one.safetensors")
+    if not single_files.is_whole(case.of.NAME):
+        with pytest.raises(InputError, match=f"{case.of.TITLE}.* without"):
+            inspect.inspect(path, digest.sha256_file)
+        return
     found = inspect.inspect(path, digest.sha256_file).base
 
     assert (found.family, found.layout) == (case.of.NAME, "single_file")
