@@ -38,7 +38,7 @@ from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 NAME = "qwen_image"
 TITLE = "Qwen-Image"
 KIND = "images"
-EXPORTS = ("diffusers",)
+EXPORTS = ("webui", "diffusers")
 COMPONENTS = ("transformer", "text_encoder", "vae")
 BACKBONE = "transformer"
 TEXT_ENCODERS = ("text_encoder",)
@@ -374,11 +374,15 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
 
 
 def export_name(component: str, module: str) -> str:
-    return "lora_unet_" + module.replace(".", "_")
+    return f"{component}.{module}"  # diffusers' own paths: ComfyUI maps these, and no kohya names but musubi's exist
 
 
 def metadata(base: plan.Base) -> dict[str, str]:
-    return {"modelspec.architecture": "Qwen-Image/lora", "modelspec.implementation": "diffusers"}
+    return {
+        "ss_base_model_version": "qwen_image",
+        "modelspec.architecture": "Qwen-Image/lora",
+        "modelspec.implementation": "diffusers",
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- tiny
