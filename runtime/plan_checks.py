@@ -50,7 +50,7 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
         found.append(f"adapter.dropout must be at least 0 and below 1, got {adapter.dropout}")
     if not 0 <= train.ema < 1:
         found.append(f"train.ema must be at least 0 and below 1, got {train.ema}")
-    if data.kind == "images":
+    if data.kind != "text":
         for name, is_set in [
             ("adapter.dora", adapter.dora),
             ("adapter.modules_to_save", bool(adapter.modules_to_save)),

@@ -24,6 +24,7 @@ FAMILIES = {
     "flux1": "runtime.families.flux1",
     "z_image": "runtime.families.z_image",
     "qwen_image": "runtime.families.qwen_image",
+    "svd": "runtime.families.svd",
     "causal_lm": "runtime.families.causal_lm",
 }
 
