@@ -23,5 +23,5 @@ def write(family: str, folder: Path, path: Path) -> Path:
 
 
 def is_whole(family: str) -> bool:
-    """Whether that file is a base: of some families people download one with the transformer alone."""
+    """Whether that file is a base; of some families people download one that lacks parts, or is not read."""
     return getattr(import_module(f"tests.single_files.{family}"), "WHOLE", True)
