@@ -131,11 +131,24 @@ def of_language(adapter: plan.Adapter, file: str, folder: str, gguf: str = "") -
 CHECKED = {"stable-diffusion-v1/lora"}
 """ModelSpec's architectures for which the above was established. Of others nothing is claimed."""
 
-CHECKED_APART: dict[str, dict[str, str]] = {
-    "Z-Image/lora": {"ComfyUI": "its table of names was read, 5151cff2", "diffusers": IN_DIFFUSERS},
-    "Qwen-Image/lora": {"ComfyUI": "its table of names was read", "diffusers": IN_DIFFUSERS},
+CHECKED_APART: dict[str, dict[str, tuple[Loads, str]]] = {
+    "Z-Image/lora": {
+        "ComfyUI": ("loads", "takes every key (its table of names was read, 5151cff2)"),
+        "diffusers": ("loads", f"takes every key ({IN_DIFFUSERS})"),
+    },
+    "Qwen-Image/lora": {
+        "ComfyUI": ("loads", "takes every key (its table of names was read)"),
+        "diffusers": ("loads", f"takes every key ({IN_DIFFUSERS})"),
+    },
+    "stable-video-diffusion/lora": {
+        "diffusers": (
+            "refuses",
+            "its pipeline for this family has no loader: PEFT's inject_adapter_in_model and set_peft_model_state_dict "
+            "put the file on pipe.unet (run by lorac's tests)",
+        ),
+    },
 }
-"""Architectures of which some consumers were looked at -> consumer -> how. Their names are diffusers' module paths."""
+"""Architectures of which some consumers were looked at -> consumer -> what it does. Of the others nothing is claimed."""
 
 
 def verdicts(
@@ -161,8 +174,8 @@ def verdicts(
 
 
 def _judged(consumer: Consumer, architecture: str, unusual: str) -> tuple[Loads, str]:
-    if checked := CHECKED_APART.get(architecture, {}).get(consumer.name):
-        return "loads", f"takes every key ({checked})"
+    if found := CHECKED_APART.get(architecture, {}).get(consumer.name):
+        return found
     if architecture not in CHECKED:
         return "not checked", f"nobody has tried it with {architecture or 'this family'}"
     if unusual and consumer.unusual != "loads":

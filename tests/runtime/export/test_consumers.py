@@ -68,6 +68,12 @@ def test_only_those_who_were_looked_at_are_said_to_load_today_s_transformers(arc
     assert {loads for loads, _ in found.values()} == {"loads", "not checked"}
 
 
+def test_a_family_that_diffusers_cannot_load_says_what_can() -> None:
+    loads, reason = claims("stable-video-diffusion/lora", "unet")["diffusers"]
+
+    assert loads == "refuses" and "inject_adapter_in_model" in reason
+
+
 def test_each_says_where_it_wants_the_file_and_how_it_is_called() -> None:
     found = consumers.verdicts(SD1, [], "x.safetensors", "<lora:x:0.8> {braces}", 0.8)
 
