@@ -148,7 +148,7 @@ CHECKED_APART: dict[str, dict[str, tuple[Loads, str]]] = {
         ),
     },
 }
-"""Architectures of which some consumers were looked at -> consumer -> what it does. Of the others nothing is claimed."""
+"""Architectures of which only some consumers were looked at -> consumer -> what it does."""
 
 
 def verdicts(

@@ -172,7 +172,8 @@ def prediction_type(architecture: Architecture) -> plan.PredictionType:
 def build(architecture: Architecture, component: str) -> Any:
     config = architecture[component]
     if component == "text_encoder":
-        return Qwen2_5_VLTextModel(Qwen2_5_VLConfig(**config).text_config)
+        text: Any = Qwen2_5_VLConfig(**config).text_config
+        return Qwen2_5_VLTextModel(text)
     if component == "vae":
         return AutoencoderKLQwenImage.from_config(config)
     model = QwenImageTransformer2DModel.from_config(config)
