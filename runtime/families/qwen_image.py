@@ -107,7 +107,7 @@ VAE_PUBLISHED: dict[str, Any] = {
 
 
 def recognise(shapes: Shapes) -> bool:
-    prefix = bundles.DENOISER if bundles.has(shapes, bundles.DENOISER) else ""
+    prefix = bundles.denoiser(shapes)
     return {f"{prefix}txt_norm.weight", f"{prefix}transformer_blocks.0.img_mod.1.weight"} <= shapes.keys()
 
 
@@ -158,7 +158,7 @@ def published(name: str = "") -> Architecture:
 
 def architecture(shapes: Shapes) -> Architecture:
     what = f"is {TITLE}'s transformer without its text encoder, vocabulary and VAE"
-    hint = "give the diffusers folder as the base: it has transformer/, text_encoder/, tokenizer/ and vae/"
+    hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
     raise InputError(Problem("base", what, hint))
 
 

@@ -145,7 +145,7 @@ def published(name: str = "") -> Architecture:
 
 def architecture(shapes: Shapes) -> Architecture:
     what = f"is {TITLE} in Stability's own names, which are not read"
-    hint = "give the diffusers folder as the base: the publisher's repository has it beside that file"
+    hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
     raise InputError(Problem("base", what, hint))
 
 

@@ -27,10 +27,11 @@ from torch import Generator, Tensor, nn
 from transformers import Qwen3Config, Qwen3Model
 
 from runtime import plan
-from runtime.errors import InputError, Problem
-from runtime.families import bundles, flow, fused, loading, qwen
+from runtime.families import autoencoder, bundles, flow, fused, loading, qwen
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
+from runtime.families.autoencoder import decode as decode
+from runtime.families.autoencoder import encode_picture as encode_picture
 from runtime.families.causal_lm import byte_tokenizer
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 from runtime.safeio import weights
@@ -101,7 +102,7 @@ LAYOUT = fused.Layout(
 
 
 def recognise(shapes: Shapes) -> bool:
-    prefix = _prefix(shapes)
+    prefix = bundles.denoiser(shapes)
     return {f"{prefix}cap_pad_token", f"{prefix}layers.0.attention.qkv.weight"} <= shapes.keys()
 
 
@@ -153,14 +154,7 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    parts = {"Qwen3-4B": (TEXT,), "the VAE": bundles.VAES}
-    missing = [part for part, at in parts.items() if not any(bundles.has(shapes, prefix) for prefix in at)]
-    if missing:
-        what = f"is a {TITLE} file without {' and '.join(missing)}"
-        hint = (
-            "give the diffusers folder as the base: it has transformer/, text_encoder/, tokenizer/ and vae/"
-        )
-        raise InputError(Problem("base", what, hint))
+    bundles.require(shapes, TITLE, {"Qwen3-4B": (TEXT,), "the VAE": bundles.VAES})
     return {
         "transformer": _transformer(shapes),
         "text_encoder": _text_encoder(shapes),
@@ -170,15 +164,15 @@ def architecture(shapes: Shapes) -> Architecture:
 
 
 def _transformer(shapes: Shapes) -> dict[str, Any]:
-    prefix = _prefix(shapes)
+    prefix = bundles.denoiser(shapes)
     dim, patch = shapes[f"{prefix}x_embedder.weight"]
     (head,) = shapes[f"{prefix}layers.0.attention.q_norm.weight"]
     return {
         **published()["transformer"],
         "in_channels": patch // PATCH**2,
         "dim": dim,
-        "n_layers": _count(shapes, f"{prefix}layers."),
-        "n_refiner_layers": _count(shapes, f"{prefix}noise_refiner."),
+        "n_layers": bundles.count(shapes, f"{prefix}layers."),
+        "n_refiner_layers": bundles.count(shapes, f"{prefix}noise_refiner."),
         "n_heads": dim // head,
         "n_kv_heads": dim // head,
         "cap_feat_dim": shapes[f"{prefix}cap_embedder.1.weight"][1],
@@ -195,19 +189,11 @@ def _text_encoder(shapes: Shapes) -> dict[str, Any]:
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": shapes[f"{first}mlp.gate_proj.weight"][0],
-        "num_hidden_layers": _count(shapes, f"{TEXT}layers."),
+        "num_hidden_layers": bundles.count(shapes, f"{TEXT}layers."),
         "num_attention_heads": shapes[f"{first}self_attn.q_proj.weight"][0] // head,
         "num_key_value_heads": shapes[f"{first}self_attn.k_proj.weight"][0] // head,
         "head_dim": head,
     }
-
-
-def _prefix(names: Sequence[str] | Shapes) -> str:
-    return bundles.DENOISER if bundles.has(names, bundles.DENOISER) else ""
-
-
-def _count(shapes: Shapes, stem: str) -> int:
-    return len({name.removeprefix(stem).partition(".")[0] for name in shapes if name.startswith(stem)})
 
 
 def prediction_type(architecture: Architecture) -> plan.PredictionType:
@@ -232,7 +218,7 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
     with weights.open_weights(path) as file:
         names = list(file)
         if component == "transformer":
-            prefix = _prefix(names)
+            prefix = bundles.denoiser(names)
             state = fused.weights(LAYOUT, names, file.load, prefix, config["dim"])
             state |= {name: file.load(prefix + name) for name in PAD_TOKENS}
         elif component == "vae":
@@ -245,7 +231,7 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
     return {
-        "transformer": fused.alike(LAYOUT, names, _prefix(names)),
+        "transformer": fused.alike(LAYOUT, names, bundles.denoiser(names)),
         "text_encoder": {name.removeprefix(TEXT): name for name in names if name.startswith(TEXT)},
     }
 
@@ -298,37 +284,19 @@ def encode_text(modules: Modules, tokens: Batch) -> Batch:
     return {"hidden": said.hidden_states[-2], "mask": tokens["mask"]}
 
 
-def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
-    posterior = modules["vae"].encode(pixels).latent_dist
-    return {"latent_mean": posterior.mean, "latent_std": posterior.std}
-
-
 def conditions(item: plan.Item) -> Batch:
     return {}
 
 
-def decode(modules: Modules, latents: Tensor) -> Tensor:
-    vae = modules["vae"]
-    return vae.decode(latents.to(vae.dtype)).sample
-
-
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
-    width, height = shape
-    vae, text = architecture["vae"], architecture["text_encoder"]
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    latent = torch.empty(size, vae["latent_channels"], height // factor, width // factor)
+    words = {"tokens": torch.zeros(size, CAPTION_TOKENS, dtype=torch.long)}
+    wide = architecture["text_encoder"]["hidden_size"]
+    said = {"hidden": torch.empty(size, CAPTION_TOKENS, wide, dtype=torch.bfloat16)}
     return {
-        "latent_mean": latent,
-        "latent_std": torch.empty_like(latent),
-        "noise": torch.empty_like(latent),
-        "posterior": torch.empty_like(latent),
+        **autoencoder.example(architecture["vae"], size, shape),
         "sigma": torch.empty(size),
         "mask": torch.ones(size, CAPTION_TOKENS, dtype=torch.bool),
-        **(
-            {"tokens": torch.zeros(size, CAPTION_TOKENS, dtype=torch.long)}
-            if tokens
-            else {"hidden": torch.empty(size, CAPTION_TOKENS, text["hidden_size"], dtype=torch.bfloat16)}
-        ),
+        **(words if tokens else said),
     }
 
 
