@@ -30,6 +30,7 @@ experiment = Experiment(
     ),
     fit=Fit(
         card="24GB",
+        gradient_checkpointing=True,
         quantization="nf4",
         optimizer_bits=Auto(choices=(32, 8)),
         offload=Auto(),  # encoders always, blocks where it does not fit otherwise

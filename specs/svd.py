@@ -33,7 +33,7 @@ experiment = Experiment(
     ),
     fit=Fit(
         card="24GB",
-        gradient_checkpointing=Auto(),
+        gradient_checkpointing=True,
         optimizer_bits=Auto(choices=(32, 8)),
     ),
     samples=Samples(

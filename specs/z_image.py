@@ -31,6 +31,7 @@ experiment = Experiment(
     ),
     fit=Fit(
         card="24GB",
+        gradient_checkpointing=True,
         micro_batch=Auto(1, 2),
         quantization=Auto(
             choices=("none", "int8", "nf4")
