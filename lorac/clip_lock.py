@@ -28,6 +28,14 @@ ANIMATIONS = (".gif", ".png", ".apng", ".webp")
 GIVE = "give a folder that holds a folder of frames, or an animated GIF, PNG or WebP, for each clip"
 
 
+def refuse_other(images: Images, are_wanted: bool, title: str) -> None:
+    """Raise SpecError where a family that wants clips is given pictures, or one of pictures clips."""
+    if are_wanted != (images.frames > 1):
+        takes = "clips: data.frames must be above 1" if are_wanted else "pictures: data.frames must be 1"
+        place = where(images, "frames") or "data.frames"
+        raise SpecError(Problem(place, f"a {title} learns from {takes}"))
+
+
 def lock(
     images: Images, folder: Path, grid: int, cache: Path | None = None, samples: Any = None
 ) -> plan.Images:

@@ -191,7 +191,10 @@ def _pictures(
     images = images_of(experiment)
     path = folder / images.path
     if of.KIND == "clips" or images.frames > 1:
-        return _clips(experiment, of, path, unlocked)
+        clip_lock.refuse_other(images, of.KIND == "clips", of.TITLE)
+        if unlocked and not path.exists():
+            return clip_lock.assume(images, of.GRID, ASSUMED_PICTURES), (), False, path
+        return clip_lock.lock(images, path, of.GRID, cache_folder(), experiment.samples), (), True, path
     if not path.exists() and unlocked:
         expected = images.expected_images
         count = expected if isinstance(expected, int) else ASSUMED_PICTURES
@@ -201,20 +204,6 @@ def _pictures(
     notes = [plan.Decision(field="note", value="data", reason=note) for note in found.notes]
     cut = _long_captions(found.images, of, base_path, base) if base_path else ()
     return found.images, (*skipped, *notes, *cut), True, path
-
-
-def _clips(
-    experiment: spec.Experiment, of: Family, path: Path, unlocked: bool
-) -> tuple[plan.Images, tuple[plan.Decision, ...], bool, Path]:
-    images = images_of(experiment)
-    if (of.KIND == "clips") != (images.frames > 1):
-        takes = (
-            "clips: data.frames must be above 1" if of.KIND == "clips" else "pictures: data.frames must be 1"
-        )
-        raise SpecError(Problem(spec_place(images, "frames"), f"a {of.TITLE} learns from {takes}"))
-    if unlocked and not path.exists():
-        return clip_lock.assume(images, of.GRID, ASSUMED_PICTURES), (), False, path
-    return clip_lock.lock(images, path, of.GRID, cache_folder(), experiment.samples), (), True, path
 
 
 def _long_captions(data: plan.Images, of: Family, path: Path, base: plan.Base) -> tuple[plan.Decision, ...]:

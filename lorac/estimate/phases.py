@@ -25,7 +25,7 @@ from lorac.estimate import cuda
 from lorac.estimate.bases import bare as bare
 from lorac.estimate.bases import components as components
 from lorac.estimate.bases import default_dtype as default_dtype
-from lorac.estimate.bases import encoders_of, frozen
+from lorac.estimate.bases import encoders_of, encodes_text, frozen
 from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
 from runtime import average, encoders, evaluate, plan
@@ -215,7 +215,7 @@ def _encode(of: Family, modules: Modules, program: plan.Program, data: plan.Imag
     for tensor in latents.values():
         tensor.isfinite().all()
     del pixels, latents
-    if _encodes_text(of, program):
+    if encodes_text(of, program):
         example = of.example(program.base.architecture, 1, (GRID, GRID), True)
         of.encode_text(modules, {name: t for name, t in example.items() if not t.is_floating_point()})
 
@@ -434,7 +434,7 @@ def encoded_bytes(program: plan.Program) -> int:
         for size, count in counts.items():
             latents = of.encode_picture(modules, torch.empty(1, *plan.pixels(plan.shape(data, size))))
             total += count * flips * _bytes(latents.values())
-        if _encodes_text(of, program):
+        if encodes_text(of, program):
             example = of.example(program.base.architecture, 1, (GRID, GRID), True)
             captions = len({item.caption for item in data.items}) or data.expected
             dropped = 1 if data.caption_dropout else 0
@@ -444,8 +444,3 @@ def encoded_bytes(program: plan.Program) -> int:
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _encodes_text(of: Family, program: plan.Program) -> bool:
-    """Whether captions are encoded, once: there are encoders, and none of them is trained."""
-    return bool(of.TEXT_ENCODERS) and not set(of.TEXT_ENCODERS) & set(program.adapter.targets)
