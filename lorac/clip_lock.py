@@ -16,7 +16,8 @@ from typing import Any
 
 from lorac import buckets
 from lorac.parts import where
-from lorac.spec import Images
+from lorac.places import cache_folder
+from lorac.spec import Experiment, Images
 from runtime import plan
 from runtime.errors import InputError, Problem, SpecError
 from runtime.safeio import digest, paths, strict_json
@@ -28,12 +29,25 @@ ANIMATIONS = (".gif", ".png", ".apng", ".webp")
 GIVE = "give a folder that holds a folder of frames, or an animated GIF, PNG or WebP, for each clip"
 
 
-def refuse_other(images: Images, are_wanted: bool, title: str) -> None:
-    """Raise SpecError where a family that wants clips is given pictures, or one of pictures clips."""
-    if are_wanted != (images.frames > 1):
-        takes = "clips: data.frames must be above 1" if are_wanted else "pictures: data.frames must be 1"
+ASSUMED_CLIPS = 100
+
+
+def settled(
+    experiment: Experiment, images: Images, of: Any, path: Path, unlocked: bool
+) -> tuple[plan.Images, bool]:
+    """The clips in a folder and whether they are locked: where it is elsewhere, and may be, so many are assumed.
+
+    `of` is the base's family. Raises SpecError where it learns from pictures and is given clips, or the reverse.
+    """
+    if (of.KIND == "clips") != (images.frames > 1):
+        takes = (
+            "clips: data.frames must be above 1" if of.KIND == "clips" else "pictures: data.frames must be 1"
+        )
         place = where(images, "frames") or "data.frames"
-        raise SpecError(Problem(place, f"a {title} learns from {takes}"))
+        raise SpecError(Problem(place, f"a {of.TITLE} learns from {takes}"))
+    if unlocked and not path.exists():
+        return assume(images, of.GRID, ASSUMED_CLIPS), False
+    return lock(images, path, of.GRID, cache_folder(), experiment.samples), True
 
 
 def lock(

@@ -191,10 +191,8 @@ def _pictures(
     images = images_of(experiment)
     path = folder / images.path
     if of.KIND == "clips" or images.frames > 1:
-        clip_lock.refuse_other(images, of.KIND == "clips", of.TITLE)
-        if unlocked and not path.exists():
-            return clip_lock.assume(images, of.GRID, ASSUMED_PICTURES), (), False, path
-        return clip_lock.lock(images, path, of.GRID, cache_folder(), experiment.samples), (), True, path
+        clips, locked = clip_lock.settled(experiment, images, of, path, unlocked)
+        return clips, (), locked, path
     if not path.exists() and unlocked:
         expected = images.expected_images
         count = expected if isinstance(expected, int) else ASSUMED_PICTURES
