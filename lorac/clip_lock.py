@@ -34,8 +34,9 @@ ASSUMED_CLIPS = 100
 
 def settled(
     experiment: Experiment, images: Images, of: Any, path: Path, unlocked: bool
-) -> tuple[plan.Images, bool]:
-    """The clips in a folder and whether they are locked: where it is elsewhere, and may be, so many are assumed.
+) -> tuple[plan.Images, tuple[plan.Decision, ...], bool, Path]:
+    """As `resolve` settles pictures: the clips, no notes, whether they are locked, and their folder. Where it is
+    elsewhere, and may be, so many are assumed.
 
     `of` is the base's family. Raises SpecError where it learns from pictures and is given clips, or the reverse.
     """
@@ -46,8 +47,8 @@ def settled(
         place = where(images, "frames") or "data.frames"
         raise SpecError(Problem(place, f"a {of.TITLE} learns from {takes}"))
     if unlocked and not path.exists():
-        return assume(images, of.GRID, ASSUMED_CLIPS), False
-    return lock(images, path, of.GRID, cache_folder(), experiment.samples), True
+        return assume(images, of.GRID, ASSUMED_CLIPS), (), False, path
+    return lock(images, path, of.GRID, cache_folder(), experiment.samples), (), True, path
 
 
 def lock(

@@ -191,8 +191,7 @@ def _pictures(
     images = images_of(experiment)
     path = folder / images.path
     if of.KIND == "clips" or images.frames > 1:
-        clips, locked = clip_lock.settled(experiment, images, of, path, unlocked)
-        return clips, (), locked, path
+        return clip_lock.settled(experiment, images, of, path, unlocked)
     if not path.exists() and unlocked:
         expected = images.expected_images
         count = expected if isinstance(expected, int) else ASSUMED_PICTURES

@@ -1,4 +1,4 @@
-"""A character LoRA for Qwen-Image at 1024 pixels, on a 24 GB or a 12 GB card.
+"""A character LoRA for Qwen-Image at 512 pixels, on a 24 GB or a 12 GB card.
 
 Put the diffusers folder of Qwen-Image at models/Qwen-Image/ and 20 to 60 pictures, with a caption each, in
 data/mascot/. Twenty billion weights fit these cards in 4 bits, some of their blocks waiting in the computer's memory.
@@ -15,7 +15,7 @@ experiment = Experiment(
     base=Base("../models/Qwen-Image", family="qwen_image"),  # relative to this file's folder
     data=Images(
         "../data/mascot",
-        resolution=1024,
+        resolution=512,  # at 1024 it takes a 16 GB card
         trigger="otto the otter",
         expected_images=40,  # for --unlocked, while the folder is not here
     ),
