@@ -50,6 +50,12 @@ generate: language-base
     lorac plan specs/flux1.py --unlocked --card 24GB --out generated/24GB
     lorac plan specs/sd35.py --unlocked --card 12GB --out generated/12GB
     lorac plan specs/sd35.py --unlocked --card 24GB --out generated/24GB
+    lorac plan specs/z_image.py --unlocked --card 12GB --out generated/12GB
+    lorac plan specs/z_image.py --unlocked --card 24GB --out generated/24GB
+    lorac plan specs/qwen_image.py --unlocked --card 12GB --out generated/12GB
+    lorac plan specs/qwen_image.py --unlocked --card 24GB --out generated/24GB
+    lorac plan specs/svd.py --unlocked --card 12GB --out generated/12GB
+    lorac plan specs/svd.py --unlocked --card 24GB --out generated/24GB
 
 # Train the embedded base anew, in WORK: some two hours on two cores; npm fetches the pictures
 base WORK=".cache/base":

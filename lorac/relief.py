@@ -148,7 +148,7 @@ def at_resolution(program: plan.Program, side: int) -> plan.Program:
     assert isinstance(data, plan.Images)
     part = data.resolution * SIDE_STEP
     # Rounded up: a peak said too low would be worse than one said too high.
-    width, height = (-(-length * side // part) * SIDE_STEP for length in plan.largest(data))
+    width, height = (-(-length * side // part) * SIDE_STEP for length in plan.largest(data)[:2])
     items = tuple(attrs.evolve(item, bucket=(width, height)) for item in data.items)
     return attrs.evolve(program, data=attrs.evolve(data, items=items, resolution=side))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from lorac import spec, text_lock
+from lorac import clip_lock, spec, text_lock
 from lorac.agree import batch_choices, trains_text_encoder
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
@@ -188,6 +188,8 @@ def _pictures(
 ) -> tuple[plan.Images, tuple[plan.Decision, ...], bool, Path]:
     images = images_of(experiment)
     path = folder / images.path
+    if of.KIND == "clips" or images.frames > 1:
+        return clip_lock.settled(experiment, images, of, path, unlocked)
     if not path.exists() and unlocked:
         expected = images.expected_images
         count = expected if isinstance(expected, int) else ASSUMED_PICTURES

@@ -63,6 +63,15 @@ class Images:
         default=".txt",
     )
     repeats: int = setting(whole(ge=1, le=10_000), "Times each picture is seen in an epoch.", default=1)
+    frames: int = setting(
+        whole(ge=1, le=64),
+        "1: pictures. More: clips of so many frames, each a folder of them, or an animated GIF, PNG or WebP.",
+        default=1,
+    )
+    fps: int = setting(whole(ge=1, le=60), "Frames a second of clips.", default=7)
+    motion: int = setting(
+        whole(ge=1, le=255), "How much moves in the clips (SVD's motion_bucket_id).", default=127
+    )
     flip: bool = setting(flag(), "Mirror half of the samples left to right.", default=False)
     caption_dropout: float = setting(
         number(ge=0, lt=1), "Share of samples that are trained with an empty caption.", default=0.0

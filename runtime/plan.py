@@ -26,7 +26,9 @@ from runtime.plan_adapter import RankOf as RankOf
 from runtime.plan_adapter import alpha_of as alpha_of
 from runtime.plan_adapter import rank_of as rank_of
 from runtime.plan_checks import wrongs
+from runtime.plan_data import Clip as Clip
 from runtime.plan_data import Data as Data
+from runtime.plan_data import Frame as Frame
 from runtime.plan_data import Images as Images
 from runtime.plan_data import Item as Item
 from runtime.plan_data import Shape as Shape
@@ -36,7 +38,9 @@ from runtime.plan_data import is_inner as is_inner
 from runtime.plan_data import largest as largest
 from runtime.plan_data import locked_files as locked_files
 from runtime.plan_data import pictures as pictures
+from runtime.plan_data import pixels as pixels
 from runtime.plan_data import samples as samples
+from runtime.plan_data import shape as shape
 from runtime.plan_optimizers import PACKAGES as PACKAGES
 from runtime.plan_optimizers import Adafactor as Adafactor
 from runtime.plan_optimizers import AdamW as AdamW

@@ -58,7 +58,7 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
             re.compile(pattern)
         except re.error as error:
             found.append(f"adapter has {pattern!r}, which is no regular expression: {error}")
-    if data.kind == "images":
+    if data.kind != "text":
         for name, is_set in [
             ("adapter.modules_to_save", bool(adapter.modules_to_save)),
             ("train.objective.neftune_alpha", bool(train.objective.neftune_alpha)),

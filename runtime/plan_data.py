@@ -8,8 +8,30 @@ import attrs
 
 
 @attrs.frozen(kw_only=True)
+class Frame:
+    """One picture of a clip: POSIX path in the data folder, sha256 of the file, its number in an animation, 0 of one
+    that stands still."""
+
+    path: str
+    sha256: str
+    number: int
+
+
+@attrs.frozen(kw_only=True)
+class Clip:
+    """Frames in their order, `fps` a second. `motion` is how much moves, 1 to 255 (SVD's motion_bucket_id)."""
+
+    frames: tuple[Frame, ...]
+    fps: int
+    motion: int
+
+
+@attrs.frozen(kw_only=True)
 class Item:
-    """One picture: POSIX path in the data folder, sha256 of the file, size in pixels as shown (EXIF applied)."""
+    """One picture: POSIX path in the data folder, sha256 of the file, size in pixels as shown (EXIF applied).
+
+    Or one clip: the path of its folder or animation, a sha256 over its frames.
+    """
 
     path: str
     sha256: str
@@ -18,19 +40,22 @@ class Item:
     caption: str
     repeats: int
     bucket: tuple[int, int]
+    clip: Clip | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Images:
-    """The locked picture set. `digest` covers the items; `expected` counts samples when nothing is locked."""
+    """The locked picture set. `digest` covers the items; `expected` counts samples when nothing is locked. Each item of
+    "clips" has `frames` frames."""
 
-    kind: Literal["images"] = "images"
+    kind: Literal["images", "clips"] = "images"
     digest: str
     items: tuple[Item, ...]
     expected: int
     resolution: int
     flip: bool
     caption_dropout: float
+    frames: int = 1
 
 
 @attrs.frozen(kw_only=True)
@@ -81,7 +106,8 @@ def pictures(data: Data) -> Images:
 
 
 Shape = tuple[int, ...]
-"""What sets a sample's cost: (width, height) of a picture's bucket in pixels, or (tokens,) of a sequence."""
+"""What sets a sample's cost: (width, height) of a picture's bucket in pixels, (width, height, frames) of a clip's, or
+(tokens,) of a sequence."""
 
 
 def largest(data: Data) -> Shape:
@@ -89,12 +115,26 @@ def largest(data: Data) -> Shape:
     if isinstance(data, Texts):
         return (data.length,)
     buckets = {item.bucket for item in data.items} or {(data.resolution, data.resolution)}
-    return max(buckets, key=lambda bucket: (bucket[0] * bucket[1], bucket))
+    return shape(data, max(buckets, key=lambda bucket: (bucket[0] * bucket[1], bucket)))
+
+
+def shape(data: Images, size: tuple[int, int]) -> Shape:
+    """The shape of a sample of this size (width, height)."""
+    return size if data.kind == "images" else (*size, data.frames)
+
+
+def pixels(shape: Shape) -> tuple[int, ...]:
+    """A sample's pixels: (3, height, width), or (frames, 3, height, width)."""
+    width, height, *frames = shape
+    return (*frames, 3, height, width)
 
 
 def locked_files(data: Data) -> dict[str, str]:
     """Every file of the data by its path in the data folder, with its sha256."""
-    return {one.path: one.sha256 for one in (data.items if isinstance(data, Images) else data.files)}
+    if isinstance(data, Texts):
+        return {file.path: file.sha256 for file in data.files}
+    frames = (item.clip.frames if item.clip else (item,) for item in data.items)
+    return {one.path: one.sha256 for group in frames for one in group}
 
 
 def samples(data: Data) -> int:
@@ -120,6 +160,11 @@ def _wrong_pictures(data: Images) -> list[str]:
         f"data.items[{index}] has a repeats, size or bucket out of range"
         for index, item in enumerate(data.items)
         if item.repeats < 1 or min(item.bucket) < 8 or min(item.width, item.height) < 1
+    ] + [
+        f"data.items[{index}] must be a clip of {data.frames} frames"
+        for index, item in enumerate(data.items)
+        if (item.clip is not None) != (data.kind == "clips")
+        or (item.clip is not None and len(item.clip.frames) != data.frames)
     ]
 
 

@@ -26,19 +26,30 @@ class Studio:
     tokenizers: dict[str, Any]
     program: plan.Program
 
-    def draw(self, samples: plan.Samples, weight: float, prompts: Sequence[str] = ()) -> list[Image]:
-        """One picture for each prompt, prompt i with seed + i."""
+    def draw(
+        self,
+        samples: plan.Samples,
+        weight: float,
+        prompts: Sequence[str] = (),
+        starts: Sequence[tuple[Image, plan.Item]] = (),
+    ) -> list[Image]:
+        """One picture for each prompt, prompt i with seed + i. Or the frames of one clip after the other, each from its
+        first one and as long, fast and large as the item."""
         pictures = []
         with self._ready(weight), torch.no_grad():
             for place, prompt in enumerate(prompts or samples.prompts):
+                start, item = starts[place] if starts else (None, None)
+                width, height = item.bucket if item else (samples.width, samples.height)
                 wish = Wish(
                     prompt=prompt,
                     negative_prompt=samples.negative_prompt,
                     seeds=[samples.seed + place],
                     steps=samples.steps,
                     guidance=samples.guidance,
-                    width=samples.width,
-                    height=samples.height,
+                    width=width,
+                    height=height,
+                    start=start,
+                    clip=item.clip if item else None,
                 )
                 pictures += self.family.sample(self.modules, self.tokenizers, self.program.base, wish)
         return pictures

@@ -45,6 +45,23 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips of three frames of 64 × 64 noise: three folders and `3.gif`. Not to be written to."""
+    folder = tmp_path_factory.mktemp("tiny") / "clips"
+    folder.mkdir()
+    for number in range(4):
+        luck = np.random.default_rng(number)
+        frames = [Image.fromarray(luck.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(3)]
+        if number == 3:
+            frames[0].save(folder / "3.gif", save_all=True, append_images=frames[1:])
+            continue
+        (folder / str(number)).mkdir()
+        for place, frame in enumerate(frames):
+            frame.save(folder / str(number) / f"{place}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama of some kB with a tokenizer of bytes, as a Transformers folder. Not to be written to."""
     from runtime.families import causal_lm

@@ -47,3 +47,8 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def encodes_text(of: Family, program: plan.Program) -> bool:
+    """Whether captions are encoded, once: there are encoders, and none of them is trained."""
+    return bool(of.TEXT_ENCODERS) and not set(of.TEXT_ENCODERS) & set(program.adapter.targets)

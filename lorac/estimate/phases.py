@@ -25,7 +25,7 @@ from lorac.estimate import cuda
 from lorac.estimate.bases import bare as bare
 from lorac.estimate.bases import components as components
 from lorac.estimate.bases import default_dtype as default_dtype
-from lorac.estimate.bases import encoders_of, frozen
+from lorac.estimate.bases import encoders_of, encodes_text, frozen
 from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
 from runtime import average, encoders, evaluate, plan
@@ -209,14 +209,13 @@ def _stream(of: Family, component: str, module: nn.Module, program: plan.Program
 
 def _encode(of: Family, modules: Modules, program: plan.Program, data: plan.Images) -> None:
     """One picture of the largest bucket, and one caption where captions are encoded, as `runtime.data.cache` does."""
-    width, height = plan.largest(data)
-    pixels = torch.empty(1, 3, height, width)
+    pixels = torch.empty(1, *plan.pixels(plan.largest(data)))
     label("inputs", pixels)
     latents = of.encode_picture(modules, pixels)
     for tensor in latents.values():
         tensor.isfinite().all()
     del pixels, latents
-    if not _trains_text(of, program):
+    if encodes_text(of, program):
         example = of.example(program.base.architecture, 1, (GRID, GRID), True)
         of.encode_text(modules, {name: t for name, t in example.items() if not t.is_floating_point()})
 
@@ -271,9 +270,12 @@ def _draw(of: Family, modules: Modules, program: plan.Program, samples: plan.Sam
     """
     for module in modules.values():
         module.eval()
-    architecture, size = program.base.architecture, (samples.width, samples.height)
-    tokens = of.example(architecture, 2, size, True)
-    of.encode_text(modules, {name: t for name, t in tokens.items() if not t.is_floating_point()})
+    architecture, data = program.base.architecture, plan.pictures(program.data)
+    # A clip is drawn as large as it is trained.
+    size = (samples.width, samples.height) if data.kind == "images" else plan.largest(data)
+    if of.TEXT_ENCODERS:
+        tokens = of.example(architecture, 2, size, True)
+        of.encode_text(modules, {name: t for name, t in tokens.items() if not t.is_floating_point()})
     batch = of.example(architecture, 2 if of.CFG and samples.guidance > 1 else 1, size, False)
     label("inputs", batch.values())
     of.loss(modules, batch, program.base, program.train.objective)
@@ -421,7 +423,7 @@ def encoded_bytes(program: plan.Program) -> int:
     of, data = family(program.base.family), program.data
     if isinstance(data, plan.Texts):
         return TOKEN_BYTES * data.expected * data.length
-    modules = encoders_of(program, [of.VAE, *of.TEXT_ENCODERS])
+    modules = encoders_of(program, frozen(program))
     flips = 2 if data.flip else 1
     pictures = {(item.sha256, item.bucket) for item in data.items}
     counts = Counter(bucket for _, bucket in pictures)
@@ -429,10 +431,10 @@ def encoded_bytes(program: plan.Program) -> int:
         counts[data.resolution, data.resolution] = data.expected
     total = 0
     with torch.device("meta"), torch.no_grad():
-        for (width, height), count in counts.items():
-            latents = of.encode_picture(modules, torch.empty(1, 3, height, width))
+        for size, count in counts.items():
+            latents = of.encode_picture(modules, torch.empty(1, *plan.pixels(plan.shape(data, size))))
             total += count * flips * _bytes(latents.values())
-        if not _trains_text(of, program):
+        if encodes_text(of, program):
             example = of.example(program.base.architecture, 1, (GRID, GRID), True)
             captions = len({item.caption for item in data.items}) or data.expected
             dropped = 1 if data.caption_dropout else 0
@@ -442,7 +444,3 @@ def encoded_bytes(program: plan.Program) -> int:
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _trains_text(of: Family, program: plan.Program) -> bool:
-    return bool(set(of.TEXT_ENCODERS) & set(program.adapter.targets))

@@ -80,9 +80,12 @@ def _base(of: plan.Plan) -> dict[str, Any]:
 
 def _data(book: Ledger, of: plan.Plan) -> None:
     data, folder = of.program.data, of.outputs.places.data
-    if data.kind == "images":
-        for field in ("resolution", "flip", "caption_dropout"):
+    if isinstance(data, plan.Images):
+        for field in ("resolution", "flip", "caption_dropout", "frames"):
             _set(book, f"data.{field}", getattr(data, field))
+        for clip in [item.clip for item in data.items if item.clip][:1]:
+            _set(book, "data.fps", clip.fps)
+            _set(book, "data.motion", clip.motion)
         _set(book, "data.path", folder)
         if of.outputs.trigger:
             _set(book, "data.trigger", of.outputs.trigger)

@@ -84,6 +84,11 @@ def encode(
     if any(name in program.adapter.targets for name in of.TEXT_ENCODERS):
         tokens = {caption: _only(of.tokenize(tokenizers, [caption])) for caption in captions}
         text = tokens.__getitem__
+    elif not of.TEXT_ENCODERS:
+
+        def text(caption: str) -> Batch:
+            return {}
+
     else:
         towers = encoder_digest(program, of.NAME, {name: modules[name] for name in of.TEXT_ENCODERS})
         keys = {caption: caption_key(towers, caption) for caption in captions}

@@ -14,8 +14,19 @@ from runtime.safeio import images, paths
 
 
 def read(root: Path, item: plan.Item, flip: bool) -> Tensor:
-    """The picture (3, height, width) of its bucket, float32 in [-1, 1]. Raises InputError."""
+    """The picture (3, height, width) of its bucket, float32 in [-1, 1]; a clip has its frames in front. Raises
+    InputError."""
+    if item.clip:
+        return torch.stack([tensor(fitted(one, item.bucket), flip) for one in frames(root, item.clip)])
     return tensor(fitted(images.open_picture(paths.inside(root, item.path)), item.bucket), flip)
+
+
+def frames(root: Path, clip: plan.Clip) -> list[Image.Image]:
+    """A clip's pictures, in their order. Raises InputError."""
+    files = [paths.inside(root, frame.path) for frame in clip.frames]
+    if len(set(files)) == 1:
+        return images.open_frames(files[0], len(files))
+    return [images.open_picture(file) for file in files]
 
 
 def fitted(picture: Image.Image, bucket: tuple[int, int]) -> Image.Image:

@@ -24,6 +24,9 @@ FAMILIES = {
     "sdxl": "runtime.families.sdxl",
     "sd3": "runtime.families.sd3",
     "flux1": "runtime.families.flux1",
+    "z_image": "runtime.families.z_image",
+    "qwen_image": "runtime.families.qwen_image",
+    "svd": "runtime.families.svd",
     "causal_lm": "runtime.families.causal_lm",
 }
 

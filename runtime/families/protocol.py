@@ -35,6 +35,10 @@ class Wish:
     guidance: float
     width: int
     height: int
+    start: Image | None = None
+    """What a clip begins with, of that size."""
+    clip: plan.Clip | None = None
+    """How long a clip is, how fast, and how much moves in it."""
 
 
 class Family(Protocol):
@@ -45,7 +49,7 @@ class Family(Protocol):
 
     NAME: str
     TITLE: str
-    KIND: Literal["images"]
+    KIND: Literal["images", "clips"]
     """What data it takes."""
     EXPORTS: tuple[str, ...]
     """How its LoRAs are written, as `runtime.export` names it."""
@@ -138,7 +142,10 @@ class Family(Protocol):
         """What the denoiser takes of a caption, from token ids."""
 
     def encode_picture(self, modules: Modules, pixels: Tensor) -> Batch:
-        """What is cached of a picture: pixels (N, 3, H, W) in [-1, 1] -> latents' distribution."""
+        """What is cached of a picture: pixels (N, 3, H, W) in [-1, 1] -> latents' distribution.
+
+        Of a clip: pixels (N, frames, 3, H, W).
+        """
 
     def conditions(self, item: plan.Item) -> Batch:
         """What else the denoiser is told of a picture (its own size and crop …), without a batch dimension."""

@@ -49,7 +49,7 @@ def write_index(
     folder: Path, pipeline: str, classes: Mapping[str, str], scheduler: Mapping[str, Any]
 ) -> None:
     """Write model_index.json and the scheduler's config; `classes` are the components' and the scheduler's."""
-    diffusers = ("transformer", "vae", "scheduler")
+    diffusers = ("transformer", "unet", "vae", "scheduler")
     index = {
         name: ["diffusers" if name in diffusers else "transformers", kind] for name, kind in classes.items()
     }

@@ -1,5 +1,6 @@
 """What a run does with its data, by the kind of data: one file each, one line each in this closed registry.
 
+clips.py      the same of a few seconds of film
 pictures.py   latents and embeddings cached, pictures drawn
 text.py       conversations as token sequences, packed or padded; held-out loss; answers
 """
@@ -21,6 +22,7 @@ from runtime.preflight import Where
 from runtime.step import Trainee
 
 MEDIA = {
+    "clips": "runtime.media.clips",
     "images": "runtime.media.pictures",
     "text": "runtime.media.text",
 }

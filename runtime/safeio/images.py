@@ -20,9 +20,9 @@ import io
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import GifImagePlugin, Image, ImageCms, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from runtime.errors import InputError, Problem
 from runtime.safeio.impostors import refuse_impostor
@@ -44,6 +44,12 @@ this limit (libjpeg-turbo, "Two issues with the JPEG standard", LJT-01-005)."""
 
 OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\xff\xd8\xff": JpegImagePlugin.jpeg_factory,
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"RIFF": WebPImagePlugin.WebPImageFile,
+}
+
+ANIMATED: dict[bytes, Callable[..., Any]] = {
+    b"GIF8": GifImagePlugin.GifImageFile,
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
     b"RIFF": WebPImagePlugin.WebPImageFile,
 }
@@ -77,6 +83,8 @@ PILLOW_LIMITS = ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY")
 
 REPLACE = "replace the file, or leave it out"
 
+_T = TypeVar("_T")
+
 # They name no file, and whatever matters is an error here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -89,6 +97,19 @@ def open_picture(path: str | os.PathLike[str]) -> Image.Image:
     if len(data) > BYTES:
         raise InputError(Problem(where, f"is longer than {BYTES:,} bytes, the most that is read", REPLACE))
     return _guarded(lambda: _decoded(data, where), data, where)
+
+
+def open_frames(path: str | os.PathLike[str], count: int) -> list[Image.Image]:
+    """The first `count` frames of an animated GIF, PNG or WebP, each as `open_picture` gives a picture.
+
+    Raises InputError for any fault, and where there are fewer.
+    """
+    where = display(path)
+    with open_file(path) as file:
+        data = file.read(BYTES + 1)
+    if len(data) > BYTES:
+        raise InputError(Problem(where, f"is longer than {BYTES:,} bytes, the most that is read", REPLACE))
+    return _guarded(lambda: _frames(data, count, where), data, where)
 
 
 def probe(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -115,7 +136,7 @@ def fault(path: str | os.PathLike[str]) -> Problem | None:
     return None
 
 
-def _guarded(read: Callable[[], Image.Image], data: bytes, where: str) -> Image.Image:
+def _guarded(read: Callable[[], _T], data: bytes, where: str) -> _T:
     try:
         return read()
     except InputError:
@@ -152,6 +173,27 @@ def _decoded(data: bytes, where: str) -> Image.Image:
     upright = rgb if turn is None else rgb.transpose(turn)
     upright.info.clear()  # a stranger's texts stay in the file
     return upright
+
+
+def _frames(data: bytes, count: int, where: str) -> list[Image.Image]:
+    refuse_impostor(data[:4096], len(data), "picture", where)
+    opener = next((opener for magic, opener in ANIMATED.items() if data.startswith(magic)), None)
+    if opener is None or (data.startswith(b"RIFF") and data[8:12] != b"WEBP"):
+        raise InputError(Problem(where, "is no animated GIF, PNG or WebP", "give a folder of frames instead"))
+    if data.startswith(b"RIFF"):
+        _check_size(_webp_size(data), where)
+    picture: Any = opener(io.BytesIO(data))
+    _check_size(picture.size, where)
+    has = getattr(picture, "n_frames", 1)
+    if has < count:
+        raise InputError(
+            Problem(where, f"has {has} frames, {count} are wanted", "set Images(frames=…) lower")
+        )
+    found = []
+    for number in range(count):
+        picture.seek(number)
+        found.append(_flat(picture, where))
+    return found
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:

@@ -20,3 +20,8 @@ def write(family: str, folder: Path, path: Path) -> Path:
     for name in getattr(layout, "BESIDE", ()):
         copytree(folder / name, path.parent / name)
     return path
+
+
+def is_whole(family: str) -> bool:
+    """Whether that file is a base; of some families people download one that lacks parts, or is not read."""
+    return getattr(import_module(f"tests.single_files.{family}"), "WHOLE", True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from runtime.export import consumers
 
 SD1 = "stable-diffusion-v1/lora"
@@ -75,6 +77,20 @@ def test_of_a_transformer_only_what_was_run_or_read_is_said_to_load() -> None:
 
 def test_webui_knows_the_first_stable_diffusion_3_in_part() -> None:
     assert claims("stable-diffusion-3-medium/lora")["Stable Diffusion WebUI (AUTOMATIC1111)"][0] == "partial"
+
+
+@pytest.mark.parametrize("architecture", ["Z-Image/lora", "Qwen-Image/lora"])
+def test_only_those_who_were_looked_at_are_said_to_load_today_s_transformers(architecture: str) -> None:
+    found = claims(architecture, "transformer")
+
+    assert {name for name, (loads, _) in found.items() if loads == "loads"} == {"ComfyUI", "diffusers"}
+    assert {loads for loads, _ in found.values()} == {"loads", "not checked"}
+
+
+def test_a_family_that_diffusers_cannot_load_says_what_can() -> None:
+    loads, reason = claims("stable-video-diffusion/lora", "unet")["diffusers"]
+
+    assert loads == "refuses" and "inject_adapter_in_model" in reason
 
 
 def test_each_says_where_it_wants_the_file_and_how_it_is_called() -> None:

@@ -1,4 +1,4 @@
-"""What every family of pictures does, from its files to a LoRA that diffusers loads: over the registry.
+"""What every family of pictures and clips does, from its files to a LoRA that diffusers loads: over the registry.
 
 Each family is its own `tiny()`: its architecture with random weights, the same loaders, steps and exporters.
 """
@@ -12,12 +12,14 @@ import attrs
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors.torch import load_file
+from torch import nn
 
 from lorac import Experiment, Fit, Images, LoRA, Outputs, Samples, Train
 from lorac.compile import compile_experiment
 from runtime import checkpoint, plan, preflight
-from runtime.errors import Interrupted
+from runtime.errors import InputError, Interrupted
 from runtime.export import diffusers
 from runtime.families import FAMILIES, family, inspect
 from runtime.families.protocol import Batch, Family, Modules
@@ -26,7 +28,7 @@ from runtime.run import Options, adapt, load, run
 from runtime.safeio import digest
 from tests import single_files
 
-NAMES = tuple(name for name in FAMILIES if family(name).KIND == "images")
+NAMES = tuple(name for name in FAMILIES if family(name).KIND != "text")
 
 
 @attrs.frozen
@@ -57,18 +59,25 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Case:
+def case(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_data: Path,
+    tiny_clips: Path,
+) -> Case:
     of = family(request.param)
+    are_clips = of.KIND == "clips"
+    data = Images(str(tiny_clips if are_clips else tiny_data), resolution=of.GRID, flip=True)
     folder = tmp_path_factory.mktemp(request.param)
     base = of.tiny(folder / "base")
     experiment = Experiment(
         name="tiny",
         base=str(base),
-        data=Images(str(tiny_data), resolution=of.GRID, flip=True),
+        data=attrs.evolve(data, frames=3) if are_clips else data,
         adapter=LoRA(rank=4),
         train=Train(effective_batch=2, steps=3, learning_rate=1e-2),
         fit=Fit(card="cpu", threads=1),
-        samples=Samples(prompts=("noise",), steps=2),
+        samples=Samples(prompts=("0",) if are_clips else ("noise",), steps=2),
         outputs=Outputs(dtype="fp32", save_steps=1),
     )
     return Case(of, base, compile_experiment(experiment, folder, folder, None, False), folder)
@@ -87,6 +96,10 @@ def test_a_folder_is_recognised(case: Case) -> None:
 
 def test_a_single_file_is_recognised_and_holds_what_the_folder_does(case: Case, tmp_path: Path) -> None:
     path = single_files.write(case.of.NAME, case.base, tmp_path / "one.safetensors")
+    if not single_files.is_whole(case.of.NAME):
+        with pytest.raises(InputError, match=f"is {case.of.TITLE}"):
+            inspect.inspect(path, digest.sha256_file)
+        return
     found = inspect.inspect(path, digest.sha256_file).base
 
     assert (found.family, found.layout) == (case.of.NAME, "single_file")
@@ -107,7 +120,7 @@ def test_it_trains_and_draws(case: Case, through: Path) -> None:
     state = checkpoint.newest(through / "checkpoints", case.plan.plan_hash)
 
     assert state is not None and state[1].step == 3
-    assert len(list((through / "samples").glob("final-*.png"))) == 1
+    assert len(list((through / "samples").glob("final-*"))) == 1
     assert (through / "sheet.png").exists()
 
 
@@ -131,11 +144,22 @@ def test_diffusers_computes_with_the_lora_what_the_run_computes(case: Case, thro
     mine = losses(case.of, ours, program)
 
     pipe = DiffusionPipeline.from_pretrained(case.base, torch_dtype=torch.float32)
-    pipe.load_lora_weights(through, weight_name=diffusers.FILE)
+    if hasattr(pipe, "load_lora_weights"):
+        pipe.load_lora_weights(through, weight_name=diffusers.FILE)
+    else:
+        load_by_peft(getattr(pipe, case.of.BACKBONE), case.of.BACKBONE, through / diffusers.FILE)
     theirs = losses(case.of, {name: getattr(pipe, name) for name in case.of.COMPONENTS}, program)
 
     assert (mine - plain).abs().max() > 1e-4
     assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def load_by_peft(module: nn.Module, component: str, file: Path) -> None:
+    """A LoRA in diffusers' names put on a component whose pipeline has no loader."""
+    tensors = {name.removeprefix(f"{component}."): tensor for name, tensor in load_file(file).items()}
+    names = sorted({name.rpartition(".lora_")[0] for name in tensors})
+    inject_adapter_in_model(LoraConfig(r=4, lora_alpha=4, target_modules=names), module)
+    set_peft_model_state_dict(module, tensors)
 
 
 def losses(of: Family, modules: Modules, program: plan.Program) -> torch.Tensor:
@@ -145,7 +169,9 @@ def losses(of: Family, modules: Modules, program: plan.Program) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     batch: Batch = {
         name: torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor + 1
-        for name, tensor in of.example(program.base.architecture, 2, (of.GRID, of.GRID), False).items()
+        for name, tensor in of.example(
+            program.base.architecture, 2, plan.largest(program.data), False
+        ).items()
     }
     drawn = [of.draw({n: t[i] for n, t in batch.items()}, generator, program.train.objective) for i in (0, 1)]
     batch |= {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
@@ -170,7 +196,7 @@ def test_the_published_size_is_planned(case: Case, card: str, tmp_path: Path) ->
     experiment = Experiment(
         name="big",
         base=f"{case.of.NAME}.safetensors",
-        data=Images("pictures", resolution=512),
+        data=Images("pictures", resolution=512, frames=14 if case.of.KIND == "clips" else 1),
         train=Train(effective_batch=1, steps=10),
         fit=Fit(gradient_checkpointing=True),
     )

@@ -1,0 +1,413 @@
+"""Qwen-Image (Wu et al. 2025, arXiv:2508.02324): 60 blocks of two streams, Qwen2.5-VL's text, Wan's autoencoder.
+
+Taken up because five of the eight trainers looked at train it (facts/peers.md): 20 billion parameters under a free
+licence. The conventions are those of diffusers' `QwenImagePipeline`: a caption stands in a template whose own tokens
+are dropped; latents have a mean and a width of their own for each channel.
+
+Files in one piece hold the transformer alone: the base is a diffusers folder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from diffusers import (
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+)
+from diffusers.models.transformers.transformer_qwenimage import QwenEmbedRope
+from PIL.Image import Image
+from torch import Generator, Tensor, nn
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextModel
+
+from runtime import plan
+from runtime.errors import InputError, Problem
+from runtime.families import bundles, flow, loading, patches, qwen
+from runtime.families import objective as objectives
+from runtime.families import tiny as tiny_parts
+from runtime.families.causal_lm import byte_tokenizer
+from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
+
+NAME = "qwen_image"
+TITLE = "Qwen-Image"
+KIND = "images"
+EXPORTS = ("webui", "diffusers")
+COMPONENTS = ("transformer", "text_encoder", "vae")
+BACKBONE = "transformer"
+TEXT_ENCODERS = ("text_encoder",)
+TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
+STREAMED: dict[str, plan.Dtype] = {"text_encoder": "bf16"}
+VAE = "vae"
+BESIDE: tuple[str, ...] = ()
+GRID = 64
+CAPTION_TOKENS = 512
+"""`max_sequence_length` of the pipeline; its template's end is among them, its beginning is not."""
+# musubi-tuner's docs/qwen_image.md: `--timestep_sampling qwen_shift`, logit-normal and shifted as in sampling.
+OBJECTIVE = {"timesteps": "logit_normal", "timestep_shift": 0.0}
+SAMPLING = {"steps": 50, "guidance": 4.0}
+CFG = True
+
+ATTENTION = r"attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
+FEED_FORWARD = r"(img|txt)_mlp\.net\.(0\.proj|2)"
+PRESETS = {
+    "qkvo+ff": rf"transformer_blocks\.\d+\.({ATTENTION}|{FEED_FORWARD})",
+    "qkvo": rf"transformer_blocks\.\d+\.{ATTENTION}",
+    "qkv": r"transformer_blocks\.\d+\.attn\.(to_[qkv]|add_[qkv]_proj)",
+}
+
+BEGIN = (
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, "
+    "spatial relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
+)
+END = "<|im_end|>\n<|im_start|>assistant\n"
+"""The template of `QwenImagePipeline.prompt_template_encode`, around the caption."""
+BEGIN_TOKENS = 34
+"""Of BEGIN in Qwen's vocabulary (`prompt_template_encode_start_idx`)."""
+
+# scheduler_config.json of Qwen/Qwen-Image.
+SCHEDULER: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "shift": 1.0,
+    "use_dynamic_shifting": True,
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 8192,
+    "max_shift": 0.9,
+    "shift_terminal": 0.02,
+    "time_shift_type": "exponential",
+}
+
+# AutoencoderKLQwenImage's defaults, which are those of Qwen/Qwen-Image's vae/config.json.
+VAE_PUBLISHED: dict[str, Any] = {
+    "base_dim": 96,
+    "z_dim": 16,
+    "dim_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_scales": [],
+    "temperal_downsample": [False, True, True],
+    "latents_mean": [
+        *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+        *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+    ],
+    "latents_std": [
+        *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+        *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
+    ],
+}
+
+
+# ------------------------------------------------------------------------------------------------------ recognising
+
+
+def recognise(shapes: Shapes) -> bool:
+    prefix = bundles.denoiser(shapes)
+    return {f"{prefix}txt_norm.weight", f"{prefix}transformer_blocks.0.img_mod.1.weight"} <= shapes.keys()
+
+
+def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
+    # The variants that edit pictures or layer them take more than a caption.
+    transformer = configs.get("transformer", {})
+    is_other = "processor" in index or transformer.get("use_layer3d_rope") or transformer.get("zero_cond_t")
+    return index.get("transformer", [None, None])[1] == "QwenImageTransformer2DModel" and not is_other
+
+
+def recognise_config(config: dict[str, Any]) -> bool:
+    return False
+
+
+def published(name: str = "") -> Architecture:
+    return {
+        "transformer": {
+            "patch_size": 2,
+            "in_channels": 64,
+            "out_channels": 16,
+            "num_layers": 60,
+            "attention_head_dim": 128,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 3584,
+            "axes_dims_rope": [16, 56, 56],
+        },
+        "text_encoder": {
+            "text_config": {
+                "vocab_size": 152064,
+                "hidden_size": 3584,
+                "intermediate_size": 18944,
+                "num_hidden_layers": 28,
+                "num_attention_heads": 28,
+                "num_key_value_heads": 4,
+                "max_position_embeddings": 128000,
+                "rms_norm_eps": 1e-06,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1000000.0,
+                    "mrope_section": [16, 24, 24],
+                },
+            }
+        },
+        "vae": dict(VAE_PUBLISHED),
+        "scheduler": dict(SCHEDULER),
+    }
+
+
+def architecture(shapes: Shapes) -> Architecture:
+    what = f"is {TITLE}'s transformer without its text encoder, vocabulary and VAE"
+    hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
+    raise InputError(Problem("base", what, hint))
+
+
+def prediction_type(architecture: Architecture) -> plan.PredictionType:
+    return "flow"
+
+
+# ---------------------------------------------------------------------------------------------- building and loading
+
+
+def build(architecture: Architecture, component: str) -> Any:
+    config = architecture[component]
+    if component == "text_encoder":
+        text: Any = Qwen2_5_VLConfig(**config).text_config
+        return Qwen2_5_VLTextModel(text)
+    if component == "vae":
+        return AutoencoderKLQwenImage.from_config(config)
+    model = QwenImageTransformer2DModel.from_config(config)
+    with torch.device("cpu"):  # its table of positions is no buffer: on the meta device it would stay there
+        axes = list(model.config.axes_dims_rope)
+        model.pos_embed = QwenEmbedRope(theta=10000, axes_dim=axes, scale_rope=True)
+    return model
+
+
+def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
+    if component == "text_encoder":
+        # A caption takes neither the part that sees pictures nor the last layer.
+        whole: Any = loading.from_folder(path, component, Qwen2_5_VLForConditionalGeneration, dtype)
+        return whole.model.language_model
+    kind = {"transformer": QwenImageTransformer2DModel, "vae": AutoencoderKLQwenImage}
+    return loading.from_folder(path, component, kind[component], dtype)
+
+
+def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+    """Files in one piece are no bases, but their transformer has diffusers' names."""
+    return {"transformer": {name.removeprefix(bundles.DENOISER): name for name in names}}
+
+
+def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
+    return {"text_encoder": qwen.tokenizer(path)}
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
+    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+
+
+def blocks(modules: Modules) -> dict[str, nn.Module]:
+    found: dict[str, nn.Module] = {}
+    if "text_encoder" in modules:
+        found |= qwen.blocks("text_encoder", modules["text_encoder"].layers)
+    if "transformer" in modules:
+        listed = modules["transformer"].transformer_blocks
+        found |= {f"transformer.transformer_blocks.{number}": block for number, block in enumerate(listed)}
+    return found
+
+
+def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
+    """`tokens` (N, the template's beginning and CAPTION_TOKENS), `mask` (N, CAPTION_TOKENS)."""
+    vocabulary = tokenizers["text_encoder"]
+    begin = _begin(vocabulary)
+    found = qwen.tokenize(vocabulary, _asked(captions), begin + CAPTION_TOKENS)
+    return {"tokens": found["tokens"], "mask": found["mask"][:, begin:]}
+
+
+def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
+    vocabulary = tokenizers["text_encoder"]
+    return [count - _begin(vocabulary) for count in qwen.counts(vocabulary, _asked(captions))]
+
+
+def _begin(vocabulary: Any) -> int:
+    (count,) = qwen.counts(vocabulary, [BEGIN])
+    return count
+
+
+def _asked(captions: Sequence[str]) -> list[str]:
+    return [f"{BEGIN}{caption}{END}" for caption in captions]
+
+
+def encode_text(modules: Modules, tokens: Batch) -> Batch:
+    """What comes after the template's beginning, (N, tokens, width); `mask` tells what is the caption's own."""
+    ids, mask = tokens["tokens"], tokens["mask"]
+    said = modules["text_encoder"](input_ids=ids, attention_mask=qwen.causal(ids), use_cache=False)
+    return {"hidden": said.last_hidden_state[:, ids.shape[1] - mask.shape[1] :], "mask": mask}
+
+
+def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
+    posterior = modules["vae"].encode(pixels.unsqueeze(2)).latent_dist  # a film of one picture
+    return {"latent_mean": posterior.mean.squeeze(2), "latent_std": posterior.std.squeeze(2)}
+
+
+def conditions(item: plan.Item) -> Batch:
+    return {}
+
+
+def decode(modules: Modules, latents: Tensor) -> Tensor:
+    vae = modules["vae"]
+    return vae.decode(latents.to(vae.dtype).unsqueeze(2)).sample.squeeze(2)
+
+
+def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
+    width, height = shape
+    vae = architecture["vae"]
+    factor = 2 ** len(vae["temperal_downsample"])
+    latent = torch.empty(size, vae["z_dim"], height // factor, width // factor)
+    words = {"tokens": torch.zeros(size, BEGIN_TOKENS + CAPTION_TOKENS, dtype=torch.long)}
+    wide = architecture["transformer"]["joint_attention_dim"]
+    said = {"hidden": torch.empty(size, CAPTION_TOKENS, wide, dtype=torch.bfloat16)}
+    return {
+        **{name: torch.empty_like(latent) for name in ("latent_mean", "latent_std", "noise", "posterior")},
+        "sigma": torch.empty(size),
+        "mask": torch.ones(size, CAPTION_TOKENS, dtype=torch.bool),
+        **(words if tokens else said),
+    }
+
+
+def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
+    latent = item["latent_mean"]
+    tokens = latent[0].numel() // patches.SIDE**2
+    by = objective.timestep_shift or _shift(tokens)
+    return flow.draw(latent, generator, tokens, attrs.evolve(objective, timestep_shift=by))
+
+
+def _shift(tokens: int) -> float:
+    """The shift of a picture of so many tokens, which grows more slowly than Flux.1's: `calculate_shift`."""
+    few, many = SCHEDULER["base_image_seq_len"], SCHEDULER["max_image_seq_len"]
+    low, high = SCHEDULER["base_shift"], SCHEDULER["max_shift"]
+    return math.exp(low + (high - low) * (tokens - few) / (many - few))
+
+
+def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
+    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
+    latents = _scaled(latents, base.architecture["vae"])
+    noise, sigma = batch["noise"], batch["sigma"]
+    said = _denoise(modules["transformer"], flow.noisy(latents, noise, sigma), sigma, batch)
+    return objectives.error(said, flow.target(latents, noise), batch, objective)
+
+
+def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> Tensor:
+    """The direction that the transformer gives for latents (N, C, h, w) at times `sigma` (N,).
+
+    As many tokens are looked at as the longest caption has. A single caption then needs no mask, without which
+    attention takes less.
+    """
+    count, _, height, width = latents.shape
+    rows, columns = height // patches.SIDE, width // patches.SIDE
+    mask = text["mask"].bool()
+    used = mask.any(dim=0)
+    said = transformer(
+        hidden_states=patches.packed(latents).to(transformer.dtype),
+        timestep=sigma,
+        encoder_hidden_states=text["hidden"][:, used].to(transformer.dtype),
+        encoder_hidden_states_mask=mask[:, used] if count > 1 else None,
+        img_shapes=[[(1, rows, columns)]] * count,
+    ).sample
+    return patches.unpacked(said, rows, columns)
+
+
+def _scaled(latents: Tensor, vae: dict[str, Any]) -> Tensor:
+    """An autoencoder's latents as the denoiser knows them: each channel about its mean, at its width."""
+    return (latents - _by_channel(vae["latents_mean"], latents)) / _by_channel(vae["latents_std"], latents)
+
+
+def _unscaled(latents: Tensor, vae: dict[str, Any]) -> Tensor:
+    """The way back from `_scaled`."""
+    return latents * _by_channel(vae["latents_std"], latents) + _by_channel(vae["latents_mean"], latents)
+
+
+def _by_channel(numbers: Sequence[float], latents: Tensor) -> Tensor:
+    return torch.tensor(numbers, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1)
+
+
+# --------------------------------------------------------------------------------------------------------- sampling
+
+
+def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
+    transformer, count = modules["transformer"], len(wish.seeds)
+    pipeline: Any = QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
+        vae=modules["vae"],
+        text_encoder=None,
+        tokenizer=None,
+        transformer=transformer,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    given = {"prompt": wish.prompt} | ({"negative_prompt": wish.negative_prompt} if wish.guidance > 1 else {})
+    words: dict[str, Tensor] = {}
+    for name, text in given.items():
+        tokens = {key: one.to(transformer.device) for key, one in tokenize(tokenizers, [text]).items()}
+        said = encode_text(modules, tokens)
+        own = said["hidden"][:, said["mask"][0]].to(transformer.dtype).repeat(count, 1, 1)
+        words |= {
+            f"{name}_embeds": own,
+            f"{name}_embeds_mask": torch.ones_like(own[..., 0], dtype=torch.long),
+        }
+    packed = pipeline(
+        **words,
+        num_inference_steps=wish.steps,
+        true_cfg_scale=wish.guidance,
+        width=wish.width,
+        height=wish.height,
+        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
+        output_type="latent",
+    ).images
+    side = pipeline.vae_scale_factor * patches.SIDE
+    latents = patches.unpacked(packed.float(), wish.height // side, wish.width // side)
+    pixels = decode(modules, _unscaled(latents, base.architecture["vae"]))
+    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+
+
+# ----------------------------------------------------------------------------------------------------------- naming
+
+
+def export_name(component: str, module: str) -> str:
+    return f"{component}.{module}"  # diffusers' own paths: ComfyUI maps these, and no kohya names but musubi's exist
+
+
+def metadata(base: plan.Base) -> dict[str, str]:
+    return {
+        "ss_base_model_version": "qwen_image",
+        "modelspec.architecture": "Qwen-Image/lora",
+        "modelspec.implementation": "diffusers",
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- tiny
+
+
+def tiny(folder: Path) -> Path:
+    config = published()
+    config["transformer"] |= {"num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2}
+    config["transformer"] |= {"joint_attention_dim": 32, "axes_dims_rope": [4, 14, 14]}
+    config["vae"] |= {"base_dim": 8, "num_res_blocks": 1}
+    rope = {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [1, 1, 2]}
+    sees = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
+    words = Qwen2_5_VLConfig(text_config=qwen.TINY | {"rope_parameters": rope}, vision_config=sees)
+    tiny_parts.write(folder, config, build, ("transformer", "vae"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Qwen2_5_VLForConditionalGeneration(words).half().save_pretrained(folder / "text_encoder")
+    byte_tokenizer().save_pretrained(folder / qwen.FOLDER)
+    classes = {
+        "transformer": "QwenImageTransformer2DModel",
+        "vae": "AutoencoderKLQwenImage",
+        "text_encoder": "Qwen2_5_VLForConditionalGeneration",
+        "tokenizer": "PreTrainedTokenizerFast",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    }
+    tiny_parts.write_index(folder, "QwenImagePipeline", classes, config["scheduler"])
+    return folder
