@@ -28,7 +28,7 @@ def unbalanced(scan: Scan) -> Iterator[Problem]:
         if len(counts) > 1 and max(counts.values()) > UNEVEN * min(counts.values()):
             ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
             most, fewest = ranked[0], ranked[-1]
-            what = f"its {of} are uneven: {most[0]!r} {most[1]:,} times, {fewest[0]!r} {fewest[1]:,} times an epoch"
+            what = f"its {of} are uneven: an epoch sees {most[0]!r} {most[1]:,}, {fewest[0]!r} {fewest[1]:,} times"
             yield Problem(scan.shown(""), what, MEND)
 
 

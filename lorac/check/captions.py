@@ -51,7 +51,7 @@ def repeated(scan: Scan) -> Iterator[Problem]:
         owners[caption.casefold()].append(name)
     for names in owners.values():
         for name in names[1:]:
-            what = f"has the caption of {scan.shown(names[0])}: {scan.captions[name]!r} ({len(names)} times in all)"
+            what = f"has the caption of {names[0]}: {scan.captions[name]!r} ({len(names)} times in all)"
             yield Problem(scan.shown(name), what, "say what tells the pictures apart")
 
 

@@ -35,14 +35,14 @@ Progress = Callable[[int, int], None]
 class Picture:
     """One picture: how its file holds it, and measures of it as RGB, upright, in sRGB.
 
-    `size` is (width, height) in pixels, `bands` the uniform bands at its edges; `hash` is pHash's 64 bits (8, 8) and
+    `size` is (width, height) in pixels, `sharpness` and `bands` as their modules measure them; `hash` is pHash's 64 bits (8, 8) and
     `thumbnail` uint8 (16, 16, 3).
     """
 
     file: images.Described
     sha256: str
     size: tuple[int, int]
-    sharpness: float
+    sharpness: tuple[float, float]
     bands: Band
     is_grey: bool
     hash: np.ndarray
