@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from lorac import captions
 from lorac.check.scan import Scan
@@ -16,8 +16,8 @@ UNEVEN = 4.0
 EVERYWHERE = 0.9
 """Share of the captions from which on a part of theirs is the set's and no class: a trigger, a style."""
 
-LEAST = 2
-"""Pictures of a class: one alone is no class of its own."""
+LEAST, LEAST_SHARE = 2, 0.05
+"""Pictures of a class, and share of all: what a few captions happen to share is no class."""
 
 MEND = "add pictures of the rare ones, or raise their repeats: a folder N_name is seen N times an epoch"
 
@@ -42,17 +42,14 @@ def _by_folder(scan: Scan) -> dict[str, int]:
 
 
 def _by_subject(scan: Scan) -> dict[str, int]:
-    """Subject -> pictures. A caption's subject is, of its parts between commas, the one that most others share."""
-    parts = {
-        name: [captions.clean(part).casefold() for part in caption.split(",")]
+    """Subject -> pictures. A caption's subject is the first of its parts between commas that makes a class."""
+    parts = [
+        [captions.clean(part).casefold() for part in caption.split(",")]
         for name, caption in scan.captions.items()
         if name in scan.pictures
-    }
-    times = Counter(part for mine in parts.values() for part in set(mine) if part)
-    shared = {part: n for part, n in times.items() if LEAST <= n < EVERYWHERE * len(parts)}
-    subjects = Counter(_most_shared(mine, shared) for mine in parts.values())
-    return {subject: n for subject, n in subjects.items() if subject and n >= LEAST}
-
-
-def _most_shared(parts: list[str], shared: Mapping[str, int]) -> str:
-    return max((part for part in parts if part in shared), key=lambda part: (shared[part], part), default="")
+    ]
+    least = max(LEAST, LEAST_SHARE * len(parts))
+    times = Counter(part for mine in parts for part in set(mine) if part)
+    classes = {part for part, n in times.items() if least <= n < EVERYWHERE * len(parts)}
+    subjects = Counter(next((part for part in mine if part in classes), "") for mine in parts)
+    return {subject: n for subject, n in subjects.items() if subject and n >= least}

@@ -82,7 +82,7 @@ def too_long(scan: Scan) -> Iterator[Problem]:
 
     tokenizer = clip_vocabulary.tokenizer()
     for name, caption in long.items():
-        count = len(tokenizer(caption).input_ids)
+        count = len(tokenizer(caption, verbose=False).input_ids)
         if count > TOKENS:
             what = f"its caption has {count} tokens; CLIP reads {TOKENS} and cuts off the rest"
             yield Problem(scan.shown(name), what, "say what matters first, and shorten the rest")

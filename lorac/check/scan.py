@@ -35,8 +35,8 @@ Progress = Callable[[int, int], None]
 class Picture:
     """One picture: how its file holds it, and measures of it as RGB, upright, in sRGB.
 
-    `size` is (width, height) in pixels, `sharpness` and `bands` as their modules measure them; `hash` is pHash's 64 bits (8, 8) and
-    `thumbnail` uint8 (16, 16, 3).
+    `size` is (width, height) in pixels, `sharpness` and `bands` as their modules measure them; `hash` is pHash's bits,
+    bool (8, 8), and `thumbnail` uint8 (16, 16, 3).
     """
 
     file: images.Described

@@ -10,9 +10,9 @@ from lorac.check.scan import Scan
 from runtime.errors import Problem
 
 ALIKE, APART = 6, 60
-"""Photographs: bits of pHash's 64 that two copies may differ in (scaled, compressed anew, lightly cropped or brightened),
-and how far apart a spot of their thumbnails may be, of 255. Measured: emoji that differ in the mouth alone differ in 2
-to 8 bits, but by 68 or more at the mouth."""
+"""Photographs: bits of pHash's 64 that two copies may differ in (scaled, compressed anew, lightly cropped or
+brightened), and how far apart a spot of their thumbnails may be, of 255. Measured: emoji that differ in the mouth alone
+differ in 2 to 8 bits, but by 68 or more at the mouth."""
 
 TINT, SPOT = 6.0, 32
 """Flat pictures, whose pHash a new compression turns over: the thumbnails' mean difference and the largest. Measured

@@ -1,6 +1,6 @@
 """Make the words that the emoji CLIP labels by: `python specs/emoji/make_words.py --google DIR`.
 
-A subject is a concept's prompt, as the base and the CLIP learned it; the looks are those that the CLIP was trained with.
+A subject is a concept's prompt, as the base and the CLIP learned it; the looks are the CLIP's own words for the sets.
 """
 
 from __future__ import annotations
