@@ -25,6 +25,9 @@ def captioner(model: str) -> Callable[[Sequence[Image]], list[list[str]]]:
     processor: Any = AutoProcessor.from_pretrained(model)
     loaded: Any = AutoModelForImageTextToText.from_pretrained(model, use_safetensors=True).to(device).eval()
 
+    if not loaded.config.is_encoder_decoder and hasattr(processor, "tokenizer"):
+        processor.tokenizer.padding_side = "left"  # what is generated goes on at the right
+
     @torch.inference_mode()
     def describe(pictures: Sequence[Image]) -> list[list[str]]:
         inputs = _inputs(processor, loaded.config.model_type, pictures).to(device)

@@ -64,8 +64,11 @@ def _clip(model: str, lists: dict[str, tuple[str, ...]], most: int) -> Labeller:
 
 def _of_transformers(model: str, most: int) -> Labeller:
     """A tagger where the model classifies pictures, else a captioner."""
+    import transformers
     from transformers import AutoConfig
 
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     config: Any = AutoConfig.from_pretrained(model)
     if any(name.endswith("ForImageClassification") for name in config.architectures or ()):
         from runtime.label import tagger

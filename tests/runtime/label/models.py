@@ -8,12 +8,21 @@ from pathlib import Path
 import open_clip
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     BertTokenizerFast,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessor,
     BlipProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -22,6 +31,7 @@ from transformers import (
 from runtime.families import clip_vocabulary
 
 SIDE = 32
+WORDS = tuple(f"word{number}" for number in range(34))
 LABELS = ("one_girl", "blue_sky", "red_hat", "green_tree")
 
 
@@ -53,13 +63,13 @@ def clip(folder: Path) -> None:
     clip_vocabulary.tokenizer(600).save_pretrained(folder)
 
 
-def captioner(folder: Path) -> None:
-    """A BLIP that says some of 40 letters-and-digits words."""
+def blip(folder: Path) -> None:
+    """A BLIP that says some of `WORDS`."""
     folder.mkdir()
     torch.manual_seed(0)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *(f"word{n}" for n in range(34))]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), additional_special_tokens=["[DEC]"])
     text = {
         "vocab_size": len(words),
         "hidden_size": 16,
@@ -87,6 +97,46 @@ def captioner(folder: Path) -> None:
     BlipForConditionalGeneration(config).save_pretrained(folder)
     size = {"height": SIDE, "width": SIDE}
     BlipProcessor(BlipImageProcessor(size=size), tokenizer).save_pretrained(folder)
+
+
+def qwen_vl(folder: Path) -> None:
+    """A Qwen2-VL that chats in `WORDS`."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    special = ["<pad>", "<end>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    known = {word: number for number, word in enumerate([*special, "ask", *WORDS])}
+    made = Tokenizer(WordLevel(known, unk_token="ask"))
+    made.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token="<pad>",
+        eos_token="<end>",
+        additional_special_tokens=special[2:],
+    )
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 16}
+    text = {
+        **sizes,
+        "vocab_size": len(known),
+        "num_hidden_layers": 1,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+    }
+    vision = {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 1}
+    ids = {"vision_start_token_id": 2, "vision_end_token_id": 3, "image_token_id": 4, "video_token_id": 5}
+    config = Qwen2VLConfig(text_config=text, vision_config=vision, **ids)
+    Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+    template = (
+        "{% for message in messages %}{% for part in message.content %}{% if part.type == 'image' %}"
+        "<|vision_start|><|image_pad|><|vision_end|>{% else %} {{ part.text }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    Qwen2VLProcessor(
+        Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56),
+        tokenizer,
+        Qwen2VLVideoProcessor(),
+        chat_template=template,
+    ).save_pretrained(folder)
 
 
 def tagger(folder: Path, problem: str = "multi_label_classification") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Instead of a model: what says "a picture, number N" of the Nth picture that it ever saw; who looked is counted."""
+    """Instead of a model: what says "a picture, number N" of the Nth picture that it ever saw; they are counted."""
     seen: list[int] = []
 
     def describe(pictures: Sequence[Image.Image]) -> list[list[str]]:
@@ -50,7 +50,7 @@ def captions(path: str = "data/metadata.csv") -> dict[str, str]:
     with Path(path).open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert len(rows[0]) == 2
-    return {image: prompt for image, prompt in rows[1:]}
+    return dict(rows[1:])
 
 
 def edit(name: str, caption: str) -> None:
@@ -167,11 +167,19 @@ def test_a_clip_says_words_of_its_lists_the_subject_first(folder: Path) -> None:
     assert set(captions().values()) <= {"a cat", "a dog"}
 
 
-def test_a_captioner_says_what_it_says(folder: Path) -> None:
-    models.captioner(folder / "blip")
+@pytest.mark.parametrize("make", [models.blip, models.qwen_vl])
+def test_a_captioner_says_its_own_words_and_not_what_it_was_asked(
+    make: Callable[[Path], None], folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make(folder / "model")
+    Image.new("RGB", (90, 60)).save("data/large.png")
+    capfd.readouterr()
 
-    assert label("--model=./blip", "--prefix=look:") == 0
-    assert all(said.startswith("look: word") for said in captions().values())
+    assert label("--model=./model", "--prefix=look:") == 0
+    assert capfd.readouterr().err == ""
+    assert len(captions()) == 11
+    for said in captions().values():
+        assert said.startswith("look: word") and set(said[6:].split()) <= set(models.WORDS)
 
 
 @pytest.mark.parametrize("problem", ["multi_label_classification", "single_label_classification"])
