@@ -53,8 +53,8 @@ class Finding:
 
 def check(scan: Scan) -> list[Finding]:
     """All that is wrong with a folder of pictures."""
-    return [found(fault, one) for fault, look in FAULTS.items() for one in look(scan)]
+    return [as_finding(fault, one) for fault, look in FAULTS.items() for one in look(scan)]
 
 
-def found(fault: str, problem: Problem) -> Finding:
+def as_finding(fault: str, problem: Problem) -> Finding:
     return Finding(fault, problem.where, problem.what, problem.hint)

@@ -73,6 +73,7 @@ def check(
     ),
     click.option("--trigger", metavar="WORDS", help="What each caption starts with."),
     click.option("--prefix", metavar="TEXT", help='What stands before the model\'s words: "a drawing of".'),
+    click.option("--suffix", metavar="TEXT", help="What each caption ends with."),
     click.option(
         "--max-tags", metavar="N", type=click.IntRange(1), help="Words or tags of a caption (default: 8)."
     ),
@@ -137,7 +138,7 @@ def _check_pictures(place: Path, resolution: int, trigger: str, out: Path | None
 def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: bool) -> None:
     import attrs
 
-    from lorac.check import found, texts
+    from lorac.check import as_finding, texts
     from lorac.check.report import findings_text
     from lorac.terminal import print_json
 
@@ -145,7 +146,7 @@ def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: 
     if not files:
         raise texts.no_files(place)
     read = texts.read(files, held_out, length)
-    findings = [found(fault, one) for fault, look in texts.FAULTS.items() for one in look(read)]
+    findings = [as_finding(fault, one) for fault, look in texts.FAULTS.items() for one in look(read)]
     if as_json:
         print_json(
             {

@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--prefix", default="", help="what stands before the model's words, such as 'a drawing of'"
     )
+    made.add_argument("--suffix", default="", help="what every caption ends with")
     made.add_argument(
         "--max-tags", type=int, default=8, help="words of a CLIP's lists, or a tagger's tags, at most"
     )
@@ -111,12 +112,12 @@ def label(options: argparse.Namespace) -> Done:
     if todo:
         from runtime.label import labeller
 
-        model = labeller.load(options.model, lists, options.max_tags)
+        describe = labeller.load(options.model, lists, options.max_tags)
         with _bar(len(todo)) as step, _kept(made, labelled, len(todo)):
             for at in range(0, len(todo), BATCH):
                 batch = dict(_opened(todo[at : at + BATCH], pictures, unreadable))
                 if batch:
-                    for name, said in zip(batch, model.describe(list(batch.values())), strict=True):
+                    for name, said in zip(batch, describe(list(batch.values())), strict=True):
                         made.put(name, _caption(said, options), by)
                         labelled.append(name)
                 if at % KEPT_EVERY == KEPT_EVERY - BATCH:
@@ -136,7 +137,7 @@ def label(options: argparse.Namespace) -> Done:
 
 def _digest(options: argparse.Namespace, lists: dict[str, tuple[str, ...]]) -> str:
     """Over everything that decides a caption but the picture and the model's weights."""
-    how = {name: getattr(options, name) for name in ("model", "trigger", "prefix", "max_tags")}
+    how = {name: getattr(options, name) for name in ("model", "trigger", "prefix", "suffix", "max_tags")}
     return hashlib.sha256(strict_json.canonical({**how, "lists": lists}).encode()).hexdigest()
 
 
@@ -151,9 +152,9 @@ def _opened(
 
 
 def _caption(said: Sequence[str], options: argparse.Namespace) -> str:
-    """`trigger, prefix words`, on one line."""
-    described = " ".join(f"{options.prefix} {', '.join(said)}".split())
-    return ", ".join(part for part in (" ".join(options.trigger.split()), described) if part)
+    """`trigger, prefix words, suffix`, on one line."""
+    parts = (options.trigger, f"{options.prefix} {', '.join(said)}", options.suffix)
+    return ", ".join(" ".join(part.split()) for part in parts if part.strip())
 
 
 @contextmanager

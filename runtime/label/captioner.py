@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from PIL.Image import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from runtime.label.labeller import Describe
 
 ASK = "Describe this picture in one sentence: its subject, medium, style, colours, light and composition."
 """What a model that chats is asked."""
@@ -19,11 +21,12 @@ TOKENS = 64
 """Of a caption at most: CLIP reads 77, and trigger and prefix come before it."""
 
 
-def captioner(model: str) -> Callable[[Sequence[Image]], list[list[str]]]:
+def captioner(model: str) -> Describe:
     """What describes pictures, a caption each. Raises what Transformers does for a model that cannot be loaded."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     processor: Any = AutoProcessor.from_pretrained(model)
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(model, use_safetensors=True).to(device).eval()
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(model, use_safetensors=True)
+    loaded = loaded.to(device).eval()
 
     if not loaded.config.is_encoder_decoder and hasattr(processor, "tokenizer"):
         processor.tokenizer.padding_side = "left"  # what is generated goes on at the right

@@ -16,10 +16,12 @@ from PIL.Image import Image
 from torch import Tensor
 
 from runtime.errors import Problem, SpecError
+from runtime.label.labeller import Describe
 from runtime.label.words import KINDS
 
 SURE = 0.25
-"""Least probability among its list's words that puts a word into the caption. Of some thirty words, chance is 0.03."""
+"""How far above chance the best of a list must be to stand in the caption, 1 certain: 0.63 of two words, 0.27 of
+thirty. A choice, not a measurement."""
 
 TEXTS = 256
 """Texts that are encoded at once."""
@@ -53,9 +55,7 @@ def load(name: str) -> Clip:
     return Clip(model.eval(), open_clip.get_tokenizer(name), preprocess, device)
 
 
-def ranker(
-    clip: Clip, lists: dict[str, tuple[str, ...]], most: int
-) -> Callable[[Sequence[Image]], list[list[str]]]:
+def ranker(clip: Clip, lists: dict[str, tuple[str, ...]], most: int) -> Describe:
     """What describes pictures by at most `most` words of the lists."""
     texts = {kind: _texts(clip, words) for kind, words in lists.items() if words}
 
@@ -68,7 +68,10 @@ def ranker(
         return [
             composed(
                 {
-                    kind: (lists[kind][int(found.indices[at])], float(found.values[at]))
+                    kind: (
+                        lists[kind][int(found.indices[at])],
+                        above_chance(float(found.values[at]), len(lists[kind])),
+                    )
                     for kind, found in best.items()
                 },
                 most,
@@ -79,9 +82,14 @@ def ranker(
     return describe
 
 
+def above_chance(probability: float, words: int) -> float:
+    """How far a probability among so many words is above chance: 0 at chance, 1 certain."""
+    return 1.0 if words == 1 else (probability - 1 / words) / (1 - 1 / words)
+
+
 def composed(best: dict[str, tuple[str, float]], most: int) -> list[str]:
-    """The words of a caption from the best of each kind with its probability: the subject and the surest others."""
-    sure = [kind for kind, (_, chance) in best.items() if kind != "subject" and chance >= SURE]
+    """The words of a caption from the best of each kind with how sure it is: the subject and the surest others."""
+    sure = [kind for kind, (_, sureness) in best.items() if kind != "subject" and sureness >= SURE]
     room = most - ("subject" in best)
     kept = {"subject", *sorted(sure, key=lambda kind: -best[kind][1])[: max(0, room)]}
     return [best[kind][0] for kind in KINDS if kind in kept and kind in best]

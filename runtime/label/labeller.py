@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 from PIL.Image import Image
 
 from runtime.errors import InputError, LoracError, MachineError, Problem
@@ -18,15 +19,14 @@ LOCAL = "local-dir:"
 """open_clip's own mark of a folder, which may stand in front here too."""
 
 
-@attrs.frozen
-class Labeller:
-    """`describe` takes RGB pictures and gives each the words for it, the most telling first, to be joined by commas."""
+SAID = 200
+"""Characters of a library's own words that an error shows."""
 
-    kind: str
-    describe: Callable[[Sequence[Image]], list[list[str]]]
+Describe = Callable[[Sequence[Image]], list[list[str]]]
+"""Takes RGB pictures and gives each the words for it, to be joined by commas."""
 
 
-def load(model: str, lists: dict[str, tuple[str, ...]], most: int) -> Labeller:
+def load(model: str, lists: dict[str, tuple[str, ...]], most: int) -> Describe:
     """The model called so. `lists` are a CLIP's words by kind; `most` is how many words or tags a caption may have.
 
     Raises InputError for a folder with no model in it, MachineError for one that is not here and out of reach.
@@ -48,7 +48,7 @@ def load(model: str, lists: dict[str, tuple[str, ...]], most: int) -> Labeller:
     return _loaded(model, lambda: _of_transformers(str(folder), most))
 
 
-def _by_name(model: str, lists: dict[str, tuple[str, ...]], most: int) -> Labeller:
+def _by_name(model: str, lists: dict[str, tuple[str, ...]], most: int) -> Describe:
     import open_clip
 
     if model.startswith("hf-hub:") or model.partition("/")[0] in open_clip.list_models():
@@ -56,13 +56,13 @@ def _by_name(model: str, lists: dict[str, tuple[str, ...]], most: int) -> Labell
     return _of_transformers(model, most)
 
 
-def _clip(model: str, lists: dict[str, tuple[str, ...]], most: int) -> Labeller:
+def _clip(model: str, lists: dict[str, tuple[str, ...]], most: int) -> Describe:
     from runtime.label import clip
 
-    return Labeller("CLIP", clip.ranker(clip.load(model), lists, most))
+    return clip.ranker(clip.load(model), lists, most)
 
 
-def _of_transformers(model: str, most: int) -> Labeller:
+def _of_transformers(model: str, most: int) -> Describe:
     """A tagger where the model classifies pictures, else a captioner."""
     import transformers
     from transformers import AutoConfig
@@ -73,14 +73,15 @@ def _of_transformers(model: str, most: int) -> Labeller:
     if any(name.endswith("ForImageClassification") for name in config.architectures or ()):
         from runtime.label import tagger
 
-        return Labeller("tagger", tagger.tagger(model, most))
+        return tagger.tagger(model, most)
     from runtime.label import captioner
 
-    return Labeller("captioner", captioner.captioner(model))
+    return captioner.captioner(model)
 
 
-def _loaded(model: str, work: Callable[[], Labeller]) -> Labeller:
-    """What libraries raise for a model that is not there or no model is told in one line."""
+def _loaded(model: str, work: Callable[[], Describe]) -> Describe:
+    """What libraries raise for a model that is not there or no model is told in one line; what they log is not."""
+    logging.disable(logging.ERROR)
     try:
         return work()
     except LoracError:
@@ -88,8 +89,10 @@ def _loaded(model: str, work: Callable[[], Labeller]) -> Labeller:
     except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         is_here = Path(model.removeprefix(LOCAL)).is_dir()
-        what = f"cannot be loaded: {said}"
+        what = f"cannot be loaded: {textwrap.shorten(said, SAID, placeholder='…')}"
         if is_here:
             raise InputError(Problem(model, what, "give a whole model's folder")) from error
         hint = "where there is no network, give a model's folder: --model DIR"
         raise MachineError(Problem(model, what, hint)) from error
+    finally:
+        logging.disable(logging.NOTSET)

@@ -92,7 +92,10 @@ def pictures_in(root: Path) -> dict[str, Path]:
 
 
 def read(root: Path, pictures: Mapping[str, Path]) -> Table:
-    """What is there already. Raises InputError with all that keeps the table from being written back whole."""
+    """What is there already, without our rows of pictures that are gone.
+
+    Raises InputError with all that keeps the table from being written back whole.
+    """
     if (root / "metadata.jsonl").is_file():
         what = "holds the captions, and would be hidden by a metadata.csv"
         raise InputError(Problem(paths.display(root / "metadata.jsonl"), what, "save it as metadata.csv"))
@@ -101,7 +104,12 @@ def read(root: Path, pictures: Mapping[str, Path]) -> Table:
         beside = path.with_suffix(".txt")
         if picture not in captions and beside.is_file():
             captions[picture] = _text(beside)
-    return Table(root=root, columns=columns, captions=captions, written=_notes(root / NOTES))
+    made = Table(root=root, columns=columns, captions=captions, written=_notes(root / NOTES))
+    for picture in [name for name in captions if name not in pictures and not made.is_by_hand(name)]:
+        del captions[
+            picture
+        ]  # a plan refuses rows whose picture is gone; a person's may be a slip worth seeing
+    return made
 
 
 def _rows(path: Path) -> tuple[tuple[str, str], dict[str, str]]:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from PIL.Image import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from runtime.label.labeller import Describe
+
 SURE = 0.35
 """Least probability of a tag: the threshold of kohya's tagging script for WD14 (tag_images_by_wd14_tagger.py)."""
 
 
-def tagger(model: str, most: int) -> Callable[[Sequence[Image]], list[list[str]]]:
+def tagger(model: str, most: int) -> Describe:
     """What gives pictures at most `most` tags, and at least the likeliest.
 
     A model of several labels a picture says so in its config (problem_type); else its labels share one probability.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     processor: Any = AutoImageProcessor.from_pretrained(model)
-    loaded: Any = (
-        AutoModelForImageClassification.from_pretrained(model, use_safetensors=True).to(device).eval()
-    )
+    loaded: Any = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True)
+    loaded = loaded.to(device).eval()
     has_several = loaded.config.problem_type == "multi_label_classification"
 
     @torch.inference_mode()

@@ -199,13 +199,13 @@ def _still(picture: Image.Image, where: str) -> Image.Image:
 
 def _frame_count(picture: Image.Image) -> int:
     """How many pictures an animation has; a camera's MPO is one with its previews."""
-    return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+    return 1 if picture.format == "MPO" else int(getattr(picture, "n_frames", 1))
 
 
 def _described(picture: Image.Image, head: bytes) -> Described:
     see_through, frames = _may_be_see_through(picture), _frame_count(picture)
     if see_through and frames == 1:
-        see_through = picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+        see_through = any(picture.convert("RGBA").getchannel("A").histogram()[:255])
     is_deep = picture.format == "PNG" and head[24:25] == b"\x10"  # IHDR's bit depth
     return Described(
         mode=picture.mode,

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from runtime.label import __main__, labeller
-from runtime.label.clip import composed
+from runtime.label.clip import SURE, above_chance, composed
 from runtime.label.words import KINDS, lists
 from tests.runtime.label import models
 
@@ -38,7 +38,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.extend(range(len(seen), len(seen) + len(pictures)))
         return [["a picture", f"number {number}"] for number in seen[-len(pictures) :]]
 
-    monkeypatch.setattr(labeller, "load", lambda *_: labeller.Labeller("fake", describe))
+    monkeypatch.setattr(labeller, "load", lambda *_: describe)
     return seen
 
 
@@ -62,11 +62,11 @@ def edit(name: str, caption: str) -> None:
 # ---------------------------------------------------------------------------------------------------- the table
 
 
-def test_each_picture_gets_a_row_with_trigger_and_prefix(counted: list[int]) -> None:
-    assert label("--trigger=my  style", "--prefix=a drawing of") == 0
+def test_each_picture_gets_a_row_with_what_stands_around_it(counted: list[int]) -> None:
+    assert label("--trigger=my  style", "--prefix=a drawing of", "--suffix=on white") == 0
 
     assert len(captions()) == 10
-    assert captions()["0.png"] == "my style, a drawing of a picture, number 0"
+    assert captions()["0.png"] == "my style, a drawing of a picture, number 0, on white"
     assert "inner/9.png" in captions()
 
 
@@ -97,18 +97,20 @@ def test_a_second_run_looks_at_new_pictures_only(
 ) -> None:
     label()
     Image.new("RGB", (40, 40)).save("data/new.png")
+    Path("data/2.png").unlink()
     capsys.readouterr()
 
     label("--json")
     assert len(counted) == 11
+    assert "2.png" not in captions()
     said = json.loads(capsys.readouterr().out)
-    assert (said["pictures"], said["labelled"], said["unchanged"], said["by_hand"]) == (11, 1, 10, 0)
+    assert (said["pictures"], said["labelled"], said["unchanged"], said["by_hand"]) == (10, 1, 9, 0)
 
 
 def test_a_stopped_run_keeps_what_it_made_and_goes_on(
     counted: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = labeller.load("", {}, 8).describe
+    whole = labeller.load("", {}, 8)
 
     def stopped(pictures: Sequence[Image.Image]) -> list[list[str]]:
         if len(counted) >= __main__.BATCH:
@@ -116,7 +118,7 @@ def test_a_stopped_run_keeps_what_it_made_and_goes_on(
         return whole(pictures)
 
     with monkeypatch.context() as patch:
-        patch.setattr(labeller, "load", lambda *_: labeller.Labeller("fake", stopped))
+        patch.setattr(labeller, "load", lambda *_: stopped)
         assert label() == 130
     assert "stopped; 8 of 10 captions are written" in capsys.readouterr().err
     assert len(captions()) == 8
@@ -226,6 +228,11 @@ def test_sure_words_stand_in_the_templates_order_and_the_surest_are_kept() -> No
 
     assert composed(best, 8) == ["a cat", "an etching", "dusk"]
     assert composed(best, 2) == ["a cat", "dusk"]
+
+
+def test_a_list_of_two_words_must_be_surer_than_one_of_thirty() -> None:
+    assert above_chance(0.6, 2) < SURE < above_chance(0.6, 30)
+    assert (above_chance(0.5, 2), above_chance(1.0, 1)) == (0.0, 1.0)
 
 
 def test_a_file_adds_to_the_list_of_its_name_and_a_folder_stands_in_for_ours() -> None:
