@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import textwrap
 from collections.abc import Callable, Sequence
@@ -86,7 +85,7 @@ def _loaded(model: str, work: Callable[[], Describe]) -> Describe:
         return work()
     except LoracError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         is_here = Path(model.removeprefix(LOCAL)).is_dir()
         what = f"cannot be loaded: {textwrap.shorten(said, SAID, placeholder='…')}"

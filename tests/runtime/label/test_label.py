@@ -127,6 +127,22 @@ def test_a_stopped_run_keeps_what_it_made_and_goes_on(
     assert (len(captions()), len(counted)) == (10, 10)
 
 
+def test_the_table_is_written_while_the_work_goes_on(
+    counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = labeller.load("", {}, 8)
+    rows_before: list[int] = []
+
+    def looking(pictures: Sequence[Image.Image]) -> list[list[str]]:
+        rows_before.append(len(captions()) if Path("data/metadata.csv").exists() else 0)
+        return whole(pictures)
+
+    monkeypatch.setattr(labeller, "load", lambda *_: looking)
+    monkeypatch.setattr(__main__, "KEPT_EVERY", __main__.BATCH)
+    label()
+    assert rows_before == [0, 8]
+
+
 def test_a_picture_that_cannot_be_read_costs_only_itself(
     counted: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
