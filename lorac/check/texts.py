@@ -27,13 +27,14 @@ HELD_OUT = re.compile(r"held[-_ ]?out|valid|eval|test|dev", re.IGNORECASE)
 ALIKE = 0.8
 """Share of two prompts' words that are common to both (Jaccard), from which on they ask the same."""
 
-FEWEST = 5
-"""Words of a prompt that is compared by share: below, one other word is another question."""
+FEWEST = 8
+"""Words of a prompt that is compared by share: below, one word more is another question."""
 
 CHARACTERS = 4
 """Of a token of English, about (OpenAI's help centre, "What are tokens and how to count them?")."""
 
-WORD = re.compile(r"\w+")
+AROUND = "“”„\u2018\u2019\"'`.,;:?!…()[]{}<>*"
+"""Signs around a word that are no part of it; those inside are: C++ is not C."""
 
 
 @attrs.frozen(kw_only=True)
@@ -166,7 +167,7 @@ def _pairs(
     al. 2006, "A primitive operator for similarity joins in data cleaning"). So few pairs are compared.
     """
     words = [_words(sample) for sample in known]
-    times = Counter(word for mine in words for word in mine)
+    times = Counter(word for mine in words for word in set(mine))
     place: defaultdict[str, list[int]] = defaultdict(list)
     for at, mine in enumerate(words):
         for word in _rarest(mine, times):
@@ -182,19 +183,21 @@ def _pairs(
                 break
 
 
-def _rarest(words: frozenset[str], times: Counter[str]) -> list[str]:
-    count = len(words) - math.ceil(ALIKE * len(words)) + 1
-    return sorted(words, key=lambda word: (times[word], word))[:count]
+def _rarest(words: Sequence[str], times: Counter[str]) -> list[str]:
+    different = sorted(set(words), key=lambda word: (times[word], word))
+    return different[: len(different) - math.ceil(ALIKE * len(different)) + 1]
 
 
-def _is_near(first: frozenset[str], second: frozenset[str]) -> bool:
+def _is_near(first: Sequence[str], second: Sequence[str]) -> bool:
     if first == second:
-        return bool(first)
-    return min(len(first), len(second)) >= FEWEST and len(first & second) >= ALIKE * len(first | second)
+        return True
+    one, other = set(first), set(second)
+    return min(len(one), len(other)) >= FEWEST and len(one & other) >= ALIKE * len(one | other)
 
 
-def _words(sample: Sample | Text) -> frozenset[str]:
-    return frozenset(WORD.findall(_prompt(sample).casefold()))
+def _words(sample: Sample | Text) -> tuple[str, ...]:
+    words = (word.strip(AROUND) for word in _prompt(sample).casefold().split())
+    return tuple(word for word in words if word)
 
 
 def _prompt(sample: Sample | Text) -> str:

@@ -11,7 +11,7 @@ from tests.lorac.calling import call
 
 QUESTIONS = (
     "why is the sky blue at noon",
-    "how do locks keep a canal level",
+    "how do the two locks keep a long canal level",
     "who wound the town clock each week",
 )
 
@@ -44,7 +44,10 @@ def test_a_clean_set_has_no_findings() -> None:
 def test_each_fault_is_found_in_its_line() -> None:
     write("train", [(QUESTIONS[0], "because of noon"), ("Why IS the sky blue at noon?", "scattering")])
     write("train", [("what is left", "  "), ("what is long in a day of a mayfly", "word " * 500)])
-    write("heldout", [("How do locks keep the canal level?", "by gates"), ("what is new under the sun", "x")])
+    write(
+        "heldout",
+        [("How do the two locks keep every short canal?", "by gates"), ("what is new under the sun", "x")],
+    )
 
     assert found("--length", "400") == {
         ("duplicate", "data/train.jsonl:4"),
@@ -52,8 +55,20 @@ def test_each_fault_is_found_in_its_line() -> None:
         ("empty", "data/train.jsonl:6"),
         ("too-long", "data/train.jsonl:7"),
     }
-    write("heldout", [("How do locks keep canal level?", "by gates")])
+    write("heldout", [("How do two locks keep a long canal level?", "by gates")])
     assert ("leak", "data/heldout.jsonl:4") in found()
+
+
+def test_signs_inside_words_and_one_word_more_make_another_question() -> None:
+    write(
+        "train",
+        [
+            (f"what does “{word}” mean?", word)
+            for word in ("C", "C++", "C&C", "J. Random", "J. Random Hacker", "win", "win win")
+        ],
+    )
+
+    assert found() == set()
 
 
 def test_a_held_out_file_may_have_any_name() -> None:
