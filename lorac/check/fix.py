@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -53,14 +54,14 @@ def fix(scan: Scan, out: Path, progress: Progress | None = None) -> list[Change]
     check_place(scan.folder.root, out)
     out.resolve().parent.mkdir(parents=True, exist_ok=True)
     left_out = dict(_left_out(scan))
-    rows, changes, taken = [], [], set[str]()
+    rows, changes, taken = [], [], set(scan.folder.pictures)
     with atomic.making_folder(out.resolve()) as folder:
         for number, name in enumerate(scan.folder.pictures, start=1):
             if name in left_out:
                 changes.append(Change(name, "", f"left out: {left_out[name]}"))
             else:
                 done = list(_changes(scan.pictures[name]))
-                copy = _free_name(name, taken) if done else name
+                copy = _free_name(name, taken - {name}) if done else name
                 taken.add(copy)
                 _write(scan, name, folder / copy, bool(done))
                 rows.append((copy, scan.captions.get(name, "")))
@@ -103,7 +104,8 @@ def _changes(picture: Picture) -> Iterator[str]:
 def _free_name(name: str, taken: set[str]) -> str:
     """The name with .png for its suffix, or behind it where that name is taken."""
     plain = str(PurePosixPath(name).with_suffix(".png"))
-    return f"{name}.png" if plain in taken else plain
+    candidates = itertools.chain([plain, f"{name}.png"], (f"{name}-{n}.png" for n in itertools.count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _write(scan: Scan, name: str, target: Path, is_changed: bool) -> None:

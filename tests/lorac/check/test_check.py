@@ -111,6 +111,18 @@ def test_fix_writes_a_clean_copy_and_leaves_the_original_alone() -> None:
     assert "0.png" not in done
 
 
+def test_a_copy_as_png_never_takes_another_pictures_name() -> None:
+    planted.clean(Path("data"))
+    planted.mosaic("one").convert("CMYK").save("data/0.jpg", quality=95)
+    Path("data/metadata.csv").write_text("image,prompt\n0.jpg,a kite\n0.png,a fox\n")
+
+    checked("--fix", "clean")
+
+    rows = {row["image"]: row["prompt"] for row in table("clean/metadata.csv")}
+    assert (rows["0.png"], rows["0.jpg.png"]) == ("a fox", "a kite")
+    assert Path("clean/0.png").read_bytes() == Path("data/0.png").read_bytes()
+
+
 def test_what_fix_mends_is_not_found_in_its_copy() -> None:
     plant_all(Path("data"))
     checked("--fix", "clean")
