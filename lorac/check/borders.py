@@ -41,7 +41,7 @@ def borders(scan: Scan) -> Iterator[Problem]:
             what = (
                 f"has a border: left {left}, top {top}, right {right}, bottom {bottom} pixels of one colour"
             )
-            yield Problem(scan.shown(name), what, "crop it; --fix does")
+            yield Problem(scan.shown(name), what, "crop it; --fix does where enough is left")
 
 
 def bands(pixels: np.ndarray) -> Band:

@@ -1,7 +1,7 @@
 """`lorac check DIR --fix OUT`: a cleaned copy of a folder of pictures. The original is only read.
 
 - A picture that needs nothing is copied byte for byte; one that does is written as PNG: upright, 8-bit sRGB, what was
-  see-through over white, its border cropped.
+  see-through over white, its border cropped unless too little would be left for the resolution.
 - What cannot be read, animations and all but the first of identical files are left out.
 - Captions go to metadata.csv; changes.csv says what was done to each file.
 - OUT appears when all of it is there.
@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 
 import attrs
 
-from lorac.check.borders import NONE
+from lorac.check.borders import NONE, Band
 from lorac.check.scan import Picture, Progress, Scan
+from lorac.check.shape import has_bucket
 from lorac.check.twins import copies
 from runtime.errors import Problem, SpecError
 from runtime.safeio import atomic, images, paths
@@ -60,7 +61,7 @@ def fix(scan: Scan, out: Path, progress: Progress | None = None) -> list[Change]
             if name in left_out:
                 changes.append(Change(name, "", f"left out: {left_out[name]}"))
             else:
-                done = list(_changes(scan.pictures[name]))
+                done = list(_changes(scan, scan.pictures[name]))
                 copy = _free_name(name, taken - {name}) if done else name
                 taken.add(copy)
                 _write(scan, name, folder / copy, bool(done))
@@ -82,7 +83,7 @@ def _left_out(scan: Scan) -> Iterator[tuple[str, str]]:
         yield name, f"the same file as {first}"
 
 
-def _changes(picture: Picture) -> Iterator[str]:
+def _changes(scan: Scan, picture: Picture) -> Iterator[str]:
     file = picture.file
     if file.orientation != 1:
         yield "turned upright"
@@ -96,9 +97,17 @@ def _changes(picture: Picture) -> Iterator[str]:
         yield "converted from grey to RGB"
     if file.is_see_through:
         yield "laid over white"
-    if picture.bands != NONE:
-        left, top, right, bottom = picture.bands
+    left, top, right, bottom = crop = _crop(scan, picture)
+    if crop != NONE:
         yield f"border cropped: left {left}, top {top}, right {right}, bottom {bottom}"
+
+
+def _crop(scan: Scan, picture: Picture) -> Band:
+    """The bands to cut off: none where a plan would refuse what is left as too small."""
+    left, top, right, bottom = picture.bands
+    width, height = picture.size
+    is_large_enough = has_bucket(scan, width - left - right, height - top - bottom)
+    return picture.bands if is_large_enough else NONE
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -114,7 +123,7 @@ def _write(scan: Scan, name: str, target: Path, is_changed: bool) -> None:
     if not is_changed:
         shutil.copyfile(source, target)
         return
-    left, top, right, bottom = scan.pictures[name].bands
+    left, top, right, bottom = _crop(scan, scan.pictures[name])
     picture = images.open_picture(source)
     picture.crop((left, top, picture.width - right, picture.height - bottom)).save(target, "PNG")
 

@@ -44,5 +44,10 @@ def too_long(scan: Scan) -> Iterator[Problem]:
             yield Problem(scan.shown(name), what, "crop it to what matters, or leave it out")
 
 
+def has_bucket(scan: Scan, width: int, height: int) -> bool:
+    """Whether a plan takes a picture of this size at the resolution, without enlarging it."""
+    return buckets.bucket_of(_rule(scan), width, height) is not None
+
+
 def _rule(scan: Scan) -> buckets.Rule:
     return buckets.rule_of(Images(str(scan.folder.root), resolution=scan.resolution), GRID)

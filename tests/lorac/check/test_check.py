@@ -80,7 +80,7 @@ def test_all_faults_at_once_are_found_and_printed_with_what_to_do() -> None:
     assert wanted <= found()
     shown = checked().out
     assert all(f"{fault} (" in shown for fault in FAULTS)
-    assert "-> crop it; --fix does" in shown
+    assert "-> crop it; --fix does where enough is left" in shown
 
 
 def test_fix_writes_a_clean_copy_and_leaves_the_original_alone() -> None:
@@ -109,6 +109,17 @@ def test_fix_writes_a_clean_copy_and_leaves_the_original_alone() -> None:
     assert done["copied.png"] == ("", "left out: the same file as 0.png")
     assert done["letterboxed.png"][1] == "border cropped: left 0, top 16, right 0, bottom 16"
     assert "0.png" not in done
+
+
+def test_a_border_stays_where_too_little_would_be_left_to_train_on() -> None:
+    planted.clean(Path("data"))
+    narrow = Image.new("RGB", (80, 80), "black")
+    narrow.paste(planted.mosaic("narrow", 80, 50), (0, 15))
+    planted.add(Path("data"), "narrow", narrow)
+
+    checked("--fix", "clean")
+    assert Path("clean/narrow.png").read_bytes() == Path("data/narrow.png").read_bytes()
+    assert table("clean/changes.csv") == []
 
 
 def test_a_copy_as_png_never_takes_another_pictures_name() -> None:
