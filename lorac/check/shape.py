@@ -40,7 +40,12 @@ def too_long(scan: Scan) -> Iterator[Problem]:
         lost = 1 - buckets.kept(bucket, width, height) if bucket else 0.0
         ratio = max(width, height) / min(width, height)
         if lost > CROPPED or ratio > LONG:
-            what = f"is {width}×{height}, {ratio:.1f} to 1; training would crop {lost:.0%} of it away"
+            why = (
+                f"training would crop {lost:.0%} of it away"
+                if lost > CROPPED
+                else "few bases know such shapes"
+            )
+            what = f"is {width}×{height}, {ratio:.1f} to 1: {why}"
             yield Problem(scan.shown(name), what, "crop it to what matters, or leave it out")
 
 
