@@ -24,6 +24,7 @@ TABLES = ("metadata.csv", "metadata.jsonl")
 LONGEST = 10_000
 """Characters of a caption: no text encoder reads a tenth of that, and a megabyte is a mistake."""
 
+EMPTY = "caption is empty"
 OPTIONAL = 'set Images(captions="optional")'
 
 
@@ -63,7 +64,7 @@ def with_trigger(caption: str, trigger: str) -> str:
 def _fault(images: Images, caption: str) -> tuple[str, str] | None:
     """What is wrong with a clean caption, and the hint."""
     if not caption and images.captions == "required":
-        return "caption is empty", f"write one, or {OPTIONAL}"
+        return EMPTY, f"write one, or {OPTIONAL}"
     if "\0" in caption:
         return "caption has a NUL character", "save the file as UTF-8, without NUL"
     if len(caption) > LONGEST:

@@ -30,11 +30,12 @@ ONLY_IN = {
     "runtime.adapters": {"lorac/estimate", "lorac/resolve_adapter.py"},
     "runtime.average": {"lorac/estimate"},
     "runtime.evaluate": {"lorac/estimate"},
-    "runtime.data": {"lorac/estimate", "lorac/text_lock.py"},
+    "runtime.data": {"lorac/check", "lorac/estimate", "lorac/text_lock.py"},
     "runtime.dtypes": {"lorac/commands", "lorac/estimate"},
     "runtime.encoders": {"lorac/estimate"},
     "runtime.ending": {"lorac/cli.py"},
     "runtime.families": {
+        "lorac/check",
         "lorac/estimate",
         "lorac/importers",
         "lorac/resolve.py",

@@ -11,6 +11,10 @@ from typing import cast
 import click
 
 COMMANDS: dict[str, dict[str, str]] = {
+    "Prepare the data": {
+        "label": "lorac.commands.data:label",
+        "check": "lorac.commands.data:check",
+    },
     "Plan and run": {
         "plan": "lorac.commands.planning:plan_",
         "run": "lorac.commands.running:run",

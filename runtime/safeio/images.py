@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import attrs
 from PIL import GifImagePlugin, Image, ImageCms, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from runtime.errors import InputError, Problem
@@ -89,6 +90,34 @@ _T = TypeVar("_T")
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
+@attrs.frozen(kw_only=True)
+class Described:
+    """What `open_picture` would bring to RGB: how the file itself holds the picture.
+
+    `orientation` is EXIF's, 1 upright; `profile` is the colour profile's name, "" for none and for sRGB.
+    """
+
+    mode: str
+    bits: int
+    frames: int
+    orientation: int
+    is_see_through: bool
+    profile: str
+
+
+def describe(path: str | os.PathLike[str]) -> Described:
+    """How a file holds its picture, animations too. Raises InputError where the header cannot be read.
+
+    Only a picture with transparency is decoded: one that is opaque all over does not count as see-through.
+    """
+    where = display(path)
+    with open_file(path) as file:
+        head = file.read(4096)
+        file.seek(0)
+        size = os.fstat(file.fileno()).st_size
+        return _guarded(lambda: _described(_opened(file, head, size, where), head), head, where)
+
+
 def open_picture(path: str | os.PathLike[str]) -> Image.Image:
     """The picture as an RGB image, upright, in sRGB, wholly decoded. Raises InputError for any fault."""
     where = display(path)
@@ -122,7 +151,7 @@ def probe(path: str | os.PathLike[str]) -> tuple[int, int]:
         head = file.read(4096)
         file.seek(0)
         size = os.fstat(file.fileno()).st_size
-        picture = _guarded(lambda: _opened(file, head, size, where), head, where)
+        picture = _guarded(lambda: _still(_opened(file, head, size, where), where), head, where)
         width, height = picture.size
         return (height, width) if _orientation(picture) >= 5 else (width, height)
 
@@ -156,15 +185,40 @@ def _opened(stream: io.BufferedReader | io.BytesIO, head: bytes, size: int, wher
         _check_size(_webp_size(head), where)
     picture: Image.Image = opener(stream)
     _check_size(picture.size, where)
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":
+    return picture
+
+
+def _still(picture: Image.Image, where: str) -> Image.Image:
+    """The picture, if it is one and no animation."""
+    frames = _frame_count(picture)
+    if frames > 1:
         what = f"is an animation of {frames:,} frames; a still picture is wanted"
         raise InputError(Problem(where, what, REPLACE))
     return picture
 
 
+def _frame_count(picture: Image.Image) -> int:
+    """How many pictures an animation has; a camera's MPO is one with its previews."""
+    return 1 if picture.format == "MPO" else int(getattr(picture, "n_frames", 1))
+
+
+def _described(picture: Image.Image, head: bytes) -> Described:
+    see_through, frames = _may_be_see_through(picture), _frame_count(picture)
+    if see_through and frames == 1:
+        see_through = any(picture.convert("RGBA").getchannel("A").histogram()[:255])
+    is_deep = picture.format == "PNG" and head[24:25] == b"\x10"  # IHDR's bit depth
+    return Described(
+        mode=picture.mode,
+        bits=16 if is_deep else 8,
+        frames=frames,
+        orientation=_orientation(picture),
+        is_see_through=see_through,
+        profile=_profile_name(picture.info.get("icc_profile")),
+    )
+
+
 def _decoded(data: bytes, where: str) -> Image.Image:
-    picture = _opened(io.BytesIO(data), data[:4096], len(data), where)
+    picture = _still(_opened(io.BytesIO(data), data[:4096], len(data), where), where)
     if data.startswith(b"\xff\xd8"):
         _check_scans(data.count(b"\xff\xda"), picture.size, where)
     picture.load()
@@ -238,14 +292,29 @@ def _flat(picture: Image.Image, where: str) -> Image.Image:
     mode = picture.mode
     if mode.startswith("I"):  # 16-bit grey: I;16, I;16B, or I in Pillow's older versions
         return _in_srgb(_eight_bit(picture), profile, where)
-    see_through = "transparency" in picture.info or mode in ("LA", "PA", "La", "RGBa", "RGBA")
-    if not see_through:
+    if not _may_be_see_through(picture):
         plain = picture if mode in PROFILE_SPACES else picture.convert("L" if mode == "1" else "RGB")
         return _in_srgb(plain, profile, where)
     layers = picture.convert("RGBA")
     white = Image.new("RGB", picture.size, "white")
     white.paste(_in_srgb(layers.convert("RGB"), profile, where), mask=layers.getchannel("A"))
     return white
+
+
+def _may_be_see_through(picture: Image.Image) -> bool:
+    """Whether the file has an alpha channel, a see-through palette entry or a colour key."""
+    return "transparency" in picture.info or picture.mode in ("LA", "PA", "La", "RGBa", "RGBA")
+
+
+def _profile_name(profile: Any) -> str:
+    """A colour profile's description; "" where there is none, or sRGB, or one that LittleCMS refuses."""
+    if not isinstance(profile, bytes) or not 0 < len(profile) <= PROFILE_BYTES:
+        return ""
+    try:
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip()
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return ""
+    return "" if name.lower().startswith("srgb") else name or "without a name"
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:

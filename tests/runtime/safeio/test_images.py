@@ -332,3 +332,30 @@ def test_any_bytes_give_a_picture_or_a_line(magic: bytes, data: bytes) -> None:
             read("a.png")
         except InputError as error:
             assert error.lines()[0].startswith("error: a.png: ")
+
+
+@pytest.mark.parametrize(
+    ("picture", "saving", "wanted"),
+    [
+        (
+            Image.new("RGB", (4, 4)),
+            {},
+            {"mode": "RGB", "bits": 8, "frames": 1, "orientation": 1, "profile": ""},
+        ),
+        (Image.new("RGBA", (4, 4), (1, 2, 3, 255)), {}, {"is_see_through": False, "mode": "RGBA"}),
+        (Image.new("RGBA", (4, 4), (1, 2, 3, 254)), {}, {"is_see_through": True}),
+        (Image.new("I;16", (4, 4), 7), {}, {"bits": 16}),
+        (
+            Image.new("L", (4, 4)),
+            {"save_all": True, "append_images": [Image.new("L", (4, 4), 9)]},
+            {"frames": 2},
+        ),
+    ],
+)
+def test_a_file_is_described_as_it_holds_its_picture(
+    picture: Image.Image, saving: dict[str, Any], wanted: dict[str, Any], tmp_path: Path
+) -> None:
+    picture.save(tmp_path / "a.png", **saving)
+
+    described = images.describe(tmp_path / "a.png")
+    assert {name: getattr(described, name) for name in wanted} == wanted

@@ -1,0 +1,169 @@
+"""`lorac check`, `label`: look data over, clean it, write captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorac.commands.calling import A_PATH, JSON, command, debugging
+
+
+@command(
+    "check",
+    click.argument("place", metavar="DIR|FILE", type=A_PATH),
+    click.option(
+        "--resolution",
+        metavar="PIXELS",
+        type=click.IntRange(64, 2048),
+        default=512,
+        show_default=True,
+        help="What the pictures are to be trained at.",
+    ),
+    click.option("--trigger", metavar="WORDS", default="", help="What each caption should hold."),
+    click.option(
+        "--fix", "out", metavar="OUT", type=A_PATH, help="Write a cleaned copy of the pictures there."
+    ),
+    click.option(
+        "--held-out", metavar="FILE", type=A_PATH, multiple=True, help="Text that is measured on; repeatable."
+    ),
+    click.option(
+        "--length",
+        metavar="TOKENS",
+        type=click.IntRange(1),
+        default=2048,
+        show_default=True,
+        help="What texts are to be trained at.",
+    ),
+    JSON,
+)
+def check(
+    place: Path,
+    resolution: int,
+    trigger: str,
+    out: Path | None,
+    held_out: tuple[Path, ...],
+    length: int,
+    as_json: bool,
+) -> None:
+    """Say what is wrong with pictures and captions, or with a text set.
+
+    Each finding with the file and what to do. The original is never touched: --fix writes a copy with pictures upright,
+    in 8-bit sRGB, over white, without borders and identical files.
+    """
+    from lorac.data_folder import ACCEPTED
+
+    is_pictures = place.is_dir() and any(path.suffix.lower() in ACCEPTED for path in place.rglob("*"))
+    if is_pictures:
+        _check_pictures(place, resolution, trigger, out, as_json)
+        return
+    if out is not None:
+        raise click.UsageError("--fix is for a folder of pictures")
+    _check_texts(place, held_out, length, as_json)
+
+
+@command(
+    "label",
+    click.argument("folder", metavar="DIR", type=A_PATH),
+    click.option(
+        "--model", metavar="NAME|DIR", help="A CLIP, a captioner or a tagger (default: ViT-L-14/openai)."
+    ),
+    click.option("--trigger", metavar="WORDS", help="What each caption starts with."),
+    click.option("--prefix", metavar="TEXT", help='What stands before the model\'s words: "a drawing of".'),
+    click.option("--suffix", metavar="TEXT", help="What each caption ends with."),
+    click.option(
+        "--max-tags", metavar="N", type=click.IntRange(1), help="Words or tags of a caption (default: 8)."
+    ),
+    click.option(
+        "--words",
+        metavar="FILE|DIR",
+        type=A_PATH,
+        multiple=True,
+        help="More words for a CLIP, in subject.txt, medium.txt, …; a folder stands in for ours.",
+    ),
+    click.option("--again", is_flag=True, help="Write anew what a model wrote before."),
+    JSON,
+)
+def label(folder: Path, words: tuple[Path, ...], again: bool, as_json: bool, **settings: Any) -> int:
+    """Write captions to DIR/metadata.csv, by a model.
+
+    By open_clip, the words of its lists that suit a picture best; or by any captioner or tagger of Transformers. What
+    a person wrote or edited is never overwritten; after a stop the same command goes on.
+    """
+    from lorac import launch
+
+    given = {name.replace("_", "-"): value for name, value in settings.items() if value is not None}
+    options = [f"--{name}={value}" for name, value in given.items()]
+    options += [f"--words={path}" for path in words]
+    options += ["--again"] * again + ["--json"] * as_json + ["--debug"] * debugging()
+    return launch.start("runtime.label", folder, options)
+
+
+def _check_pictures(place: Path, resolution: int, trigger: str, out: Path | None, as_json: bool) -> None:
+    import attrs
+
+    from lorac.check import check as checked
+    from lorac.check.fix import check_place, fix
+    from lorac.check.report import changes_text, findings_text
+    from lorac.check.scan import scan
+    from lorac.terminal import print_json
+
+    if out is not None:
+        check_place(place, out)
+    with _progress("check") as tell:
+        seen = scan(place, resolution, trigger, tell)
+    findings = checked(seen)
+    changes = None
+    if out is not None:
+        with _progress("fix") as tell:
+            changes = fix(seen, out, tell)
+    if as_json:
+        print_json(
+            {
+                "pictures": len(seen.folder.pictures),
+                "findings": [attrs.asdict(one) for one in findings],
+                "changes": None if changes is None else [attrs.asdict(one) for one in changes],
+            }
+        )
+        return
+    click.echo(findings_text(seen.shown(""), f"{len(seen.folder.pictures):,} pictures", findings))
+    if out is not None and changes is not None:
+        kept = len(seen.folder.pictures) - sum(not one.copy for one in changes)
+        click.echo("\n" + changes_text(out.as_posix(), kept, changes))
+
+
+def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: bool) -> None:
+    import attrs
+
+    from lorac.check import as_finding, texts
+    from lorac.check.report import findings_text
+    from lorac.terminal import print_json
+
+    files = texts.files_in(place)
+    if not files:
+        raise texts.no_files(place)
+    read = texts.read(files, held_out, length)
+    findings = [as_finding(fault, one) for fault, look in texts.FAULTS.items() for one in look(read)]
+    if as_json:
+        print_json(
+            {
+                "train": len(read.train),
+                "held_out": len(read.held_out),
+                "findings": [attrs.asdict(one) for one in findings],
+            }
+        )
+        return
+    of = f"{len(read.train):,} samples to train on, {len(read.held_out):,} held out"
+    click.echo(findings_text(place.as_posix(), of, findings))
+
+
+@contextmanager
+def _progress(job: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, silent elsewhere."""
+    from lorac.terminal import progress
+
+    with progress() as tell:
+        yield lambda done, total: tell(job, f"{done:,} of {total:,} pictures", done / total)
