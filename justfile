@@ -104,3 +104,7 @@ validate-timing:
 # Compare each phase's predicted memory with real runs on this machine's CPU; figures in docs/phases.md
 validate-phases:
     python -m tests.validate.phases
+
+# Look at a run's page in a real browser, light and dark, on a desk and a phone; wants playwright and a Chromium
+validate-pages PAGE="output/twemoji/report.html":
+    python -m tests.validate.pages {{ PAGE }} --screens output/pages

@@ -24,6 +24,7 @@ from runtime.errors import MachineError, PlanError, Problem
 from runtime.families import family
 from runtime.families.protocol import Family, Modules
 from runtime.preflight import Where
+from runtime.report import page as report
 from runtime.train import Run, peak_memory, train
 
 
@@ -204,6 +205,17 @@ def finish(job: Run, previews: Sequence[Image], where: Where) -> None:
             log.warn(note)
     for file in manifest.files:
         log.info(f"Wrote {of.outputs.places.output}/{file.name} ({log.size(file.size)})")
+    tell_of(where.output, of)
+
+
+def tell_of(folder: Path, of: plan.Plan) -> None:
+    """The run's page. It is never worth a run: what goes wrong with it is told, and nothing more."""
+    try:
+        report.write(folder)
+    except Exception as error:
+        log.warn(f"no report: {type(error).__name__}: {error}")
+        return
+    log.info(f"Report: {of.outputs.places.output}/{report.FILE}")
 
 
 def make_room(of: plan.Plan, folder: Path) -> None:

@@ -7,12 +7,18 @@ from pathlib import Path
 import click
 
 from lorac.commands.calling import A_PATH, command, debugging, run_folder
+from lorac.terminal import uncollected
 
 OPEN = click.option("--open", "show", is_flag=True, help="Show it in the browser.")
 
 
-@command("report", click.argument("what", metavar="RUN", type=A_PATH), OPEN)
-def report(what: Path, show: bool) -> int:
+@command(
+    "report",
+    click.argument("what", metavar="RUN", type=A_PATH),
+    click.option("--timeline", is_flag=True, help="Draw one step's memory over time, too: traces the step."),
+    OPEN,
+)
+def report(what: Path, timeline: bool, show: bool) -> int:
     """Write a run's page: curves, samples, data, decisions, how to use the file.
 
     RUN is a run's name in output/, or its folder; it may be going on. The page is one file, report.html in the run's
@@ -21,8 +27,23 @@ def report(what: Path, show: bool) -> int:
     from lorac import launch
 
     folder = run_folder(what)
+    if timeline:
+        _draw_timeline(folder)
     options = ["--open"] * show + ["--debug"] * debugging()
     return launch.start("runtime.report", folder, options)
+
+
+def _draw_timeline(folder: Path) -> None:
+    """The picture that the page shows where it finds it."""
+    from runtime import plan
+
+    of = plan.read(folder / "plan.json")
+    from lorac.places import cache_folder
+
+    with uncollected():
+        from lorac.explain import draw
+
+        draw(of, cache_folder(), folder / "memory.svg")
 
 
 @command(
