@@ -1,7 +1,7 @@
 """A run's page in a real browser: `python -m tests.validate.pages RUN/report.html [--screens DIR]`.
 
-Wants the package playwright and a Chromium (`--browser`, default: `chromium` on the path). For a light and a dark page, on
-a desk and on a phone: no message on the console, nothing wider than the screen, every text's contrast at least 4.5
+Wants the package playwright and a Chromium (`--browser`, default: `chromium` on the path). For a light and a dark page,
+on a desk and on a phone: no message on the console, nothing wider than the screen, every text's contrast at least 4.5
 (WCAG 2.2, 1.4.3), zooming by keyboard and by mouse. Exit code 1 where one of these fails.
 """
 
@@ -26,7 +26,8 @@ WORST_CONTRAST = """() => {
     return [255, 255, 255];
   };
   let worst = [99, ""];
-  for (const one of document.querySelectorAll("p, td, th, dt, dd, a, span, b, h1, h2, h3, figcaption, button, footer, code")) {
+  const texts = "p, td, th, dt, dd, a, span, b, h1, h2, h3, figcaption, button, footer, code";
+  for (const one of document.querySelectorAll(texts)) {
     if (!one.textContent.trim()) continue;
     const both = [light(parts(getComputedStyle(one).color)), light(behind(one))];
     const ratio = (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
