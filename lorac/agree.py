@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lorac.parts import Auto, reads, rule_of
+from lorac.parts import Auto, default_of, reads, rule_of
 from runtime import names
+from runtime.plan_data import is_inner
 
 if TYPE_CHECKING:
-    from lorac.spec import Experiment, Fit, Images, LoHa, LoKr, LoRA, Samples, Train
+    from lorac.spec import Experiment, Fit, Folder, Images, LoHa, LoKr, LoRA, Samples, Train
 
 Disagreement = tuple[object, str, str, str]
 
@@ -34,6 +35,77 @@ def trigger_has_words(images: Images) -> Iterator[Disagreement]:
     """A trigger that is to be put before captions is not empty."""
     if images.prepend_trigger and not images.trigger.strip():
         yield images, "prepend_trigger", "is set, but data.trigger is empty", 'give the words: trigger="…"'
+
+
+@reads("folders", "mask_path")
+def folders_are_inside(images: Images) -> Iterator[Disagreement]:
+    """A folder is named once, by a path below data.path."""
+    named: list[tuple[object, str, str]] = [(folder, "path", folder.path) for folder in images.folders]
+    if images.mask_path is not None:
+        named.append((images, "mask_path", images.mask_path))
+    seen: set[str] = set()
+    for owner, field, path in named:
+        if not is_inner(path):
+            yield owner, field, f"must lie below data.path, without `..`, got {path!r}", "put it there"
+        elif path in seen:
+            yield owner, field, f"is named already: {path!r}", "name each folder once"
+        seen.add(path)
+
+
+@reads("prior", "repeats")
+def prior_is_as_much_as_the_rest(folder: Folder) -> Iterator[Disagreement]:
+    """How often prior pictures are seen follows from the others."""
+    if folder.prior and folder.repeats != 1:
+        what = "is given, and prior pictures are seen as often as all others together"
+        yield folder, "repeats", what, "leave it out; loss_weight says how much they count"
+
+
+@reads("alpha_mask", "mask_path", "unmasked_weight")
+def masks_are_of_one_kind(images: Images) -> Iterator[Disagreement]:
+    """Masks come from one place, and there are some where something is said of them."""
+    if images.alpha_mask and images.mask_path is not None:
+        yield images, "alpha_mask", "and data.mask_path are both given", "keep one of the two"
+    if images.unmasked_weight and not images.alpha_mask and images.mask_path is None:
+        yield images, "unmasked_weight", "is set, and there are no masks", "set alpha_mask or mask_path"
+
+
+@reads("shuffle_tags", "keep_tags", "tag_dropout")
+def tags_have_variants(images: Images) -> Iterator[Disagreement]:
+    """Tags are kept where something would move them."""
+    if images.keep_tags and not images.shuffle_tags and not images.tag_dropout:
+        yield images, "keep_tags", "is set, and nothing moves tags", "set shuffle_tags or tag_dropout"
+
+
+OF_STILL_PICTURES = (
+    *("more_resolutions", "folders", "alpha_mask", "mask_path"),
+    *("shuffle_tags", "tag_dropout"),
+)
+"""Fields of `Images` that clips have not."""
+
+
+@reads("frames", *OF_STILL_PICTURES)
+def clips_are_whole(images: Images) -> Iterator[Disagreement]:
+    """What is only for pictures that stand still is not set beside clips: it would be passed over."""
+    for field in OF_STILL_PICTURES if images.frames > 1 else ():
+        if getattr(images, field) != default_of(type(images), field):
+            yield images, field, "is for pictures, and data.frames asks for clips", "leave it out"
+
+
+@reads("snr_gamma", "debiased")
+def weighs_by_the_snr_once(train: Train) -> Iterator[Disagreement]:
+    """The loss is weighed by the SNR in one way."""
+    if train.snr_gamma is not None and train.debiased:
+        yield train, "debiased", "and train.snr_gamma both weigh the loss by the SNR", "keep one of the two"
+
+
+@reads("loss", "huber_schedule", "huber_c")
+def thresholds_have_a_loss(train: Train) -> Iterator[Disagreement]:
+    """A threshold is said only where the loss has one."""
+    if train.loss in ("huber", "smooth_l1"):
+        return
+    for field in ("huber_schedule", "huber_c"):
+        if getattr(train, field) != default_of(type(train), field):
+            yield train, field, f"is set, and train.loss {train.loss!r} has no threshold", 'set loss="huber"'
 
 
 @reads("targets")
@@ -185,6 +257,13 @@ def data_is_of_one_kind(experiment: Experiment) -> Iterator[Disagreement]:
         yield experiment, "samples", "are Samples(…), and the data are text", "use Answers(prompts=…)"
 
 
+OF_PICTURES = (
+    *("text_encoder_learning_rate", "snr_gamma", "debiased", "loss", "noise_offset"),
+    *("pyramid_iterations", "input_perturbation"),
+)
+"""Fields of `Train` that only a denoiser has."""
+
+
 @reads("data", "adapter", "train")
 def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
     """What only a denoiser has is not set beside text: it would be passed over."""
@@ -193,7 +272,7 @@ def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
     has_encoder = hasattr(experiment.adapter, "text_encoder")
     for part, fields in (
         (experiment.adapter, ("text_encoder",) if has_encoder else ()),
-        (experiment.train, ("text_encoder_learning_rate", "snr_gamma", "noise_offset")),
+        (experiment.train, OF_PICTURES),
     ):
         for field in fields:
             if getattr(part, field) != getattr(type(part)(), field):

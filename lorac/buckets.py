@@ -33,9 +33,17 @@ class Rule:
     upscale: bool
 
 
-def rule_of(images: Images, grid: int) -> Rule:
-    """The rule that a spec asks for, on a family's grid. Raises SpecError where it leaves no bucket."""
-    resolution = images.resolution
+def resolutions(images: Images) -> tuple[int, ...]:
+    """Every resolution that a spec asks for, data.resolution first."""
+    return tuple(dict.fromkeys((images.resolution, *images.more_resolutions)))
+
+
+def rule_of(images: Images, grid: int, resolution: int | None = None) -> Rule:
+    """The rule that a spec asks for at one of its resolutions (None: its first), on a family's grid.
+
+    Raises SpecError where it leaves no bucket.
+    """
+    resolution = images.resolution if resolution is None else resolution
     if not images.buckets:
         side = resolution // grid * grid
         rule = Rule(step=grid, shortest=side, longest=side, area=side * side, upscale=images.upscale)

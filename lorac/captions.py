@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from lorac import caption_tables
 from lorac.data_folder import Folder, repeats_of
 from lorac.spec import Images
+from lorac.subsets import is_prior
 from runtime.errors import InputError, Problem
 from runtime.safeio import paths
 
@@ -44,7 +45,8 @@ def captions_of(images: Images, folder: Folder, spec_folder: Path) -> tuple[dict
         if wrong := _fault(images, caption):
             problems.append(Problem(folder.shown(name), *wrong))
         else:
-            final[name] = with_trigger(caption, images.trigger) if images.prepend_trigger else caption
+            triggered = images.prepend_trigger and not is_prior(images, name)
+            final[name] = with_trigger(caption, images.trigger) if triggered else caption
     return final, problems
 
 

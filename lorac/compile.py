@@ -48,7 +48,7 @@ def _compile(
     experiment: spec.Experiment, root: Path, spec_dir: Path, card: Card, unlocked: bool
 ) -> plan.Plan:
     from lorac.estimate.cost import Costs
-    from lorac.estimate.phases import encoded_bytes
+    from lorac.estimate.encoded import encoded_bytes
     from lorac.resolve import resolve
     from lorac.search import fit
 

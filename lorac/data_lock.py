@@ -4,7 +4,8 @@
   where the folder is.
 - Every picture is decoded once, whole, so that a bad file stops the plan and not the run; all problems are
   told at once. With skip_bad they are left out and listed instead.
-- A repeat folder's number (`10_name`) multiplies data.repeats.
+- A repeat folder's number (`10_name`) multiplies data.repeats, and so do the repeats of a `Folder`.
+- A picture is one item at each resolution that it is large enough for.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
 
-from lorac import buckets, known_pictures
+from lorac import buckets, known_pictures, masks
 from lorac.captions import captions_of
 from lorac.data_folder import MOST_REPEATS, Folder, read_folder, repeats_of
 from lorac.spec import Images
+from lorac.subsets import balanced, is_prior, subset_of, wrong_folders
 from runtime import plan
 from runtime.errors import InputError, Problem
 from runtime.safeio import digest, paths, strict_json
@@ -76,15 +78,16 @@ def lock(
     relative to `spec_folder`. Raises one InputError with all problems, or SpecError if the spec's resolution
     leaves no bucket.
     """
-    rule = buckets.rule_of(images, grid)
-    tree = read_folder(folder)
+    rules = [buckets.rule_of(images, grid, side) for side in buckets.resolutions(images)]
+    tree, masked = masks.split(images, read_folder(folder))
     captions, wrong_captions = captions_of(images, tree, spec_folder)
     repeats, wrong_repeats = _repeats(images, tree)
     hashes, unreadable = _hash(tree, cache)
     sizes, broken = _measure(tree, hashes, cache, progress)
-    placed, too_small = _place(rule, tree, sizes)
+    mask_of, mask_hashes, wrong_masks = _masks(images, tree, masked, sizes, cache)
+    placed, too_small = _place(rules, tree, sizes)
     twins = _twins(tree, {name: hashes[name] for name in sizes})
-    items = tuple(
+    every = tuple(
         plan.Item(
             path=name,
             sha256=hashes[name],
@@ -92,31 +95,40 @@ def lock(
             height=sizes[name][1],
             caption=captions[name],
             repeats=repeats[name],
-            bucket=placed[name],
+            bucket=bucket,
+            mask=mask_of.get(name, ""),
+            mask_sha256=mask_hashes.get(mask_of.get(name, ""), ""),
+            loss_weight=float(subset_of(images, name).loss_weight),
         )
         for name in placed
         if name in captions and name in repeats and name not in twins
+        for bucket in placed[name]
     )
-    in_pictures = [*unreadable, *broken, *too_small, *twins.values()]
-    problems = [*tree.bad.values(), *wrong_repeats, *wrong_captions, *in_pictures]
+    items = balanced(images, every)
+    in_pictures = [*unreadable, *broken, *too_small, *twins.values(), *wrong_masks]
+    in_folders = [*wrong_folders(images, tree), *wrong_repeats]
+    problems = [*tree.bad.values(), *in_folders, *wrong_captions, *in_pictures]
     if problems and not (images.skip_bad and items):
         raise InputError(problems)
     return Lock(
         images=_images(images, items, sum(item.repeats for item in items)),
         skipped=tuple(problems),
-        notes=tuple(_notes(items)),
+        notes=(*_notes(items), *_notes_on_settings(images, every, items)),
     )
 
 
 def assume_images(images: Images, grid: int, count: int) -> plan.Images:
     """The same for `count` pictures that are elsewhere: no items. Raises SpecError if there is no bucket."""
-    buckets.rule_of(images, grid)
-    return _images(images, (), count * images.repeats)
+    sides = buckets.resolutions(images)
+    for side in sides:
+        buckets.rule_of(images, grid, side)
+    halves = 2 if any(folder.prior for folder in images.folders) else 1
+    return _images(images, (), count * images.repeats * len(sides) * halves)
 
 
 def assumed_buckets(images: Images, grid: int) -> tuple[buckets.Size, ...]:
     """The largest buckets (width, height) that pictures of any shape may get, by width. Raises SpecError."""
-    return buckets.largest_buckets(buckets.rule_of(images, grid))
+    return buckets.largest_buckets(buckets.rule_of(images, grid, max(buckets.resolutions(images))))
 
 
 def _images(images: Images, items: tuple[plan.Item, ...], expected: int) -> plan.Images:
@@ -125,9 +137,15 @@ def _images(images: Images, items: tuple[plan.Item, ...], expected: int) -> plan
         digest=hashlib.sha256(text.encode()).hexdigest() if items else "",
         items=items,
         expected=expected,
-        resolution=images.resolution,
+        resolution=max(buckets.resolutions(images)),
         flip=images.flip,
         caption_dropout=float(images.caption_dropout),
+        mask=masks.kind_of(images),
+        unmasked_weight=float(images.unmasked_weight),
+        caption_variants=images.caption_variants if images.shuffle_tags or images.tag_dropout else 1,
+        shuffle_tags=images.shuffle_tags,
+        keep_tags=images.keep_tags,
+        tag_dropout=float(images.tag_dropout),
     )
 
 
@@ -141,7 +159,7 @@ def _repeats(images: Images, folder: Folder) -> tuple[dict[str, int], list[Probl
     for name in folder.pictures:
         count, _ = repeats_of(name)
         if 1 <= count <= MOST_REPEATS:
-            repeats[name] = count * images.repeats
+            repeats[name] = count * images.repeats * subset_of(images, name).repeats
         else:
             top = name.partition("/")[0]
             what = f"would be seen {count:,} times an epoch; a number and `_` in front ask for repeats"
@@ -198,15 +216,29 @@ def _with_way_out(problem: Problem) -> Problem:
     return attrs.evolve(problem, hint=REPLACE) if is_general else problem
 
 
-def _place(rule: buckets.Rule, folder: Folder, sizes: Sizes) -> tuple[Sizes, list[Problem]]:
-    placed: Sizes = {}
+def _masks(
+    images: Images, tree: Folder, masked: Folder, sizes: Sizes, cache: Path | None
+) -> tuple[dict[str, str], dict[str, str], list[Problem]]:
+    """The mask of each picture, the sha256 of each mask, and what is wrong with masks."""
+    hashes, unreadable = _hash(masked, cache)
+    whole, broken = _measure(masked, hashes, cache, None)
+    found, wrong = masks.pair(images, tree, sizes, whole)
+    return found, hashes, [*unreadable, *broken, *wrong]
+
+
+def _place(
+    rules: Sequence[buckets.Rule], folder: Folder, sizes: Sizes
+) -> tuple[dict[str, tuple[buckets.Size, ...]], list[Problem]]:
+    """The buckets of each picture, one for each resolution that is not too large for it."""
+    placed: dict[str, tuple[buckets.Size, ...]] = {}
     problems = []
     for name, (width, height) in sizes.items():
-        bucket = buckets.bucket_of(rule, width, height)
-        if bucket:
-            placed[name] = bucket
-        else:
-            what = f"is too small: {width}×{height} pixels, and each side must be at least {rule.shortest}"
+        found = (buckets.bucket_of(rule, width, height) for rule in rules)
+        placed[name] = tuple(dict.fromkeys(bucket for bucket in found if bucket))
+        if not placed[name]:
+            del placed[name]
+            shortest = min(rule.shortest for rule in rules)
+            what = f"is too small: {width}×{height} pixels, and each side must be at least {shortest}"
             hint = "use larger pictures, or set Images(upscale=True) to enlarge them"
             problems.append(Problem(folder.shown(name), what, hint))
     return placed, problems
@@ -224,6 +256,24 @@ def _twins(folder: Folder, hashes: Mapping[str, str]) -> dict[str, Problem]:
             )
         first.setdefault(sha256, name)
     return twins
+
+
+def _notes_on_settings(
+    images: Images, every: tuple[plan.Item, ...], items: tuple[plan.Item, ...]
+) -> Iterator[str]:
+    """The same of what a spec asks for; `every` holds the prior pictures that are too many, too."""
+    names = {item.path for item in items}
+    learnt = {name for name in names if not is_prior(images, name)}
+    sides, samples = len(buckets.resolutions(images)), Counter(item.path for item in items)
+    fewer = sum(samples[name] < sides for name in names)
+    if fewer:
+        yield f"{fewer:,} of {len(names):,} pictures are too small for all resolutions, and seen at fewer"
+    if names - learnt:
+        yield f"{len(names - learnt):,} prior pictures, as many samples of them as of the {len(learnt):,} others"
+    if unused := len({item.path for item in every} - names):
+        yield f"{unused:,} prior pictures are not used: there are more of them than samples of the others"
+    if images.mask_path is not None and (plain := sum(not item.mask for item in items)):
+        yield f"{plain:,} of {len(items):,} items have no mask, and count whole"
 
 
 def _notes(items: tuple[plan.Item, ...]) -> Iterator[str]:

@@ -89,6 +89,11 @@ def rule_of(cls: type, field: str) -> Rule:
     return cast(Rule, attrs.fields_dict(cls)[field].metadata["rule"])
 
 
+def default_of(cls: type, field: str) -> Any:
+    """What a part's field is where nothing is said."""
+    return attrs.fields_dict(cls)[field].default
+
+
 def where(part_: Any, field: str | None = None) -> str:
     """`file:line` of a part's field in the file that made it; empty where that is not known."""
     origin: Origin | None = part_._origin

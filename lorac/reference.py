@@ -39,10 +39,10 @@ def _rows(cls: type, dotted: str) -> Iterator[Row]:
             unit=rule.unit,
             doc=field.metadata["doc"],
         )
-        for cls in (rule.type, *rule.others):
-            if attrs.has(cls):
-                prefix = f"{name}." if cls is rule.type else f"{name}({cls.__name__})."
-                yield from _rows(cls, prefix)
+        for inner in (rule.type, *rule.others):
+            if attrs.has(inner):
+                prefix = f"{name}." if inner is rule.type else f"{name}({inner.__name__})."
+                yield from _rows(inner, prefix)
 
 
 def _takes(rule: Rule) -> str:
@@ -54,6 +54,6 @@ def _default(field: attrs.Attribute[object], rule: Rule) -> str:
         return "required"
     if words := field.metadata["default_words"]:
         return str(words)
-    if attrs.has(rule.type):
+    if attrs.has(rule.type) and field.default != ():
         return f"{rule.type.__name__}()"
     return f"None ({rule.none})" if field.default is None else repr(field.default)

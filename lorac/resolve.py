@@ -19,6 +19,7 @@ from lorac.parts import at_field, spec_place
 from lorac.parts import preferred as preferred
 from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, versions
 from lorac.resolve_adapter import adapter_of
+from lorac.resolve_objective import objective_of
 from lorac.resolve_optimizers import optimizer_decisions, optimizer_of
 from lorac.resolve_outputs import images_of, outputs_of, references_of, texts_of
 from runtime import plan
@@ -72,7 +73,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data, notes, data_locked, data_path = _pictures(
             experiment, architecture, folder, unlocked, base_path if base_locked else None, base
         )
-    adapter, train = adapter_of(experiment, architecture, base), _train(experiment, architecture, data)
+    adapter, train = adapter_of(experiment, architecture, base), _train(experiment, architecture, base, data)
     library = plan.PACKAGES.get(train.optimizer.name)
     program = plan.Program(
         locked=base_locked and data_locked,
@@ -217,7 +218,7 @@ def _long_captions(data: plan.Images, of: Family, path: Path, base: plan.Base) -
     )
 
 
-def _train(experiment: spec.Experiment, of: Family, data: plan.Data) -> plan.Train:
+def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.Data) -> plan.Train:
     wanted = experiment.train
     per_epoch = -(-data.expected // wanted.effective_batch)
     steps = wanted.steps if wanted.steps is not None else (wanted.epochs or 1) * per_epoch
@@ -237,32 +238,12 @@ def _train(experiment: spec.Experiment, of: Family, data: plan.Data) -> plan.Tra
             name=wanted.scheduler, warmup_steps=min(wanted.warmup_steps, steps), power=float(wanted.power)
         ),
         optimizer=optimizer_of(wanted.optimizer, state_bits(experiment)[0]),
-        objective=plan.Objective(
-            snr_gamma=float(wanted.snr_gamma or 0),
-            noise_offset=float(wanted.noise_offset),
-            neftune_alpha=float(wanted.neftune_alpha or 0),
-            **_flow_times(wanted, of),
-        ),
+        objective=objective_of(wanted, of, base.prediction_type),
         max_grad_norm=float(wanted.max_grad_norm),
         seed=wanted.seed,
         lora_plus_ratio=float(wanted.lora_plus_ratio),
         ema=float(wanted.ema or 0),
     )
-
-
-def _flow_times(wanted: spec.Train, of: Family) -> dict[str, Any]:
-    """How a rectified flow's times are drawn, as the spec says or as is usual. Raises SpecError where none are."""
-    given = {field: getattr(wanted, field) for field in ("timesteps", "timestep_shift")}
-    given = {field: value for field, value in given.items() if not isinstance(value, spec.Auto)}
-    if given and not of.OBJECTIVE:
-        raise SpecError(
-            Problem(
-                spec_place(wanted, field),
-                f"train.{field} is for rectified flows, and the base is a {of.TITLE}",
-            )
-            for field in given
-        )
-    return {**of.OBJECTIVE, **given}
 
 
 def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Compute:

@@ -107,7 +107,8 @@ def a_part(cls: type, **limits: Any) -> Rule:
 def type_words(rule: Rule) -> str:
     """The type as people say it."""
     if rule.many:
-        return "a tuple of texts" if rule.type is str else f"{_parts_words(rule)}, or a tuple of those"
+        many = {str: "a tuple of texts", int: "a tuple of whole numbers"}.get(rule.type)
+        return many or _parts_words(rule) + (", or a tuple of those" if rule.others else " in a tuple")
     names = {int: "a whole number", float: "a number", bool: "True or False", PurePath: "a path"}
     if rule.type in names:
         return names[rule.type]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from lorac import agree
 from lorac.parts import Auto, part, setting
-from lorac.rules import a_path, choice, flag, number, text, whole
+from lorac.rules import a_part, a_path, choice, flag, number, text, whole
 
 GRID = 8
 """Picture sides are multiples of this: the latent grid of Stable Diffusion's autoencoder."""
@@ -18,7 +18,34 @@ LARGEST_SIDE = 2048
 SIDE = whole(ge=64, le=LARGEST_SIDE, multiple_of=GRID, auto="open", unit="px")
 
 
-@part("data", agree.buckets_lie_around_resolution, agree.trigger_has_words)
+@part("data.folders", agree.prior_is_as_much_as_the_rest)
+class Folder:
+    """Pictures in one folder below data.path that count otherwise than the rest."""
+
+    path: str = setting(a_path(), "The folder, relative to data.path.", kw_only=False)
+    repeats: int = setting(
+        whole(ge=1, le=10_000), "Times each picture is seen for each time that it would be seen.", default=1
+    )
+    loss_weight: float = setting(
+        number(gt=0, le=1000), "What the loss of its pictures is multiplied by.", default=1.0
+    )
+    prior: bool = setting(
+        flag(),
+        "Pictures of the class that the base knows, as many an epoch as all others, so that it does not forget it "
+        "(prior preservation, Ruiz et al. 2023, arXiv:2208.12242); they never get the trigger.",
+        default=False,
+    )
+
+
+@part(
+    "data",
+    agree.buckets_lie_around_resolution,
+    agree.trigger_has_words,
+    agree.folders_are_inside,
+    agree.masks_are_of_one_kind,
+    agree.tags_have_variants,
+    agree.clips_are_whole,
+)
 class Images:
     """A folder of pictures with captions: metadata.csv, metadata.jsonl, or a text file beside each."""
 
@@ -34,6 +61,11 @@ class Images:
         whole(ge=64, le=LARGEST_SIDE, multiple_of=GRID, unit="px"),
         "Side of the square whose area every bucket keeps to.",
         default=512,
+    )
+    more_resolutions: tuple[int, ...] = setting(
+        whole(ge=64, le=LARGEST_SIDE, multiple_of=GRID, unit="px", many=True),
+        "Further resolutions: each picture is seen at each of them in an epoch, in buckets of its own.",
+        default=(),
     )
     buckets: bool = setting(flag(), "Keep aspect ratios, in buckets; False crops squares.", default=True)
     bucket_step: int = setting(
@@ -72,9 +104,39 @@ class Images:
     motion: int = setting(
         whole(ge=1, le=255), "How much moves in the clips (SVD's motion_bucket_id).", default=127
     )
+    folders: tuple[Folder, ...] = setting(
+        a_part(Folder, many=True),
+        "Folders of it that count otherwise: seen more often, weighed, or pictures of the class.",
+        default=(),
+    )
+    alpha_mask: bool = setting(
+        flag(), "Learn from each picture as much as it is opaque: its alpha channel is a mask.", default=False
+    )
+    mask_path: str | None = setting(
+        a_path(none="no mask files"),
+        "A folder below data.path of masks, grey pictures named as the pictures are: white is learnt, black is not.",
+        default=None,
+    )
+    unmasked_weight: float = setting(
+        number(ge=0, lt=1), "How much counts what a mask leaves out.", default=0.0
+    )
     flip: bool = setting(flag(), "Mirror half of the samples left to right.", default=False)
     caption_dropout: float = setting(
         number(ge=0, lt=1), "Share of samples that are trained with an empty caption.", default=0.0
+    )
+    shuffle_tags: bool = setting(
+        flag(), "Put a caption's tags, between commas, in another order each time.", default=False
+    )
+    keep_tags: int = setting(
+        whole(ge=0, le=1000), "First tags of a caption that are neither shuffled nor left out.", default=0
+    )
+    tag_dropout: float = setting(
+        number(ge=0, lt=1), "Share of the other tags that is left out each time.", default=0.0
+    )
+    caption_variants: int = setting(
+        whole(ge=2, le=1000),
+        "Wordings of each caption that shuffling and leaving out draw from: each is encoded once and kept on disk.",
+        default=8,
     )
     skip_bad: bool = setting(
         flag(),

@@ -31,9 +31,11 @@ from runtime.plan_data import Data as Data
 from runtime.plan_data import Frame as Frame
 from runtime.plan_data import Images as Images
 from runtime.plan_data import Item as Item
+from runtime.plan_data import Mask as Mask
 from runtime.plan_data import Shape as Shape
 from runtime.plan_data import TextFile as TextFile
 from runtime.plan_data import Texts as Texts
+from runtime.plan_data import are_weighted as are_weighted
 from runtime.plan_data import is_inner as is_inner
 from runtime.plan_data import largest as largest
 from runtime.plan_data import locked_files as locked_files
@@ -41,6 +43,12 @@ from runtime.plan_data import pictures as pictures
 from runtime.plan_data import pixels as pixels
 from runtime.plan_data import samples as samples
 from runtime.plan_data import shape as shape
+from runtime.plan_objective import NOT_OF_CLIPS as NOT_OF_CLIPS
+from runtime.plan_objective import WITH_THRESHOLD as WITH_THRESHOLD
+from runtime.plan_objective import HuberSchedule as HuberSchedule
+from runtime.plan_objective import LossType as LossType
+from runtime.plan_objective import Objective as Objective
+from runtime.plan_objective import Timesteps as Timesteps
 from runtime.plan_optimizers import PACKAGES as PACKAGES
 from runtime.plan_optimizers import Adafactor as Adafactor
 from runtime.plan_optimizers import AdamW as AdamW
@@ -57,7 +65,6 @@ Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["none", "int8", "fp8", "nf4"]
 PredictionType = Literal["epsilon", "v_prediction", "flow", "next_token"]
-Timesteps = Literal["uniform", "logit_normal"]
 
 
 @attrs.frozen(kw_only=True)
@@ -82,21 +89,6 @@ class Schedule:
     name: Literal["constant", "linear", "cosine", "polynomial"]
     warmup_steps: int
     power: float
-
-
-@attrs.frozen(kw_only=True)
-class Objective:
-    """The loss. `snr_gamma` 0 is off (min-SNR weighting, Hang et al. 2023); `noise_offset` 0 is off.
-
-    `neftune_alpha` 0 is off (noise on token embeddings, Jain et al. 2023). `timesteps` and `timestep_shift` are how a
-    rectified flow's times are drawn (Esser et al. 2024); a shift of 1 is off, 0 goes by the picture's size.
-    """
-
-    snr_gamma: float = 0.0
-    noise_offset: float = 0.0
-    neftune_alpha: float = 0.0
-    timesteps: Timesteps = "uniform"
-    timestep_shift: float = 1.0
 
 
 @attrs.frozen(kw_only=True)

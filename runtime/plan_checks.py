@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runtime import names
 from runtime.plan_data import locked_files, wrong_data
+from runtime.plan_objective import wrong_objective
 
 if TYPE_CHECKING:
     from runtime.plan import Answers, Plan, Samples
@@ -58,15 +59,11 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
             re.compile(pattern)
         except re.error as error:
             found.append(f"adapter has {pattern!r}, which is no regular expression: {error}")
-    if data.kind != "text":
-        for name, is_set in [
-            ("adapter.modules_to_save", bool(adapter.modules_to_save)),
-            ("train.objective.neftune_alpha", bool(train.objective.neftune_alpha)),
-        ]:
-            if is_set:
-                found.append(f"{name} is for language models, and the data are pictures")
+    if data.kind != "text" and adapter.modules_to_save:
+        found.append("adapter.modules_to_save is for language models, and the data are pictures")
     if program.locked and not locked_files(data):
         found.append("a locked plan has no data")
+    found += wrong_objective(train.objective, data.kind, program.base.prediction_type)
     return found + wrong_data(data)
 
 

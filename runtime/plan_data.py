@@ -6,6 +6,8 @@ from typing import Literal
 
 import attrs
 
+Mask = Literal["none", "alpha", "files"]
+
 
 @attrs.frozen(kw_only=True)
 class Frame:
@@ -28,9 +30,10 @@ class Clip:
 
 @attrs.frozen(kw_only=True)
 class Item:
-    """One picture: POSIX path in the data folder, sha256 of the file, size in pixels as shown (EXIF applied).
+    """One picture at one size: POSIX path in the data folder, the file's sha256, pixels as shown (EXIF applied).
 
-    Or one clip: the path of its folder or animation, a sha256 over its frames.
+    Or one clip: the path of its folder or animation, a sha256 over its frames. `mask` is the path of a picture's mask,
+    in the data folder too; empty where it has none. `loss_weight` is what its loss is multiplied by.
     """
 
     path: str
@@ -41,12 +44,20 @@ class Item:
     repeats: int
     bucket: tuple[int, int]
     clip: Clip | None = None
+    mask: str = ""
+    mask_sha256: str = ""
+    loss_weight: float = 1.0
 
 
 @attrs.frozen(kw_only=True)
 class Images:
-    """The locked picture set. `digest` covers the items; `expected` counts samples when nothing is locked. Each item of
-    "clips" has `frames` frames."""
+    """The locked picture set. `digest` covers the items; `expected` counts samples when nothing is locked.
+
+    Each item of "clips" has `frames` frames. `mask` says where masks come from: each item's file, or its picture's own
+    alpha; what is black in a mask counts `unmasked_weight`. Each caption has `caption_variants` wordings (1 is off):
+    its tags after the first `keep_tags` in another order with `shuffle_tags`, each left out with a chance of
+    `tag_dropout`.
+    """
 
     kind: Literal["images", "clips"] = "images"
     digest: str
@@ -56,6 +67,12 @@ class Images:
     flip: bool
     caption_dropout: float
     frames: int = 1
+    mask: Mask = "none"
+    unmasked_weight: float = 0.0
+    caption_variants: int = 1
+    shuffle_tags: bool = False
+    keep_tags: int = 0
+    tag_dropout: float = 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -134,12 +151,20 @@ def locked_files(data: Data) -> dict[str, str]:
     if isinstance(data, Texts):
         return {file.path: file.sha256 for file in data.files}
     frames = (item.clip.frames if item.clip else (item,) for item in data.items)
-    return {one.path: one.sha256 for group in frames for one in group}
+    masks = {item.mask: item.mask_sha256 for item in data.items if item.mask}
+    return {one.path: one.sha256 for group in frames for one in group} | masks
 
 
 def samples(data: Data) -> int:
     """Pictures, or conversations and texts, that are trained on."""
-    return len(data.items) if isinstance(data, Images) else sum(file.trained for file in data.files)
+    if isinstance(data, Images):
+        return len({item.path for item in data.items})
+    return sum(file.trained for file in data.files)
+
+
+def are_weighted(data: Images) -> bool:
+    """Whether some pictures count otherwise than others."""
+    return any(item.loss_weight != 1 for item in data.items)
 
 
 # --------------------------------------------------------------------------------------------------------- checking
@@ -156,16 +181,27 @@ def wrong_data(data: Data) -> list[str]:
 
 
 def _wrong_pictures(data: Images) -> list[str]:
-    return [
-        f"data.items[{index}] has a repeats, size or bucket out of range"
+    found = [
+        f"data.items[{index}] has a repeats, size, bucket or loss_weight out of range"
         for index, item in enumerate(data.items)
-        if item.repeats < 1 or min(item.bucket) < 8 or min(item.width, item.height) < 1
+        if item.repeats < 1
+        or min(item.bucket) < 8
+        or min(item.width, item.height) < 1
+        or item.loss_weight < 0
     ] + [
         f"data.items[{index}] must be a clip of {data.frames} frames"
         for index, item in enumerate(data.items)
         if (item.clip is not None) != (data.kind == "clips")
         or (item.clip is not None and len(item.clip.frames) != data.frames)
     ]
+    if data.mask != "files" and any(item.mask for item in data.items):
+        found.append(f"data.mask is {data.mask!r}, but items have mask files")
+    for name, value in (("unmasked_weight", data.unmasked_weight), ("tag_dropout", data.tag_dropout)):
+        if not 0 <= value < 1:
+            found.append(f"data.{name} must be at least 0 and below 1, got {value}")
+    if data.caption_variants < 1 or data.keep_tags < 0:
+        found.append("data.caption_variants must be at least 1, and data.keep_tags at least 0")
+    return found
 
 
 def _wrong_texts(data: Texts) -> list[str]:

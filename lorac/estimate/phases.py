@@ -15,7 +15,7 @@ Fake tensors are the card's unless `on_host` says otherwise; for a plan on the C
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 import torch
@@ -26,6 +26,7 @@ from lorac.estimate.bases import bare as bare
 from lorac.estimate.bases import components as components
 from lorac.estimate.bases import default_dtype as default_dtype
 from lorac.estimate.bases import encoders_of, encodes_text, frozen
+from lorac.estimate.encoded import GRID, encoded_bytes, tensor_bytes
 from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
 from runtime import average, encoders, evaluate, plan
@@ -34,12 +35,10 @@ from runtime.adapters import adapted
 from runtime.data.entries import BUDGET
 from runtime.dtypes import DTYPES
 from runtime.families import family
+from runtime.families import objective as objectives
 from runtime.families.protocol import Family, Modules
 from runtime.optimizers import build_optimizer
 from runtime.optimizers.paging import state_tensors
-
-GRID = 64
-"""Side in pixels of a picture that stands for any where only its caption counts."""
 
 HERE = torch.device("cpu")
 """Where fake tensors are, whatever the plan's device."""
@@ -65,6 +64,8 @@ def training(program: plan.Program, capability: tuple[int, int], whole: bool = F
         trainee = _trainee(of, modules, program)
         tokens = any(component in of.TEXT_ENCODERS for component in trained)
         batch = of.example(program.base.architecture, micro, plan.largest(program.data), tokens)
+        if isinstance(program.data, plan.Images):
+            batch |= objectives.extras(batch["latent_mean"], program)
         label("inputs", batch.values())
         if not whole:
             _prefill(trainee, accumulates)
@@ -278,7 +279,7 @@ def _draw(of: Family, modules: Modules, program: plan.Program, samples: plan.Sam
         of.encode_text(modules, {name: t for name, t in tokens.items() if not t.is_floating_point()})
     batch = of.example(architecture, 2 if of.CFG and samples.guidance > 1 else 1, size, False)
     label("inputs", batch.values())
-    of.loss(modules, batch, program.base, program.train.objective)
+    of.loss(modules, batch, program.base, plan.Objective())
     pixels = of.decode(modules, batch["latent_mean"][:1])
     (pixels * 0.5 + 0.5).clamp(0, 1)
 
@@ -320,7 +321,7 @@ def state_bytes(program: plan.Program, modules: Modules) -> int:
                 parameter.grad = torch.empty_like(parameter)
             optimizer.step()
             for parameter, _, tensor in state_tensors(optimizer):
-                kept[parameter.shape] = kept.get(parameter.shape, 0) + _bytes([tensor])
+                kept[parameter.shape] = kept.get(parameter.shape, 0) + tensor_bytes([tensor])
 
         return step
 
@@ -402,7 +403,7 @@ def waiting(program: plan.Program, outputs: plan.Outputs | None) -> dict[str, di
             if name in program.compute.offloaded and not encoders.streams(of, name, program.compute)
         ]
         modules = encoders_of(program, names).values()
-        away = {"offloaded encoders": sum(_bytes(_tensors(module)) for module in modules)}
+        away = {"offloaded encoders": sum(tensor_bytes(_tensors(module)) for module in modules)}
     beside = {
         "load": {},
         "cache": encoded,
@@ -412,35 +413,3 @@ def waiting(program: plan.Program, outputs: plan.Outputs | None) -> dict[str, di
         "sample": encoded,
     }
     return {phase: {name: size for name, size in sizes.items() if size} for phase, sizes in beside.items()}
-
-
-TOKEN_BYTES = 5
-"""A token in `runtime.text.corpus`: its id and whether it is trained."""
-
-
-def encoded_bytes(program: plan.Program) -> int:
-    """What the cache of latents and text embeddings, or of tokens, takes on disk, from the shapes alone; no headers."""
-    of, data = family(program.base.family), program.data
-    if isinstance(data, plan.Texts):
-        return TOKEN_BYTES * data.expected * data.length
-    modules = encoders_of(program, frozen(program))
-    flips = 2 if data.flip else 1
-    pictures = {(item.sha256, item.bucket) for item in data.items}
-    counts = Counter(bucket for _, bucket in pictures)
-    if not counts:  # planned without the data at hand
-        counts[data.resolution, data.resolution] = data.expected
-    total = 0
-    with torch.device("meta"), torch.no_grad():
-        for size, count in counts.items():
-            latents = of.encode_picture(modules, torch.empty(1, *plan.pixels(plan.shape(data, size))))
-            total += count * flips * _bytes(latents.values())
-        if encodes_text(of, program):
-            example = of.example(program.base.architecture, 1, (GRID, GRID), True)
-            captions = len({item.caption for item in data.items}) or data.expected
-            dropped = 1 if data.caption_dropout else 0
-            total += (captions + dropped) * _bytes(of.encode_text(modules, example).values())
-    return total
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lorac.importers import optimizers, words
 from lorac.importers.kohya import number_or
-from lorac.importers.kohya_keys import optional
+from lorac.importers.kohya_keys import optional, settle_hanging, switch
 from lorac.importers.ledger import (
     OFF,
     Draft,
@@ -191,20 +191,18 @@ DATA: Table = {
     "flip_y": Unless("lorac mirrors left to right alone"),
     "buckets": To("data.buckets", is_on),
     "bucket_tolerance": To("data.bucket_step"),
-    "shuffle_tokens": Unless(TAGS),
-    "keep_tokens": Ours("it matters for shuffled tags alone"),
-    "token_dropout_rate": Unless(TAGS),
-    "is_reg": Unless("lorac has no regularisation pictures"),
-    "prior_reg": Unless("lorac has no regularisation pictures"),
+    "shuffle_tokens": switch("data.shuffle_tags"),
+    "keep_tokens": optional("data.keep_tags"),
+    "token_dropout_rate": optional("data.tag_dropout"),
+    "is_reg": Unless(words.PRIOR),
+    "prior_reg": Unless(words.PRIOR),
     "network_weight": Unless("lorac trains at weight 1", off=(*OFF, 1), same="1, as in lorac"),
-    "loss_multiplier": Unless(
-        "lorac weighs pictures by data.repeats alone", off=(*OFF, 1), same="1, as in lorac"
-    ),
+    "loss_multiplier": Unless(words.WEIGHTS, off=(*OFF, 1), same="1, as in lorac"),
     "random_crop": Unless("lorac crops at the centre"),
     "random_scale": Unless("lorac crops at the centre"),
     "square_crop": Unless("data.buckets=False crops squares"),
-    "mask_path": Unless("lorac's loss has no masks"),
-    "alpha_mask": Unless("lorac's loss has no masks"),
+    "mask_path": Unless(words.MASKS),
+    "alpha_mask": switch("data.alpha_mask"),
     "mask_min_value": Ours("it matters for masks alone"),
     "invert_mask": Ours("it matters for masks alone"),
     "control_path": Unless("lorac trains on pictures and captions alone"),
@@ -248,6 +246,7 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
         **{f"train.{key}": rule for key, rule in TRAIN.items()},
         **{f"datasets.{key}": rule for key, rule in DATA.items()},
     }
+    settle_hanging(book)
     book.settle(table, _name)
     book.assume("train.scheduler", "constant", "ai-toolkit's default of train.lr_scheduler")
     book.assume("train.steps", 1000, "ai-toolkit's default of train.steps")
@@ -320,14 +319,14 @@ def _training(book: Ledger) -> None:
 
 
 def _resolution(book: Ledger) -> None:
-    """A list trains every picture at each size: lorac at one, the largest."""
+    """A list trains every picture at each size, as data.more_resolutions does."""
     path = _at(book, "datasets", 0, "resolution")
     if not path:
         return
     sizes = book.entries[path] if isinstance(book.entries[path], list) else [book.entries[path]]
     largest = max(sizes, key=lambda size: number_or(size, 0), default=512)
     if book.carry("data.resolution", largest, path) and len(sizes) > 1:
-        book.left(path, f"lorac trains at one resolution; the largest, {largest}, was carried")
+        book.carry("data.more_resolutions", [side for side in sizes if side != largest], path)
 
 
 def _family(book: Ledger) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorac.importers import optimizers, planned, words
-from lorac.importers.kohya_keys import KEYS
+from lorac.importers.kohya_keys import KEYS, settle_hanging
 from lorac.importers.ledger import (
     OFF,
     CannotCarry,
@@ -41,6 +41,7 @@ OF_THE_FILE = "it names the file, not the training"
 
 FINISHED: Table = {
     **{f"ss_{name}": rule for name, rule in KEYS.items()},
+    "ss_debiased_estimation": KEYS["debiased_estimation_loss"],
     "ss_sd_model_name": Ours("a name, no place: see what is still to do"),
     "ss_max_train_steps": To("train.steps"),
     "ss_total_batch_size": To("train.effective_batch"),
@@ -53,7 +54,7 @@ FINISHED: Table = {
     ),
     "ss_network_args": Unless("lorac's LoRA takes no arguments", off=(*OFF, "{}")),
     "ss_dataset_dirs": Ours("folders as they were called: see what is still to do"),
-    "ss_reg_dataset_dirs": Unless("lorac has no regularisation pictures", off=(*OFF, "{}")),
+    "ss_reg_dataset_dirs": Unless(words.PRIOR, off=(*OFF, "{}")),
     "ss_datasets": Ours("folders as they were called: see what is still to do"),
     "ss_session_id": Ours(OF_THE_FILE),
     "ss_training_started_at": Ours(OF_THE_FILE),
@@ -136,6 +137,7 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
         name = str(path[0])
         if name.startswith("modelspec.") and name not in FINISHED:
             book.ours(path, OF_THE_FILE)
+    settle_hanging(book, "ss_")
     book.settle(FINISHED, lambda path: str(path[0]))
     if plan is None:
         _places(book, ours)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorac.importers import kohya_data, optimizers
-from lorac.importers.kohya_keys import KEYS
+from lorac.importers.kohya_keys import KEYS, assume_noise, settle_hanging
 from lorac.importers.ledger import (
     CannotCarry,
     Draft,
@@ -90,7 +90,9 @@ def train(book: Ledger, keys: Named, more: Table | None = None) -> None:
     _network(book, keys)
     if (size := keys.get("resolution")) and size[0] in set(book.open()) and is_on(size[1]):
         set_side(book, size[0])
+    settle_hanging(book)
     book.settle({**KEYS, **(more or {})})
+    assume_noise(book)
     if not any(path[0] == "dataset_config" and len(path) > 1 for path in book.entries):
         kohya_data.assume(book, is_on(keys.get("bucket_no_upscale", ("", False))[1]))
     book.assume("train.scheduler", "constant", "kohya's default of lr_scheduler")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorac.importers.kohya_keys import KEYS
+from lorac.importers import words
+from lorac.importers.kohya_keys import KEYS, settle_hanging
 from lorac.importers.ledger import Cannot, Ledger, Path, To, Unless, bare, is_on
 from lorac.importers.words import set_side
 
@@ -43,7 +44,7 @@ DATA = {
     "class_tokens": Unless(
         "kohya's captions of pictures that have none; write them, or name the folder 10_NAME"
     ),
-    "is_reg": Unless("lorac has no regularisation pictures"),
+    "is_reg": Unless(words.PRIOR),
     "metadata_file": Unless("lorac reads metadata.csv or metadata.jsonl (file_name, text); convert it"),
     "validation_split": Unless("lorac holds nothing out yet"),
 }
@@ -88,7 +89,11 @@ def settle(book: Ledger, config: Mapping[str, Any], prefix: Path) -> None:
     for path in own:
         if path not in mine.values() and path in set(book.open()):
             book.apply(path, SAME if _pictures(config, path[len(prefix) :]) == shown else ANOTHER)
+    settle_hanging(book)
+    open_ = set(book.open())
     for name, path in mine.items():
+        if path not in open_:
+            continue
         if name == "resolution":
             set_side(book, path)
         elif name in DATA:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lorac.importers import words
-from lorac.importers.ledger import OFF, IsOurs, Ours, Table, To, Unless, is_on
+from lorac.importers.ledger import OFF, IsOurs, Ledger, Ours, Table, To, Unless, bare, is_on
 
 BY_STEPS = "lorac counts steps, not epochs: set outputs.save_steps"
-PLAIN_NOISE = "lorac's noise is plain, with noise_offset"
-TAGS = "lorac trains captions as they are"
+NOISE = "lorac's noise has one strength in a run"
+TAGS = "lorac's tags lie between commas, and captions are else trained as they are"
 FLOW = "a family's own timestep sampling stands"
 
 
@@ -70,7 +71,7 @@ KEYS: Table = {
     # the data
     "train_data_dir": To("data.path"),
     "in_json": Unless("lorac reads metadata.csv or metadata.jsonl (file_name, text); convert it"),
-    "reg_data_dir": Unless("lorac has no regularisation pictures"),
+    "reg_data_dir": Unless(words.PRIOR),
     "resolution": To("data.resolution", words.side),
     "enable_bucket": To("data.buckets", is_on),
     "min_bucket_reso": optional("data.min_bucket"),
@@ -85,14 +86,14 @@ KEYS: Table = {
     "caption_extention": To("data.caption_extension"),
     "caption_dropout_rate": To("data.caption_dropout"),
     "caption_dropout_every_n_epochs": Unless("lorac drops captions by share: data.caption_dropout"),
-    "caption_tag_dropout_rate": Unless(TAGS),
+    "caption_tag_dropout_rate": optional("data.tag_dropout"),
     "caption_prefix": Unless("lorac puts data.trigger before captions, and nothing else"),
     "caption_suffix": Unless(TAGS),
-    "caption_separator": Ours("it matters for shuffled tags alone"),
-    "keep_tokens": Ours("it matters for shuffled tags alone"),
+    "caption_separator": Unless(TAGS, off=(*OFF, ","), same="a comma, as in lorac"),
+    "keep_tokens": optional("data.keep_tags"),
     "keep_tokens_separator": Unless(TAGS),
     "secondary_separator": Unless(TAGS),
-    "shuffle_caption": Unless(TAGS),
+    "shuffle_caption": switch("data.shuffle_tags"),
     "enable_wildcard": Unless(TAGS),
     "weighted_captions": Unless(TAGS),
     "dataset_repeats": To("data.repeats"),
@@ -100,9 +101,9 @@ KEYS: Table = {
     "color_aug": Unless("lorac does not change colours"),
     "random_crop": Unless("lorac crops at the centre"),
     "face_crop_aug_range": Unless("lorac crops at the centre"),
-    "masked_loss": Unless("lorac's loss has no masks"),
-    "alpha_mask": Unless("lorac's loss has no masks"),
-    "conditioning_data_dir": Unless("lorac's loss has no masks"),
+    "masked_loss": Unless(words.MASKS),
+    "alpha_mask": switch("data.alpha_mask"),
+    "conditioning_data_dir": Unless(words.MASKS),
     "resize_interpolation": Unless("lorac has one way of resizing"),
     "cache_info": Ours(words.CACHED),
     "debug_dataset": Unless("`lorac plan` shows what is wrong with the data"),
@@ -127,27 +128,25 @@ KEYS: Table = {
     "seed": To("train.seed"),
     "min_snr_gamma": optional("train.snr_gamma"),
     "noise_offset": To("train.noise_offset"),
-    "noise_offset_random_strength": Unless(PLAIN_NOISE),
-    "multires_noise_iterations": Unless(PLAIN_NOISE),
-    "multires_noise_discount": Ours("it matters for multires_noise_iterations alone"),
-    "adaptive_noise_scale": Unless(PLAIN_NOISE),
-    "ip_noise_gamma": Unless(PLAIN_NOISE),
-    "ip_noise_gamma_random_strength": Unless(PLAIN_NOISE),
+    "noise_offset_random_strength": Unless(NOISE),
+    "multires_noise_iterations": optional("train.pyramid_iterations"),
+    "multires_noise_discount": To("train.pyramid_discount"),
+    "adaptive_noise_scale": Unless(NOISE),
+    "ip_noise_gamma": optional("train.input_perturbation"),
+    "ip_noise_gamma_random_strength": Unless(NOISE),
     "zero_terminal_snr": Unless("lorac keeps the base's own noise schedule"),
     "min_timestep": Unless("lorac draws from all timesteps"),
     "max_timestep": Unless(
         "lorac draws from all timesteps", off=(*OFF, 1000), same="all timesteps, as in lorac"
     ),
-    "loss_type": Unless(
-        "lorac's loss is the squared error", off=(*OFF, "l2"), same="the squared error, as in lorac"
-    ),
-    "huber_schedule": Ours("it matters for the Huber loss alone"),
-    "huber_c": Ours("it matters for the Huber loss alone"),
-    "huber_scale": Ours("it matters for the Huber loss alone"),
+    "loss_type": To("train.loss"),
+    "huber_schedule": To("train.huber_schedule"),
+    "huber_c": To("train.huber_c"),
+    "huber_scale": Unless("lorac has huber_c alone", off=(*OFF, 1), same="1, as in lorac"),
     "scale_v_pred_loss_like_noise_pred": Unless("lorac weighs losses by snr_gamma alone"),
     "v_pred_like_loss": Unless("lorac weighs losses by snr_gamma alone"),
-    "debiased_estimation_loss": Unless("lorac weighs losses by snr_gamma alone"),
-    "prior_loss_weight": Ours("it matters for regularisation pictures alone"),
+    "debiased_estimation_loss": switch("train.debiased"),
+    "prior_loss_weight": Ours("it matters for regularisation pictures alone: Folder has loss_weight"),
     "weighting_scheme": Unless(FLOW),
     "logit_mean": Unless(FLOW),
     "logit_std": Unless(FLOW),
@@ -259,3 +258,50 @@ KEYS: Table = {
     "config_file": Ours("this file"),
     "output_config": Ours("the plan is such a file"),
 }
+
+
+MOVERS = (
+    *("shuffle_caption", "caption_tag_dropout_rate"),
+    *("shuffle_tokens", "token_dropout_rate"),
+    "enable_tag_shuffling",
+)
+"""What sd-scripts, ai-toolkit and OneTrainer call the shuffling and leaving out of tags."""
+
+
+def _moves_tags(said: Mapping[str, Any]) -> bool:
+    return any(is_on(said.get(name, False)) for name in MOVERS)
+
+
+def _has_threshold(said: Mapping[str, Any]) -> bool:
+    return str(said.get("loss_type")).lower() in ("huber", "smooth_l1")
+
+
+def _is_a_pyramid(said: Mapping[str, Any]) -> bool:
+    return is_on(said.get("multires_noise_iterations", 0))
+
+
+HANGING: dict[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = {
+    **dict.fromkeys(("keep_tokens", "keep_tags_count"), (_moves_tags, "it matters for shuffled tags alone")),
+    "multires_noise_discount": (_is_a_pyramid, "it matters for multires_noise_iterations alone"),
+    **dict.fromkeys(
+        ("huber_schedule", "huber_c", "huber_scale"), (_has_threshold, "it matters for the Huber loss alone")
+    ),
+}
+"""Keys that say something only where another is on, and what that is."""
+
+
+def settle_hanging(book: Ledger, prefix: str = "") -> None:
+    """Settle the keys that hang on one that is off."""
+    names = {path: bare(path).removeprefix(prefix) for path in book.entries}
+    said = {name: book.entries[path] for path, name in names.items()}
+    for path in book.open():
+        if names[path] in HANGING:
+            counts, why = HANGING[names[path]]
+            if not counts(said):
+                book.ours(path, why)
+
+
+def assume_noise(book: Ledger) -> None:
+    """What sd-scripts takes of a pyramid's strength where nothing is said."""
+    if "train.pyramid_iterations" in book.settings:
+        book.assume("train.pyramid_discount", 0.3, "kohya's default of multires_noise_discount")

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from lorac.importers import optimizers, words
+from lorac.importers.kohya_keys import settle_hanging
 from lorac.importers.ledger import (
     OFF,
     CannotCarry,
@@ -63,6 +64,7 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
         concepts = ("concept_file_name",)
         book.entries |= ledger(companions["concept_file_name"], concepts).entries
         book.ours(("concept_file_name",), "read: its keys are listed as concept_file_name[…]")
+    settle_hanging(book)
     _concepts(book, concepts)
     _family(book)
     _batch(book)
@@ -102,7 +104,10 @@ def _concepts(book: Ledger, prefix: Path) -> None:
         and book.entries.get((*prefix, place, "type"), "STANDARD") == "STANDARD"
     ]
     chosen = (good or list(places) or [0])[0]
+    open_ = set(book.open())
     for path in own:
+        if path not in open_:
+            continue
         name = dotted(path[len(prefix) + 1 :])
         if path[len(prefix)] != chosen:
             book.left(path, "another concept: lorac takes one folder. Put them in one, as subfolders 10_NAME")

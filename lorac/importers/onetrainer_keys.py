@@ -37,7 +37,6 @@ MORE = {
 ANOTHER = "another part of OneTrainer, not of the LoRA's training"
 FLOW = "a family's own timestep sampling stands"
 PLAIN_NOISE = "lorac's noise is plain, with noise_offset"
-MASKS = "lorac's loss has no masks"
 SQUARED = "lorac's loss is the squared error"
 EPOCHS = "lorac counts steps"
 TAGS = "lorac trains captions as they are"
@@ -137,7 +136,7 @@ TABLE: Table = {
     "text_encoder_4_layer_skip": Unless("lorac takes the text encoder's own layer"),
     "text_encoder_sequence_length": Ours("the family says how long captions are"),
     "text_encoder_2_sequence_length": Ours("the family says how long captions are"),
-    "masked_training": Unless(MASKS),
+    "masked_training": Unless(words.MASKS),
     "unmasked_probability": Ours("it matters for masks alone"),
     "unmasked_weight": Ours("it matters for masks alone"),
     "normalize_masked_area_loss": Ours("it matters for masks alone"),
@@ -195,14 +194,12 @@ CONCEPT: Table = {
     "path": To("data.path"),
     "seed": Ours("train.seed decides everything"),
     "enabled": Ours("enabled"),
-    "type": Unless("lorac has no regularisation pictures", off=("STANDARD", None), same="pictures to learn"),
+    "type": Unless(words.PRIOR, off=("STANDARD", None), same="pictures to learn"),
     "include_subdirectories": Ours("lorac reads subfolders"),
     "image_variations": Ours("lorac caches a picture, and its mirror image"),
     "text_variations": Ours("lorac trains captions as they are"),
     "balancing": To("data.repeats"),
-    "loss_weight": Unless(
-        "lorac weighs pictures by data.repeats alone", off=(None, 1), same="1, as in lorac"
-    ),
+    "loss_weight": Unless(words.WEIGHTS, off=(None, 1), same="1, as in lorac"),
     "concept_stats": Ours("figures of OneTrainer's window"),
     "image.enable_random_flip": To("data.flip", is_on),
     "image.enable_crop_jitter": Unless("lorac crops at the centre"),
@@ -214,9 +211,11 @@ CONCEPT: Table = {
         same="a text file beside each picture",
     ),
     "text.prompt_path": Unless("lorac reads a text file beside each picture, metadata.csv or metadata.jsonl"),
-    "text.enable_tag_shuffling": Unless(TAGS),
-    "text.tag_delimiter": Ours("it matters for shuffled tags alone"),
-    "text.keep_tags_count": Ours("it matters for shuffled tags alone"),
+    "text.enable_tag_shuffling": switch("data.shuffle_tags"),
+    "text.tag_delimiter": Unless(
+        "lorac's tags lie between commas", off=(*OFF, ","), same="a comma, as in lorac"
+    ),
+    "text.keep_tags_count": optional("data.keep_tags"),
     "text.tag_dropout_enable": Unless(TAGS),
     "text.caps_randomize_enable": Unless(TAGS),
 }

@@ -81,12 +81,25 @@ def _base(of: plan.Plan) -> dict[str, Any]:
 def _data(book: Ledger, of: plan.Plan) -> None:
     data, folder = of.program.data, of.outputs.places.data
     if isinstance(data, plan.Images):
-        for field in ("resolution", "flip", "caption_dropout", "frames"):
+        for field in ("resolution", "flip", "caption_dropout", "frames", "shuffle_tags", "tag_dropout"):
             _set(book, f"data.{field}", getattr(data, field))
         for clip in [item.clip for item in data.items if item.clip][:1]:
             _set(book, "data.fps", clip.fps)
             _set(book, "data.motion", clip.motion)
+        if data.caption_variants > 1:
+            for field in ("keep_tags", "caption_variants"):
+                _set(book, f"data.{field}", getattr(data, field))
+        if data.mask != "none":
+            _set(book, "data.unmasked_weight", data.unmasked_weight)
+        if data.mask == "alpha":
+            _set(book, "data.alpha_mask", True)
+        elif data.mask == "files":
+            _set(book, "data.mask_path", _folder_of_masks(data))
         _set(book, "data.path", folder)
+        if plan.are_weighted(data):
+            book.todo.append("data.folders: some pictures count otherwise than others; name their folders")
+        if len(data.items) > plan.samples(data):
+            book.todo.append("data.more_resolutions: pictures were seen at several; the largest is carried")
         if of.outputs.trigger:
             _set(book, "data.trigger", of.outputs.trigger)
         return
@@ -103,6 +116,14 @@ def _data(book: Ledger, of: plan.Plan) -> None:
         book.todo.append(
             "sequences.template: the plan has the template itself, not its name; the base's own stands"
         )
+
+
+def _folder_of_masks(data: plan.Images) -> str | None:
+    """The folder in which masks lie as the pictures do."""
+    masked = next((item for item in data.items if item.mask), None)
+    if masked is None:
+        return None
+    return masked.mask.rpartition(".")[0].removesuffix(masked.path.rpartition(".")[0]).rstrip("/")
 
 
 def _optimizer(book: Ledger, optimizer: plan.Optimizer) -> None:
@@ -143,9 +164,7 @@ def _training(of: plan.Plan) -> dict[str, Any]:
         "train.scheduler": train.schedule.name,
         "train.warmup_steps": train.schedule.warmup_steps,
         "train.power": train.schedule.power,
-        "train.snr_gamma": train.objective.snr_gamma or None,
-        "train.noise_offset": train.objective.noise_offset or None,
-        "train.neftune_alpha": train.objective.neftune_alpha or None,
+        **_objective(train.objective),
         "train.lora_plus_ratio": train.lora_plus_ratio,
         "train.ema": train.ema or None,
         "fit.dtype": compute.dtype,
@@ -153,6 +172,23 @@ def _training(of: plan.Plan) -> dict[str, Any]:
         "fit.optimizer_bits": optimizer.state_bits,
         "fit.paged_optimizer": compute.paged_optimizer,
         "fit.processes": train.processes,
+    }
+
+
+def _objective(objective: plan.Objective) -> dict[str, Any]:
+    """What is on of the loss and the noise."""
+    off = plan.Objective()
+    same = (
+        *("snr_gamma", "debiased", "noise_offset", "pyramid_iterations", "pyramid_discount"),
+        *("input_perturbation", "neftune_alpha"),
+    )
+    told = {f"train.{field}": getattr(objective, field) for field in same}
+    told["train.loss"] = objective.loss_type
+    if objective.loss_type in plan.WITH_THRESHOLD:
+        told |= {f"train.{field}": getattr(objective, field) for field in ("huber_schedule", "huber_c")}
+    values = attrs.asdict(off)
+    return {
+        name: value for name, value in told.items() if value != values.get(name.removeprefix("train."), "l2")
     }
 
 

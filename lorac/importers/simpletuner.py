@@ -101,7 +101,7 @@ TABLE: Table = {
     "use_soft_min_snr": Unless("lorac weighs losses by snr_gamma alone"),
     "noise_offset": To("train.noise_offset"),
     "offset_noise": Ours("noise_offset says how much"),
-    "input_perturbation": Unless("lorac's noise is plain, with noise_offset"),
+    "input_perturbation": optional("train.input_perturbation"),
     "loss_type": Unless(
         "lorac's loss is the squared error", off=("l2", *OFF), same="the squared error, as in lorac"
     ),
@@ -218,8 +218,8 @@ DATA: Table = {
     "vae_cache_clear_each_epoch": Ours(words.CACHED),
     "skip_file_discovery": Ours(words.CACHED),
     "hash_filenames": Ours(words.CACHED),
-    "is_regularisation_data": Unless("lorac has no regularisation pictures"),
-    "is_regularization_data": Unless("lorac has no regularisation pictures"),
+    "is_regularisation_data": Unless(words.PRIOR),
+    "is_regularization_data": Unless(words.PRIOR),
     "disabled": Ours("not disabled"),
     "caption_dropout_probability": To("data.caption_dropout"),
 }

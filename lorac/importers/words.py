@@ -18,6 +18,9 @@ HUB = "lorac neither fetches from nor sends to a hub"
 LOADING = "lorac loads what it cached; how fast changes no result"
 SECRET = "a secret has no place in a spec"
 SAFETENSORS = "lorac writes safetensors"
+MASKS = "lorac's masks are alpha, or lie below data.path: set data.mask_path"
+PRIOR = 'put them in a folder below data.path, and name it: folders=(Folder("…", prior=True),)'
+WEIGHTS = 'put them in a folder of their own, and weigh it: folders=(Folder("…", loss_weight=…),)'
 TWO_SIDES = "lorac has one resolution: the side of a square of the same area was carried"
 
 GRID = 8

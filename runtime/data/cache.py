@@ -6,12 +6,13 @@
 - One picture at a time: in a larger batch the same picture gets other last bits (measured: 9e-7 on a CPU),
   and the entry would depend on what was missing beside it.
 - Where the text encoder is trained, captions are kept as tokens.
+- A mask is kept at the latents' size, and turned with the picture where that is flipped.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from torch import nn
 
 from runtime import log, plan
-from runtime.data import draws, pixels
+from runtime.data import captions, draws, pixels
 from runtime.data.entries import Entries
 from runtime.data.order import Sample
 from runtime.errors import DivergedError, MachineError, Problem
@@ -52,16 +53,28 @@ class Encoded:
 
     def sample(self, sample: Sample) -> Batch:
         """One sample of one step, without a batch dimension, on the CPU."""
-        item = plan.pictures(self.program.data).items[sample.item]
+        data = plan.pictures(self.program.data)
+        item = data.items[sample.item]
         picture = stored(self.entries, picture_key(self.encoder, item, sample.flip))
-        caption = "" if sample.drop_caption else item.caption
+        caption = "" if sample.drop_caption else captions.wording(item.caption, data, sample.variant)
         objective = self.program.train.objective
         return {
             **picture,
+            **self.weights(item, sample.flip, picture),
             **self.text(caption),
             **self.family.conditions(item),
             **self.family.draw(picture, draws.generator(sample.key), objective),
         }
+
+    def weights(self, item: plan.Item, flip: bool, picture: Batch) -> Batch:
+        """How much a picture counts, and each place in it (1, h, w): as `runtime.families.objective` takes them."""
+        data = plan.pictures(self.program.data)
+        found = {"loss_weight": torch.tensor(item.loss_weight)} if plan.are_weighted(data) else {}
+        if data.mask != "none":
+            mask = stored(self.entries, mask_key(item, data.mask, _size(picture)))["mask"]
+            least = data.unmasked_weight
+            found["loss_mask"] = least + (1 - least) * (mask.flip(-1) if flip else mask)
+        return found
 
 
 def encode(
@@ -80,9 +93,10 @@ def encode(
     entries = Entries(cache / "encoded")
     vae = encoder_digest(program, of.NAME, {of.VAE: modules[of.VAE]})
     _encode_pictures(of, modules, program, data, entries, vae, progress)
-    captions = list(dict.fromkeys(_captions(plan.pictures(program.data))))
+    _encode_masks(program, data, entries, vae)
+    texts = captions.wordings(plan.pictures(program.data))
     if any(name in program.adapter.targets for name in of.TEXT_ENCODERS):
-        tokens = {caption: _only(of.tokenize(tokenizers, [caption])) for caption in captions}
+        tokens = {caption: _only(of.tokenize(tokenizers, [caption])) for caption in texts}
         text = tokens.__getitem__
     elif not of.TEXT_ENCODERS:
 
@@ -91,7 +105,7 @@ def encode(
 
     else:
         towers = encoder_digest(program, of.NAME, {name: modules[name] for name in of.TEXT_ENCODERS})
-        keys = {caption: caption_key(towers, caption) for caption in captions}
+        keys = {caption: caption_key(towers, caption) for caption in texts}
         _encode_captions(of, modules, tokenizers, entries, keys, progress)
 
         def text(caption: str) -> Batch:
@@ -145,6 +159,13 @@ def caption_key(encoder: str, caption: str) -> str:
     return _sha256({"encoder": encoder, "caption": caption})
 
 
+def mask_key(item: plan.Item, mask: plan.Mask, size: tuple[int, int]) -> str:
+    """The key of one picture's mask at the size of its latents (height, width)."""
+    file = item.sha256 if mask == "alpha" else item.mask_sha256
+    found = {"version": VERSION, "mask": mask, "file": file, "bucket": item.bucket, "size": size}
+    return _sha256({**found, "pillow": PIL.__version__})
+
+
 def _sha256(value: Any) -> str:
     return hashlib.sha256(strict_json.canonical(value).encode()).hexdigest()
 
@@ -184,6 +205,15 @@ def _encode_pictures(
         raise DivergedError(problems)
 
 
+def _encode_masks(program: plan.Program, folder: Path, entries: Entries, encoder: str) -> None:
+    data = plan.pictures(program.data)
+    for item in data.items if data.mask != "none" else ():
+        size = _size(stored(entries, picture_key(encoder, item, False)))
+        key = mask_key(item, data.mask, size)
+        if entries.read(key) is None:
+            entries.write(key, {"mask": pixels.read_mask(folder, item, data.mask, size)})
+
+
 def _encode_captions(
     of: Family,
     modules: Modules,
@@ -202,10 +232,10 @@ def _encode_captions(
             progress("captions", done, len(wanted))
 
 
-def _captions(data: plan.Images) -> Iterator[str]:
-    yield from (item.caption for item in data.items)
-    if data.caption_dropout:
-        yield ""
+def _size(picture: Batch) -> tuple[int, int]:
+    """Height and width of a picture's latents."""
+    height, width = picture["latent_mean"].shape[-2:]
+    return height, width
 
 
 def _only(batch: Batch) -> Batch:

@@ -23,13 +23,14 @@ Numbers = NDArray[np.int64]
 
 @attrs.frozen(kw_only=True)
 class Sample:
-    """One visit of an item. `flip` and `drop_caption` are drawn already, from `key`."""
+    """One visit of an item. `flip`, `drop_caption` and the caption's wording, `variant`, are drawn from `key`."""
 
     item: int
     bucket: tuple[int, int]
     key: int
     flip: bool
     drop_caption: bool
+    variant: int = 0
 
 
 def steps_per_epoch(data: plan.Images, effective_batch: int) -> int:
@@ -68,6 +69,7 @@ class Order:
         keys = draws.sample_keys(self.seed, number, samples.astype(np.uint64))
         flips = self.data.flip & (draws.uniform(keys, draws.FLIP) < 0.5)
         drops = draws.uniform(keys, draws.CAPTION) < self.data.caption_dropout
+        variants = (draws.uniform(keys, draws.VARIANT) * self.data.caption_variants).astype(np.int64)
         return tuple(
             Sample(
                 item=int(self._item_of[sample]),
@@ -75,8 +77,9 @@ class Order:
                 key=int(key),
                 flip=bool(flip),
                 drop_caption=bool(drop),
+                variant=int(variant),
             )
-            for sample, key, flip, drop in zip(samples, keys, flips, drops, strict=True)
+            for sample, key, flip, drop, variant in zip(samples, keys, flips, drops, variants, strict=True)
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -27,6 +28,22 @@ def frames(root: Path, clip: plan.Clip) -> list[Image.Image]:
     if len(set(files)) == 1:
         return images.open_frames(files[0], len(files))
     return [images.open_picture(file) for file in files]
+
+
+def read_mask(root: Path, item: plan.Item, mask: plan.Mask, size: tuple[int, int]) -> Tensor:
+    """How much each place of an item's latents counts: float32 (1, h, w) in [0, 1], with `size` = (h, w).
+
+    Cropped as the picture is, then the mean over each latent's pixels. Where there is no mask, all counts. Raises
+    InputError.
+    """
+    if mask == "alpha":
+        grey = images.open_alpha(paths.inside(root, item.path))
+    elif item.mask:
+        grey = images.open_picture(paths.inside(root, item.mask)).convert("L")
+    else:
+        return torch.ones(1, *size)
+    seen = torch.from_numpy(np.array(fitted(grey, item.bucket), dtype=np.uint8)).to(torch.float32) / 255
+    return F.adaptive_avg_pool2d(seen[None], size)
 
 
 def fitted(picture: Image.Image, bucket: tuple[int, int]) -> Image.Image:

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from runtime import plan
+from runtime.families import objective as objectives
 from runtime.families.protocol import Batch
 
 
@@ -30,8 +31,9 @@ def draw(latent: Tensor, generator: Generator, timesteps: int, objective: plan.O
     offset = torch.randn((channels, 1, 1), generator=generator)
     return {
         "timestep": timestep,
-        "noise": noise + objective.noise_offset * offset,
         "posterior": posterior,
+        **objectives.shaped(noise + objective.noise_offset * offset, generator, objective),
+        **objectives.threshold(timestep / timesteps, objective),
     }
 
 
@@ -49,8 +51,49 @@ def target(latents: Tensor, noise: Tensor, alpha: Tensor, prediction_type: plan.
     return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
 
 
-def weight(alpha: Tensor, prediction_type: plan.PredictionType, snr_gamma: float) -> Tensor:
-    """The loss weight of each sample (N,): min-SNR gamma (Hang et al. 2023), or 1 where `snr_gamma` is 0."""
+def loss(
+    said: Tensor,
+    latents: Tensor,
+    batch: Batch,
+    alpha: Tensor,
+    prediction_type: plan.PredictionType,
+    objective: plan.Objective,
+) -> Tensor:
+    """The loss of each sample (N,): what was said of noisy latents (N, C, h, w), with all that goes by ᾱ_t (N,)."""
+    wanted = target(latents, batch["noise"], alpha, prediction_type)
+    batch = dict(batch)
+    if "perturbation" in batch:  # as much of the target as it makes
+        none = torch.zeros_like(latents)
+        batch["perturbation"] = target(none, batch["perturbation"], alpha, prediction_type)
+    if objective.loss_type in plan.WITH_THRESHOLD and objective.huber_schedule == "snr":
+        batch["threshold"] = snr_threshold(alpha, objective.huber_c)
+    error = objectives.error(said, wanted, batch, objective)
+    return error * weight(alpha, prediction_type, objective.snr_gamma, objective.debiased)
+
+
+def snr_threshold(alpha: Tensor, c: float) -> Tensor:
+    """Where each sample's loss (N,) changes from square to linear: c + (1 - c) / (1 + s)², with s² = 1 / SNR.
+
+    Khrapov et al. 2024, arXiv:2403.16728; `get_huber_threshold_if_needed` of sd-scripts.
+    """
+    noise_to_signal = ((1 - alpha) / alpha).sqrt()
+    return (1 - c) / (1 + noise_to_signal).square() + c
+
+
+LARGEST_SNR = 1000.0
+"""What sd-scripts takes of the SNR at most where it divides by it (`apply_debiased_estimation`)."""
+
+
+def weight(
+    alpha: Tensor, prediction_type: plan.PredictionType, snr_gamma: float, debiased: bool = False
+) -> Tensor:
+    """The loss weight of each sample (N,): min-SNR gamma (Hang et al. 2023), or 1 where `snr_gamma` is 0.
+
+    Debiased, it is 1 / √SNR for ε and 1 / (SNR + 1) for v (Yu et al. 2023, arXiv:2310.08442, as sd-scripts has it).
+    """
+    if debiased:
+        snr = (alpha / (1 - alpha)).clamp(max=LARGEST_SNR)
+        return 1 / (snr + 1) if prediction_type == "v_prediction" else snr.rsqrt()
     if snr_gamma == 0:
         return torch.ones_like(alpha)
     snr = alpha / (1 - alpha)

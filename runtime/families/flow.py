@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from runtime import plan
+from runtime.families import objective as objectives
 from runtime.families.protocol import Batch
 
 BASE_TOKENS, BASE_SHIFT = 256, 0.5
@@ -34,10 +35,12 @@ def draw(latent: Tensor, generator: Generator, tokens: int, objective: plan.Obje
     posterior = torch.randn(latent.shape, generator=generator)
     offset = torch.randn((latent.shape[0], *(1,) * (latent.dim() - 1)), generator=generator)
     at = normal.sigmoid() if objective.timesteps == "logit_normal" else uniform
+    sigma = shifted(at, shift(tokens, objective))
     return {
-        "sigma": shifted(at, shift(tokens, objective)),
-        "noise": noise + objective.noise_offset * offset,
+        "sigma": sigma,
         "posterior": posterior,
+        **objectives.shaped(noise + objective.noise_offset * offset, generator, objective),
+        **objectives.threshold(sigma, objective),
     }
 
 

@@ -21,7 +21,6 @@ from transformers import CLIPTextConfig
 
 from runtime import plan
 from runtime.families import diffusion, ldm, loading
-from runtime.families import objective as objectives
 from runtime.families.protocol import Architecture, Batch, Modules, Wish
 from runtime.safeio import weights
 
@@ -240,9 +239,7 @@ def loss(
         encoder_hidden_states=hidden.to(unet.dtype),
         added_cond_kwargs=added,
     ).sample
-    wanted = diffusion.target(latents, batch["noise"], alpha, base.prediction_type)
-    error = objectives.error(said, wanted, batch, objective)
-    return error * diffusion.weight(alpha, base.prediction_type, objective.snr_gamma)
+    return diffusion.loss(said, latents, batch, alpha, base.prediction_type, objective)
 
 
 # --------------------------------------------------------------------------------------------------------- sampling

@@ -120,12 +120,12 @@ def describe(path: str | os.PathLike[str]) -> Described:
 
 def open_picture(path: str | os.PathLike[str]) -> Image.Image:
     """The picture as an RGB image, upright, in sRGB, wholly decoded. Raises InputError for any fault."""
-    where = display(path)
-    with open_file(path) as file:
-        data = file.read(BYTES + 1)
-    if len(data) > BYTES:
-        raise InputError(Problem(where, f"is longer than {BYTES:,} bytes, the most that is read", REPLACE))
-    return _guarded(lambda: _decoded(data, where), data, where)
+    return _read(path, _flat)
+
+
+def open_alpha(path: str | os.PathLike[str]) -> Image.Image:
+    """How opaque the picture of `open_picture` is: grey of its size, white where it has no alpha. Raises InputError."""
+    return _read(path, _alpha)
 
 
 def open_frames(path: str | os.PathLike[str], count: int) -> list[Image.Image]:
@@ -133,12 +133,7 @@ def open_frames(path: str | os.PathLike[str], count: int) -> list[Image.Image]:
 
     Raises InputError for any fault, and where there are fewer.
     """
-    where = display(path)
-    with open_file(path) as file:
-        data = file.read(BYTES + 1)
-    if len(data) > BYTES:
-        raise InputError(Problem(where, f"is longer than {BYTES:,} bytes, the most that is read", REPLACE))
-    return _guarded(lambda: _frames(data, count, where), data, where)
+    return _whole(path, lambda data, where: _frames(data, count, where))
 
 
 def probe(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -163,6 +158,19 @@ def fault(path: str | os.PathLike[str]) -> Problem | None:
     except InputError as error:
         return error.problems[0]
     return None
+
+
+def _read(path: str | os.PathLike[str], seen: Callable[[Image.Image, str], Image.Image]) -> Image.Image:
+    return _whole(path, lambda data, where: _decoded(data, where, seen))
+
+
+def _whole(path: str | os.PathLike[str], read: Callable[[bytes, str], _T]) -> _T:
+    where = display(path)
+    with open_file(path) as file:
+        data = file.read(BYTES + 1)
+    if len(data) > BYTES:
+        raise InputError(Problem(where, f"is longer than {BYTES:,} bytes, the most that is read", REPLACE))
+    return _guarded(lambda: read(data, where), data, where)
 
 
 def _guarded(read: Callable[[], _T], data: bytes, where: str) -> _T:
@@ -217,14 +225,14 @@ def _described(picture: Image.Image, head: bytes) -> Described:
     )
 
 
-def _decoded(data: bytes, where: str) -> Image.Image:
+def _decoded(data: bytes, where: str, seen: Callable[[Image.Image, str], Image.Image]) -> Image.Image:
     picture = _still(_opened(io.BytesIO(data), data[:4096], len(data), where), where)
     if data.startswith(b"\xff\xd8"):
         _check_scans(data.count(b"\xff\xda"), picture.size, where)
     picture.load()
-    rgb = _flat(picture, where)
+    plain = seen(picture, where)
     turn = UPRIGHT.get(_orientation(picture))
-    upright = rgb if turn is None else rgb.transpose(turn)
+    upright = plain if turn is None else plain.transpose(turn)
     upright.info.clear()  # a stranger's texts stay in the file
     return upright
 
@@ -315,6 +323,13 @@ def _profile_name(profile: Any) -> str:
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return ""
     return "" if name.lower().startswith("srgb") else name or "without a name"
+
+
+def _alpha(picture: Image.Image, where: str) -> Image.Image:
+    """The alpha channel, all white where there is none; 16-bit grey has none, as in `_flat`."""
+    if _may_be_see_through(picture) and not picture.mode.startswith("I"):
+        return picture.convert("RGBA").getchannel("A")
+    return Image.new("L", picture.size, "white")
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:

@@ -14,10 +14,10 @@ import attrs
 import numpy as np
 from hypothesis import strategies as st
 
+from lorac.agree import OF_PICTURES, OF_STILL_PICTURES
 from lorac.rules import UNSHOWN, Rule
 from lorac.spec import (
     ADAPTERS,
-    OTHER_OPTIMIZERS,
     TEXTS,
     AdamW,
     Answers,
@@ -25,6 +25,7 @@ from lorac.spec import (
     Base,
     Experiment,
     Fit,
+    Folder,
     Images,
     LoRA,
     Outputs,
@@ -34,11 +35,13 @@ from lorac.spec import (
     Sequences,
     Train,
 )
+from lorac.spec_optimizers import OTHERS as OTHER_OPTIMIZERS
 from runtime import names
 
 OPTIMIZERS = (AdamW, *OTHER_OPTIMIZERS)
 PARTS = (
     Base,
+    Folder,
     Images,
     *TEXTS,
     Sequences,
@@ -168,6 +171,10 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         given["prepend_trigger"] = bool(given.get("prepend_trigger") and given.get("trigger", "").strip())
     if cls is LoRA and given.get("dora"):
         given |= {"rank_dropout": 0.0, "module_dropout": 0.0, "init": "kaiming"}
+    if cls is Images:
+        _of_its_masks_and_tags(given)
+    if cls is Folder and given.get("prior"):
+        given.pop("repeats", None)
     if cls is Train:
         if given.get("steps") is not None:
             given.pop("epochs", None)
@@ -175,6 +182,7 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         elif given.get("epochs") is None:
             given.pop("epochs", None)
         _of_its_optimizer(given)
+        _of_its_loss(given)
     if cls is Samples and len(given.get("references", ())) not in (0, len(given.get("prompts", ()))):
         given["prompts"] = ["a prompt"] * len(given["references"])
     if cls is Experiment and "adapter" in given and "fit" in given and trains_text_encoder(given):
@@ -191,6 +199,30 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
     if cls in (Samples, Answers) and not given.get("prompts"):
         given.pop("every", None)
     return given
+
+
+def _of_its_masks_and_tags(given: dict[str, Any]) -> None:
+    """Folders below the data's, masks of one kind, and tags that move."""
+    if given.get("frames", 1) > 1:
+        for field in OF_STILL_PICTURES:
+            given.pop(field, None)
+    folders = enumerate(given.get("folders", ()))
+    given["folders"] = tuple(attrs.evolve(folder, path=f"folder {place}") for place, folder in folders)
+    if given.get("mask_path") is not None:
+        given["mask_path"] = None if given.get("alpha_mask") else "masks"
+    if not given.get("alpha_mask") and given.get("mask_path") is None:
+        given.pop("unmasked_weight", None)
+    if not given.get("shuffle_tags") and not given.get("tag_dropout"):
+        given.pop("keep_tags", None)
+
+
+def _of_its_loss(given: dict[str, Any]) -> None:
+    """One weighting, and a threshold where the loss has one."""
+    if given.get("snr_gamma") is not None:
+        given.pop("debiased", None)
+    if given.get("loss") not in ("huber", "smooth_l1"):
+        for field in ("huber_schedule", "huber_c"):
+            given.pop(field, None)
 
 
 def _of_its_optimizer(given: dict[str, Any]) -> None:
@@ -221,7 +253,12 @@ def _of_one_kind(given: dict[str, Any]) -> None:
     is_text = not isinstance(given["data"], Images)
     foreign = {
         "adapter": {"text_encoder": False} if is_text else {"also_train": ()},
-        "train": {"text_encoder_learning_rate": Auto(), "snr_gamma": None, "noise_offset": 0.0}
+        "train": {
+            **{field: getattr(Train(), field) for field in OF_PICTURES},
+            "text_encoder_learning_rate": Auto(),
+            "huber_schedule": Auto(),
+            "huber_c": 0.1,
+        }
         if is_text
         else {"neftune_alpha": None},
         "outputs": {} if is_text else {"gguf": False},

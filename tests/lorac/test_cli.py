@@ -95,8 +95,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (["trian"], "error: no such command 'trian'\nhint: lorac --help shows the usage\n"),
         (
             ["spec", "colour"],
-            "error: no part 'colour': there are base, data, data(Instructions), data(Conversations),"
-            " data(Completions), data(Text), sequences, adapter, train, train.optimizer,"
+            "error: no part 'colour': there are base, data, data.folders, data(Instructions), data(Conversations),"
+            " data(Completions), data(Text), sequences, adapter, adapter(LoHa), adapter(LoKr),"
+            " adapter(VeRA), adapter(IA3), train, train.optimizer,"
             " train.optimizer(Adafactor), train.optimizer(Lion), train.optimizer(Prodigy),"
             " train.optimizer(ScheduleFreeAdamW), fit, samples,"
             " samples(Answers), outputs\nhint: lorac spec --help shows the usage\n",

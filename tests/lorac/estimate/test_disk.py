@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorac.estimate.phases import encoded_bytes
+from lorac.estimate.encoded import encoded_bytes
 from tests.runtime.plans import carry_out, tiny_plan
 
 HEADER = 2048

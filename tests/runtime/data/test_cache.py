@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from runtime import plan
-from runtime.data import cache
+from runtime.data import cache, captions
 from runtime.data.cache import encode
 from runtime.data.entries import Entries
 from runtime.data.order import Order, micro_batches
@@ -45,6 +45,9 @@ class Family:
         self.pictures += len(pixels)
         mean = modules["vae"](pixels)
         return {"latent_mean": mean, "latent_std": mean.abs()}
+
+    def conditions(self, item):
+        return {}
 
     def draw(self, item, generator, objective):
         return {"noise": torch.randn(item["latent_mean"].shape, generator=generator)}
@@ -258,6 +261,40 @@ def test_a_trained_text_encoder_gets_tokens(data, tmp_path):
     batch = found.batch([s for s in Order(found.program.data, 0, 6).step(0) if s.bucket == (16, 16)])
     assert set(batch) == {"latent_mean", "latent_std", "noise", "tokens"}
     assert batch["tokens"].shape == (4, 4)
+
+
+def test_masks_weights_and_wordings_come_with_a_sample_whatever_micro_batch_it_is_in(data, tmp_path):
+    of = program(data, flip=True)
+    mask = np.zeros((16, 16), dtype=np.uint8)
+    mask[:8, :8] = 255
+    Image.fromarray(mask).save(data / "mask.png")
+    first = attrs.evolve(of.data.items[0], mask="mask.png", mask_sha256=sha256_file(data / "mask.png"))
+    items = (first, attrs.evolve(of.data.items[1], loss_weight=0.5, caption="a, b"), of.data.items[2])
+    worded = {"caption_variants": 4, "shuffle_tags": True}
+    of.data = attrs.evolve(of.data, items=items, mask="files", unmasked_weight=0.2, **worded)
+    found = encode(Family(), modules(), {}, of, data, tmp_path / "cache")
+
+    seen = set()
+    for step in range(6):
+        samples = Order(of.data, 1, 6).step(step)
+        for group in micro_batches(samples, 2):
+            batch = found.batch(group)
+            for place, sample in enumerate(group):
+                alone = found.batch([sample])
+                assert all(torch.equal(alone[name][0], batch[name][place]) for name in batch)
+                _, height, width = batch["latent_mean"][place].shape
+                wanted = torch.ones(1, height, width)
+                if sample.item == 0:
+                    quarter = torch.tensor([[[1.0, 0.2], [0.2, 0.2]]])
+                    wanted = quarter.flip(-1) if sample.flip else quarter
+                assert torch.allclose(batch["loss_mask"][place], wanted)
+                assert batch["loss_weight"][place].item() == (0.5 if sample.item == 1 else 1.0)
+                text = captions.wording(items[sample.item].caption, of.data, sample.variant)
+                seen.add(text)
+                with torch.no_grad():
+                    ids = Family().tokenize({}, [text])["tokens"][0]
+                    assert torch.equal(batch["hidden"][place], modules()["text_encoder"](ids))
+    assert seen == {"c0", "a, b", "b, a", "c2"}
 
 
 def test_the_noise_of_a_sample_changes_with_the_step(data, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -65,6 +66,27 @@ def test_shrinking_averages_fine_patterns():
     found = pixels.tensor(pixels.fitted(checks, (64, 64)), flip=False)
 
     assert found.abs().max() < 0.02
+
+
+@pytest.mark.parametrize("mask", ["alpha", "files"])
+def test_a_mask_is_cropped_as_its_picture_is_and_averaged_over_each_latent(tmp_path, mask):
+    grey = np.zeros((16, 32), dtype=np.uint8)
+    grey[:, 8:16] = 255  # the left half of what the crop leaves
+    grey[8:, 8:12] = 51
+    layers = np.dstack([np.zeros((16, 32, 3), dtype=np.uint8), grey])
+    Image.fromarray(layers).save(tmp_path / "a.png")
+    Image.fromarray(grey).save(tmp_path / "mask.png")
+    of = attrs.evolve(item("a.png", (16, 16)), mask="mask.png" if mask == "files" else "")
+
+    found = pixels.read_mask(tmp_path, of, mask, (2, 2))
+    assert torch.allclose(found, torch.tensor([[[1.0, 0.0], [0.6, 0.0]]]))
+
+
+def test_without_a_mask_everything_counts(tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+
+    for mask in ("alpha", "files"):
+        assert pixels.read_mask(tmp_path, item("a.png", (16, 16)), mask, (2, 4)).equal(torch.ones(1, 2, 4))
 
 
 def test_a_picture_that_is_gone_is_told(tmp_path):

@@ -23,6 +23,7 @@ from runtime.errors import InputError, Interrupted
 from runtime.export import diffusers
 from runtime.families import FAMILIES, family, inspect
 from runtime.families.protocol import Batch, Family, Modules
+from runtime.plan_objective import wrong_objective
 from runtime.preflight import Where
 from runtime.run import Options, adapt, load, run
 from runtime.safeio import digest
@@ -162,8 +163,42 @@ def load_by_peft(module: nn.Module, component: str, file: Path) -> None:
     set_peft_model_state_dict(module, tensors)
 
 
-def losses(of: Family, modules: Modules, program: plan.Program) -> torch.Tensor:
-    """The loss of two samples with fixed noise, without dropout."""
+TERMS = (
+    {"snr_gamma": 1e-3},
+    {"debiased": True},
+    {"noise_offset": 0.5},
+    {"pyramid_iterations": 4, "pyramid_discount": 0.5},
+    {"input_perturbation": 0.5},
+    *(
+        {"loss_type": "huber", "huber_c": 0.1, "huber_schedule": schedule}
+        for schedule in ("constant", "exponential", "snr")
+    ),
+)
+"""What a plan may ask of a loss and its noise."""
+
+
+def test_every_term_that_a_plan_may_ask_for_changes_the_loss(case: Case, tmp_path: Path) -> None:
+    """So that no family passes one over in silence."""
+    program = case.plan.program
+    modules, _ = load(case.of, program, case.places(tmp_path), torch.device("cpu"))
+    plain = losses(case.of, modules, program)
+
+    for term in TERMS:
+        objective = attrs.evolve(program.train.objective, **term)
+        if not wrong_objective(objective, program.data.kind, program.base.prediction_type):
+            asked = attrs.evolve(program, train=attrs.evolve(program.train, objective=objective))
+            assert not torch.allclose(losses(case.of, modules, asked), plain), term
+    if program.data.kind == "images":
+        side = case.of.example(program.base.architecture, 1, (case.of.GRID,) * 2, False)["latent_mean"].shape[
+            -2:
+        ]
+        half = torch.tensor([0.5, 0.0]).view(2, 1, 1, 1).expand(2, 1, *side)
+        masked = losses(case.of, modules, program, loss_mask=half)
+        assert torch.allclose(masked, plain * torch.tensor([0.5, 0.0]))
+
+
+def losses(of: Family, modules: Modules, program: plan.Program, **more: torch.Tensor) -> torch.Tensor:
+    """The loss of two samples with fixed noise, without dropout; `more` is in the batch, too."""
     for module in modules.values():
         module.eval()
     generator = torch.Generator().manual_seed(0)
@@ -176,7 +211,7 @@ def losses(of: Family, modules: Modules, program: plan.Program) -> torch.Tensor:
     drawn = [of.draw({n: t[i] for n, t in batch.items()}, generator, program.train.objective) for i in (0, 1)]
     batch |= {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
     with torch.no_grad():
-        return of.loss(modules, batch, program.base, program.train.objective)
+        return of.loss(modules, batch | more, program.base, program.train.objective)
 
 
 def test_webui_s_file_names_every_module_once(case: Case, through: Path) -> None:

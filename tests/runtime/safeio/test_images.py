@@ -359,3 +359,16 @@ def test_a_file_is_described_as_it_holds_its_picture(
 
     described = images.describe(tmp_path / "a.png")
     assert {name: getattr(described, name) for name in wanted} == wanted
+
+
+def test_alpha_is_how_opaque_a_picture_is_upright_and_white_where_it_has_none() -> None:
+    layers = Image.new("RGBA", (2, 1), (*RED, 255))
+    layers.putpixel((1, 0), (*RED, 51))
+    turned = Image.Exif()
+    turned[274] = 2  # mirrored
+    Path("a.png").write_bytes(saved(layers, exif=turned))
+    Path("b.png").write_bytes(saved(Image.new("RGB", (2, 1))))
+
+    assert np.asarray(images.open_alpha("a.png")).tolist() == [[51, 255]]
+    assert np.asarray(images.open_alpha("b.png")).tolist() == [[255, 255]]
+    assert images.open_picture("a.png").getpixel((1, 0)) == RED
