@@ -40,6 +40,9 @@ from runtime.families.protocol import Family, Modules
 from runtime.optimizers import build_optimizer
 from runtime.optimizers.paging import state_tensors
 
+SHARD = 10 * 10**9
+"""Bytes of one file of a component in a folder, at most: `max_shard_size` of diffusers' `save_pretrained`; of
+transformers' it is half of that."""
 HERE = torch.device("cpu")
 """Where fake tensors are, whatever the plan's device."""
 
@@ -136,8 +139,8 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
     """Phases "load" and "cache": all components come one after the other, then a picture and a caption are encoded.
 
     A file's own dtype is in no plan: its tensors are taken to be of the other width, two bytes or four, than what
-    they are cast to. That is the most that a component takes on its way, whatever the file; where it is quantised,
-    that is done after the cast, layer by layer, and takes no more. A GGUF file's tensors come one by one.
+    they are cast to. Of a single file they come one by one, of a folder shard by shard; where a component is quantised,
+    that is done after the cast, layer by layer, and takes no more.
     """
     of = family(program.base.family)
     trained = {of.BACKBONE, *program.adapter.targets}
@@ -189,12 +192,15 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
 def _read(sizes: list[int], dtype: plan.Dtype, layout: plan.Layout) -> Tensor:
     """What lies beside a component in its dtype while it is read, `sizes` being its tensors' numbers of elements.
 
-    Of a GGUF file's tensor that is its rows in float32 (`gguf.quants`, `_apply_over_grouped_rows`), and these joined
-    or, then, copied (`load_gguf_checkpoint` of transformers).
+    Of a single file that is a tensor, of a folder a shard of `SHARD` bytes at most. Of a GGUF file's tensor it is its
+    rows in float32 (`gguf.quants`, `_apply_over_grouped_rows`), and these joined or, then, copied
+    (`load_gguf_checkpoint` of transformers).
     """
     if layout == "gguf":
         return torch.empty(2 * max(sizes), dtype=torch.float32)
-    return torch.empty(sum(sizes), dtype=torch.float16 if dtype == "fp32" else torch.float32)
+    in_file = torch.float16 if dtype == "fp32" else torch.float32
+    most = max(sizes) if layout == "single_file" else min(sum(sizes), SHARD // in_file.itemsize)
+    return torch.empty(most, dtype=in_file)
 
 
 def _stream(of: Family, component: str, module: nn.Module, program: plan.Program) -> None:

@@ -179,15 +179,16 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
     config = base.architecture[component]
     with weights.open_weights(path) as file:
         names = list(file)
+        read = loading.cast(file.load, dtype)
         if component == "transformer":
             width = config["attention_head_dim"] * config["num_attention_heads"]
-            state = fused.weights(fused_layouts.FLUX1, names, file.load, bundles.denoiser(names), width)
+            state = fused.weights(fused_layouts.FLUX1, names, read, bundles.denoiser(names), width)
         elif component == "vae":
-            state = bundles.vae_weights(names, file.load, config)
+            state = bundles.vae_weights(names, read, config)
         elif component == "text_encoder":
-            state = bundles.clip_weights(names, file.load, bundles.CLIP_L)
+            state = bundles.clip_weights(names, read, bundles.CLIP_L)
         else:
-            state = t5.weights(names, file.load, bundles.T5)
+            state = t5.weights(names, read, bundles.T5)
     make = partial(build, base.architecture, component)
     return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
 

@@ -25,6 +25,16 @@ def _variant(folder: Path) -> str | None:
     return "fp16" if stems and all("fp16" in stem for stem in stems) else None
 
 
+def cast(load: Callable[[str], Tensor], dtype: torch.dtype) -> Callable[[str], Tensor]:
+    """`load`, each tensor of numbers in `dtype` as it is read: a file of another width is never in memory whole."""
+
+    def read(name: str) -> Tensor:
+        tensor = load(name)
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    return read
+
+
 def from_tensors(
     build: Callable[[], nn.Module], state: Mapping[str, Tensor], dtype: torch.dtype, where: str, title: str
 ) -> nn.Module:

@@ -133,12 +133,13 @@ def load(
     config = base.architecture[component]
     with weights.open_weights(path) as file:
         names = list(file)
+        read = loading.cast(file.load, dtype)
         if component == "unet":
-            state: Mapping[str, Tensor] = ldm.unet_weights(names, file.load, config)
+            state: Mapping[str, Tensor] = ldm.unet_weights(names, read, config)
         elif component == "vae":
-            state = ldm.vae_weights(names, file.load, config)
+            state = ldm.vae_weights(names, read, config)
         else:
-            state = towers(component, names, file.load)
+            state = towers(component, names, read)
     make = partial(build, base.architecture, component, kinds)
     return loading.from_tensors(make, state, dtype, f"{path}: {component}", title)
 

@@ -217,14 +217,15 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
     config = base.architecture[component]
     with weights.open_weights(path) as file:
         names = list(file)
+        read = loading.cast(file.load, dtype)
         if component == "transformer":
             prefix = bundles.denoiser(names)
-            state = fused.weights(LAYOUT, names, file.load, prefix, config["dim"])
-            state |= {name: file.load(prefix + name) for name in PAD_TOKENS}
+            state = fused.weights(LAYOUT, names, read, prefix, config["dim"])
+            state |= {name: read(prefix + name) for name in PAD_TOKENS}
         elif component == "vae":
-            state = bundles.vae_weights(names, file.load, config)
+            state = bundles.vae_weights(names, read, config)
         else:
-            state = {name.removeprefix(TEXT): file.load(name) for name in names if name.startswith(TEXT)}
+            state = {name.removeprefix(TEXT): read(name) for name in names if name.startswith(TEXT)}
     make = partial(build, base.architecture, component)
     return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
 

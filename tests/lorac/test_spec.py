@@ -174,7 +174,7 @@ def test_the_message_names_field_range_and_value() -> None:
         (lambda: Images("x", resolution=500), "data.resolution must be a multiple of 8 between 64 and 2048, got 500"),
         (lambda: Images("x", prepend_trigger=True), "data.prepend_trigger is set, but data.trigger is empty"),
         (lambda: Fit(optimizer_bits=16), "fit.optimizer_bits must be 8 or 32, got 16"),
-        (lambda: Fit(quantization=Auto(choices=("nf4", "int4"))), 'fit.quantization is Auto, whose choices must be "none", "nf4" or "int8", got text \'int4\''),
+        (lambda: Fit(quantization=Auto(choices=("nf4", "int4"))), 'fit.quantization is Auto, whose choices must be "none", "nf4", "int8" or "fp8", got text \'int4\''),
         (lambda: Train(epochs=None), "train.epochs and train.steps are both None"),
         (lambda: Train(steps=10, warmup_steps=11), "train.warmup_steps must be at most train.steps 10, got 11"),
         (lambda: Samples(prompts="a cat"), "samples.prompts must be a tuple of texts, got text 'a cat'"),

@@ -307,7 +307,7 @@ def test_axolotls_config(convert: Any) -> None:
     assert not isinstance(one.samples, Answers)
 
 
-def test_dora_is_carried_for_text_and_left_for_pictures_with_lorac_s_own_reason(convert: Any) -> None:
+def test_dora_is_carried_for_text_and_for_pictures(convert: Any) -> None:
     text = convert(
         "llama-factory",
         **{"lora_rank: 8": "lora_rank: 8\nuse_dora: true\nuse_rslora: true\nloraplus_lr_ratio: 16.0"},
@@ -315,8 +315,7 @@ def test_dora_is_carried_for_text_and_left_for_pictures_with_lorac_s_own_reason(
     one = made(text)
     assert (one.adapter.dora, one.adapter.rslora, one.train.lora_plus_ratio) == (True, True, 16.0)
     pictures = convert("onetrainer", **{'"epochs": 20': '"epochs": 20, "lora_decompose": true'})
-    assert made(pictures).adapter.dora is False
-    assert left(pictures)["lora_decompose"].startswith("adapter.dora is set, and the data are pictures")
+    assert made(pictures).adapter.dora is True
 
 
 def test_kohyas_lora_plus_is_in_its_network_arguments(convert: Any) -> None:
