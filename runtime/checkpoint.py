@@ -31,11 +31,21 @@ NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 
 @attrs.frozen(kw_only=True)
+class Skipped:
+    """A step that moved nothing, counted from 1, and why."""
+
+    step: int
+    why: str
+
+
+@attrs.frozen(kw_only=True)
 class State:
     """What is known at a step besides tensors.
 
     `micro_batch` is what the run had stepped down to; `notes` say what did not go as planned; `started_at` is
-    ISO 8601, UTC. `held_out` is what was measured after a step, by its number.
+    ISO 8601, UTC. `held_out` is what was measured after a step, by its number. `losses` and `norms` are of the last
+    good steps. `skipped` are the others, `good` is the checkpoint to go back to when they are many, and after
+    `lowered_from` steps the rate is lower than planned (`runtime.divergence`).
     """
 
     step: int
@@ -45,6 +55,10 @@ class State:
     notes: tuple[str, ...]
     started_at: str
     held_out: dict[str, evaluate.HeldOut] = attrs.field(factory=dict)
+    norms: tuple[float, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    good: int = 0
+    lowered_from: int | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -93,10 +107,22 @@ def save(root: Path, of: Trainee, state: State, plan_hash: str, extra: dict[str,
     return final
 
 
-def prune(root: Path, keep: int) -> None:
-    """Keep the newest `keep` whole checkpoints."""
-    for path in whole(root)[:-keep]:
-        shutil.rmtree(path)
+def prune(root: Path, keep: int, spare: int | None) -> None:
+    """Keep the newest `keep` whole checkpoints, and the one after `spare` steps. That of step 0 goes otherwise."""
+    found = whole(root)
+    kept = {*found[-keep:], *([] if spare is None else [folder(root, spare)])} - (
+        {folder(root, 0)} if spare != 0 and len(found) > 1 else set()
+    )
+    for path in found:
+        if path not in kept:
+            shutil.rmtree(path)
+
+
+def drop_after(root: Path, step: int) -> None:
+    """Remove the checkpoints of later steps, the newest first."""
+    for path in reversed(whole(root)):
+        if path > folder(root, step):
+            shutil.rmtree(path)
 
 
 def whole(root: Path) -> list[Path]:
@@ -104,13 +130,15 @@ def whole(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.glob(f"step-*/{DONE}"))
 
 
-def newest(root: Path, plan_hash: str) -> tuple[Path, State] | None:
-    """The newest undamaged checkpoint of this plan, or None."""
+def newest(root: Path, plan_hash: str, upto: int | None = None) -> tuple[Path, State] | None:
+    """The newest undamaged checkpoint of this plan (after at most `upto` steps), or None."""
     if root.exists():
         atomic.sweep(root)
     for path in reversed(whole(root)):
         try:
-            return path, _verified(path, plan_hash)
+            state = _verified(path, plan_hash)
+            if upto is None or state.step <= upto:
+                return path, state
         except LoracError as error:
             log.warn(f"checkpoint {path.name} is passed over: {error}")
     return None

@@ -40,15 +40,24 @@ class Metrics:
     """metrics.jsonl, one object a line, and the same as TensorBoard scalars and pictures."""
 
     def __init__(self, folder: Path, from_step: int) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._open(from_step)
+
+    def _open(self, from_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
-        if path.exists():  # a resumed run writes the steps after its checkpoint again
+        path = self.folder / "metrics.jsonl"
+        if path.exists():  # the steps after a checkpoint are written again
             lines = [line for line in path.read_text().splitlines() if _step(line) <= from_step]
             path.write_text("".join(f"{line}\n" for line in lines))
         self.file = path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder), purge_step=from_step or None)
+        self.board = SummaryWriter(str(self.folder), purge_step=from_step or None)
+
+    def rewind(self, step: int) -> None:
+        """Drop what was recorded after `step`: the run goes on from there."""
+        self.close()
+        self._open(step)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record numbers of a step."""
@@ -109,6 +118,11 @@ class Bar:
     def rate(self) -> float:
         """Items a second since the bar was made."""
         return (self.done - self.began_at) / max(1e-9, time.monotonic() - self.began)
+
+    def back(self, done: int) -> None:
+        """Go back to `done`; the rate is still of all that was done."""
+        self.began_at -= self.done - done
+        self.step(done - self.done)
 
     def step(self, count: int = 1, note: str = "") -> None:
         """Move on, with a note such as the loss."""

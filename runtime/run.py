@@ -16,7 +16,7 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import average, checkpoint, encoders, export, log, media, plan
+from runtime import average, checkpoint, divergence, encoders, export, log, media, plan
 from runtime import step as train_step
 from runtime.adapters import adapted, method, whole
 from runtime.dtypes import DTYPES
@@ -196,7 +196,7 @@ def finish(job: Run, previews: Sequence[Image], where: Where) -> None:
         device=device_name(of.program.compute),
         peak_bytes=peak_memory(),
         metrics=job.state.metrics,
-        notes=job.state.notes,
+        notes=(*job.state.notes, *divergence.told(job.state)),
         started_at=job.state.started_at,
     )
     manifest = export.export(where.output, factors(job.trainee), of, facts, previews)

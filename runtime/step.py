@@ -147,22 +147,29 @@ def trainee(
         for one in dropouts:
             if isinstance(one, dropout.SampleDropout):
                 one.length = program.data.length
-    rates = {name: _rate(name, family, program.train) for name in masters}
-    optimizer = build_optimizer(program.train.optimizer, masters, rates)
-    if program.compute.paged_optimizer:
-        paging.page(optimizer)
     return Trainee(
         family=family,
         modules=modules,
         program=program,
         weights=weights,
         masters=masters,
-        optimizer=optimizer,
+        optimizer=optimizer(family, masters, program),
         drawn=[*dropouts, *_noise(family, modules, program)],
         stream=stream,
         ema=average.ema_of(masters, program.train.ema),
         whole=wholes,
     )
+
+
+def optimizer(
+    family: Family, masters: dict[str, nn.Parameter], program: plan.Program
+) -> torch.optim.Optimizer:
+    """The plan's optimizer over the masters, before its first step."""
+    rates = {name: _rate(name, family, program.train) for name in masters}
+    made = build_optimizer(program.train.optimizer, masters, rates)
+    if program.compute.paged_optimizer:
+        paging.page(made)
+    return made
 
 
 def _noise(family: Family, modules: Modules, program: plan.Program) -> list[noise.EmbeddingNoise]:

@@ -16,14 +16,13 @@ import attrs
 import psutil
 import torch
 
-from runtime import checkpoint, evaluate, log, plan
-from runtime.errors import DivergedError, Interrupted, MachineError, Problem
+from runtime import checkpoint, divergence, evaluate, log, plan
+from runtime.errors import Interrupted, MachineError, Problem
 from runtime.media import Feed
-from runtime.optimizers import factor
 from runtime.step import Trainee, gradients, update
 
 LOSS_WINDOW = 100
-"""Steps that the shown loss is averaged over."""
+"""Steps that the shown loss is averaged over, and an exploding one is held against."""
 
 
 @attrs.define(kw_only=True)
@@ -45,22 +44,23 @@ def train(run: Run) -> checkpoint.State:
     """Train to the plan's last step. Raises Interrupted (all saved), DivergedError or MachineError."""
     program = run.plan.program.train
     measure(run)
+    if run.state.step == 0:
+        first_checkpoint(run)
     with log.Bar("step", program.steps, run.state.step) as bar, stoppable() as stop:
         while run.state.step < program.steps:
             began = time.monotonic()
-            loss, norm = one_step(run, run.feed.step(run.state.step))
+            rate = program.learning_rate * divergence.rate_factor(run)
+            loss, norm, wrong = one_step(run, run.feed.step(run.state.step))
             spent = time.monotonic() - began
-            run.state = attrs.evolve(
-                run.state,
-                step=run.state.step + 1,
-                seconds=run.state.seconds + spent,
-                losses=(*run.state.losses[1 - LOSS_WINDOW :], loss),
-            )
+            run.state = after(run, loss, norm, wrong, spent)
             step = run.state.step
-            rate = program.learning_rate * factor(program.schedule, step - 1, program.steps)
             values = {"loss": loss, "grad_norm": norm, "lr": rate, "seconds": spent, "memory": memory_now()}
-            run.metrics.scalars(step, values)
+            run.metrics.scalars(step, {name: value for name, value in values.items() if math.isfinite(value)})
             bar.step(note=note(run, bar.rate()))
+            if divergence.is_lost(run.state):
+                divergence.go_back(run)
+                bar.back(run.state.step)
+                continue
             if stop():
                 interrupted(run)
             if due(step, run.plan.outputs.save_steps) or step == program.steps:
@@ -68,12 +68,21 @@ def train(run: Run) -> checkpoint.State:
                 save(run)  # the last step too: whatever happens after it, nothing is lost
             if due(step, run.plan.outputs.samples.every) and step < program.steps:
                 run.show(step)
+    if not run.state.losses:
+        raise divergence.stopped(run, "no step moved anything")
     return run.state
 
 
-def one_step(run: Run, samples: Sequence[Any]) -> tuple[float, float]:
-    """One optimizer step; where memory runs out, again with the plan's next smaller micro-batch."""
-    program = run.plan.program.train
+def first_checkpoint(run: Run) -> None:
+    """The values before the first step, to go back to; and a folder that cannot be written to shows at once."""
+    checkpoint.save(run.folder / "checkpoints", run.trainee, run.state, run.plan.plan_hash, {})
+
+
+def one_step(run: Run, samples: Sequence[Any]) -> tuple[float, float, str]:
+    """One optimizer step: its loss, its gradient's norm, and what was wrong, in which case nothing was moved.
+
+    Where memory runs out, it is done again with the plan's next smaller micro-batch.
+    """
     while True:
         try:
             run.fault(run.state.step)
@@ -84,9 +93,37 @@ def one_step(run: Run, samples: Sequence[Any]) -> tuple[float, float]:
             break
         except torch.OutOfMemoryError as error:
             step_down(run, error)
-    check_finite(run, samples, loss, norm)
-    update(run.trainee, factor(program.schedule, run.state.step, program.steps))
-    return loss, norm
+    if norm == 0 and run.state.step == 0:
+        raise divergence.nothing_moves(run)
+    wrong = divergence.wrong(run.state, loss, norm)
+    if wrong:
+        forget(run.trainee)
+    else:
+        update(run.trainee, divergence.rate_factor(run))
+    return loss, norm, wrong
+
+
+def after(run: Run, loss: float, norm: float, wrong: str, spent: float) -> checkpoint.State:
+    """The state after a step of `spent` seconds."""
+    state = attrs.evolve(run.state, step=run.state.step + 1, seconds=run.state.seconds + spent)
+    if wrong:
+        log.warn(f"step {state.step} is left out: {wrong} ({divergence.samples(run, state.step)})")
+        return attrs.evolve(state, skipped=(*state.skipped, checkpoint.Skipped(step=state.step, why=wrong)))
+    return attrs.evolve(
+        state,
+        losses=(*state.losses[1 - LOSS_WINDOW :], loss),
+        norms=(*state.norms[1 - LOSS_WINDOW :], norm),
+        good=run.state.step if due(run.state.step, run.plan.outputs.save_steps) else state.good,
+    )
+
+
+def forget(of: Trainee) -> None:
+    """Drop a step's gradients."""
+    if of.stream is not None:
+        of.stream.rest()
+    of.optimizer.zero_grad(set_to_none=True)
+    for weight in of.weights.values():
+        weight.grad = None
 
 
 def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
@@ -106,31 +143,10 @@ def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
     )
     notes = (*run.state.notes, steps_down)
     run.state = attrs.evolve(run.state, micro_batch=smaller[0].micro_batch, notes=notes)
-    if run.trainee.stream is not None:
-        run.trainee.stream.rest()
-    run.trainee.optimizer.zero_grad(set_to_none=True)
-    for weight in run.trainee.weights.values():
-        weight.grad = None
+    forget(run.trainee)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     log.warn(steps_down)
-
-
-def check_finite(run: Run, samples: Sequence[Any], loss: float, norm: float) -> None:
-    """Stop before a step that would spoil the weights, or that moves nothing at all."""
-    step = run.state.step
-    if math.isfinite(loss) and math.isfinite(norm) and (norm > 0 or step > 0):
-        return
-    last = checkpoint.whole(run.folder / "checkpoints")
-    kept = f"last good checkpoint {last[-1].name}" if last else "no checkpoint was due yet"
-    what = "loss is not finite" if not math.isfinite(loss) else "the gradient is not finite"
-    if norm == 0:
-        what = "the gradient is zero: nothing learns"
-    program = run.plan.program.train
-    rate = program.learning_rate * factor(program.schedule, step, program.steps)
-    names = " ".join(dict.fromkeys(run.feed.names(samples)))
-    hint = "lower train.learning_rate, or look at these samples"
-    raise DivergedError(Problem(f"step {step + 1}", f"{what} (lr {rate:.1e}, samples {names}); {kept}", hint))
 
 
 def measure(run: Run) -> None:
@@ -150,8 +166,12 @@ def save(run: Run) -> Path:
     """Write a checkpoint of the present state, and drop those that are too old."""
     root = run.folder / "checkpoints"
     step = run.state.step
+    keep, last = run.plan.outputs.keep_checkpoints, run.plan.program.train.steps
+    checkpoint.prune(
+        root, keep, run.state.good
+    )  # before too, so that no more than one is there beside what is kept
     path = checkpoint.save(root, run.trainee, run.state, run.plan.plan_hash, run.lora_files(step))
-    checkpoint.prune(root, run.plan.outputs.keep_checkpoints)
+    checkpoint.prune(root, keep, run.state.good if step < last else None)
     log.info(f"Saved {path.parent.parent.name}/checkpoints/{path.name}")
     return path
 
@@ -170,7 +190,7 @@ def due(step: int, every: int) -> bool:
 
 def note(run: Run, rate: float) -> str:
     """The bar's words: loss over the last steps, speed, memory now / planned."""
-    loss = sum(run.state.losses) / len(run.state.losses)
+    loss = sum(run.state.losses) / max(1, len(run.state.losses))
     used, planned = log.size(memory_now()), log.size(planned_memory(run.plan))
     return f"loss {loss:.4f} {rate:.2f} it/s mem {used} / {planned}"
 
