@@ -1,13 +1,19 @@
 """What a run on a tiny base imports, imported: the fork server of `tests.life` loads this and nothing else."""
 
-import diffusers.models.autoencoders.autoencoder_kl
-import diffusers.models.unets.unet_2d_condition
-import torch.utils.tensorboard
-import transformers.models.clip.modeling_clip
-import transformers.models.llama.modeling_llama
+from importlib import import_module
 
-import runtime.families.causal_lm
-import runtime.families.sd1
-import runtime.media.pictures
-import runtime.media.text
-import runtime.run  # noqa: F401
+MODULES = (
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.unets.unet_2d_condition",
+    "runtime.families.causal_lm",
+    "runtime.families.sd1",
+    "runtime.media.pictures",
+    "runtime.media.text",
+    "runtime.run",
+    "torch.utils.tensorboard",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.llama.modeling_llama",
+)
+
+for module in MODULES:
+    import_module(module)
