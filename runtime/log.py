@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from runtime.errors import visible
+from runtime.errors import MachineError, Problem, visible
 from runtime.human import clock, size
 
 if TYPE_CHECKING:
@@ -41,8 +43,19 @@ class Metrics:
 
     def __init__(self, folder: Path, from_step: int) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._open(from_step)
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._open(from_step)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the disk refuses is told as such; TensorBoard's own thread hands it on with the next call."""
+        try:
+            yield
+        except OSError as error:
+            what = f"metrics cannot be written: {(error.strerror or str(error)).lower()}"
+            hint = "free some space, then run the same command again; or write them elsewhere: --log DIR"
+            raise MachineError(Problem(str(self.folder), what, hint)) from error
 
     def _open(self, from_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -57,24 +70,30 @@ class Metrics:
     def rewind(self, step: int) -> None:
         """Drop what was recorded after `step`: the run goes on from there."""
         self.close()
-        self._open(step)
+        with self._writing():
+            self._open(step)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record numbers of a step."""
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        with self._writing():
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.flush()
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, picture: Image) -> None:
         """Record a sample."""
         import numpy
 
-        self.board.add_image(name, numpy.asarray(picture), step, dataformats="HWC")
+        with self._writing():
+            self.board.add_image(name, numpy.asarray(picture), step, dataformats="HWC")
 
     def close(self) -> None:
-        self.file.close()
-        self.board.close()
+        with self._writing():
+            try:
+                self.file.close()
+            finally:
+                self.board.close()
 
 
 def _step(line: str) -> int:
