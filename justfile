@@ -108,3 +108,15 @@ validate-phases:
 # Look at a run's page in a real browser, light and dark, on a desk and a phone; wants playwright and a Chromium
 validate-pages PAGE="output/twemoji/report.html":
     python -m tests.validate.pages {{ PAGE }} --screens output/pages
+
+# Kill runs at random, go on with each and compare every byte; KILLS in all, such as 300. Figures in docs/torture.json
+torture KILLS="20":
+    python -m tests.torture --kills {{ KILLS }}
+
+# Feed the readers of plans, configs, captions and LoRA files CASES broken inputs each; counts in docs/fuzz.json
+fuzz CASES="1000":
+    python -m tests.fuzz --cases {{ CASES }}
+
+# Write the table of faults and of the tests that inject them, docs/faults.md
+faults:
+    python -m tests.faults

@@ -29,7 +29,7 @@ from runtime.errors import DivergedError, MachineError, Problem
 from runtime.families.protocol import Batch, Family, Modules
 from runtime.safeio import strict_json
 
-VERSION = 1
+VERSION = 2
 """Part of every key: raise it when the same key would mean other tensors."""
 
 Progress = Callable[[str, int, int], None]

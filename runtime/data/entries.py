@@ -2,7 +2,8 @@
 
 - One safetensors file an entry, in 256 folders by the key's first byte. The key says all that decides the
   content, so an entry never has to be thrown away because something changed.
-- An entry carries the sha256 of its tensors: what was cut short or damaged counts as missing.
+- An entry carries its key and the sha256 of its tensors: what was cut short, damaged, or put under another's name
+  counts as missing.
 - What was read or written stays in memory up to a budget; beyond it, entries are read again from the disk.
 """
 
@@ -39,10 +40,10 @@ class Entries:
         try:
             with open_weights(path) as file:
                 tensors = {name: file.load(name) for name in file}
-                said = file.metadata.get("sha256")
+                said = file.metadata
         except InputError:
-            said, tensors = None, {}
-        if said is None or said != _digest(tensors):
+            said, tensors = {}, {}
+        if said != _marks(key, tensors):
             self.damaged += 1
             return None
         self._keep(key, tensors)
@@ -53,7 +54,7 @@ class Entries:
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        safetensors.write(path, tensors, {"sha256": _digest(tensors)}, finite=False)
+        safetensors.write(path, tensors, _marks(key, tensors), finite=False)
         self._keep(key, tensors)
 
     def _path(self, key: str) -> Path:
@@ -66,6 +67,7 @@ class Entries:
             self._kept[key] = tensors
 
 
-def _digest(tensors: Batch) -> str:
-    """sha256 of the file that the tensors make without metadata; its header holds names, dtypes, shapes."""
-    return hashlib.sha256(safetensors.serialise(tensors)).hexdigest()
+def _marks(key: str, tensors: Batch) -> dict[str, str]:
+    """An entry's metadata. The sha256 is of the file that the tensors make without any; its header holds names,
+    dtypes, shapes."""
+    return {"key": key, "sha256": hashlib.sha256(safetensors.serialise(tensors)).hexdigest()}

@@ -14,6 +14,7 @@ import torch
 from runtime import checkpoint, divergence, plan, train
 from runtime.errors import DivergedError, Interrupted
 from runtime.step import Trainee, gradients
+from tests.faults import fault
 from tests.runtime.plans import carry_out, tiny_plan
 
 TOO_FAR = 0.025
@@ -67,6 +68,11 @@ def stop_at(call: int) -> Callable[[int], None]:
     return stop
 
 
+@fault(
+    "three steps of twenty whose loss is not finite",
+    "once, back to the last good checkpoint, and on at a tenth of the rate; recorded in the manifest",
+    code=0,
+)
 def test_three_wrong_steps_go_back_to_a_checkpoint_that_a_good_step_followed_at_a_tenth_of_the_rate(
     of: plan.Plan, went_back: Path
 ) -> None:
@@ -88,6 +94,11 @@ def test_three_wrong_steps_go_back_to_a_checkpoint_that_a_good_step_followed_at_
 
 
 @pytest.mark.parametrize("call", [5, 6, 7, 9])
+@fault(
+    "a stop before, while or after a run goes back",
+    "the same bytes",
+    code=130,
+)
 def test_a_run_stopped_before_or_after_it_goes_back_ends_in_the_same_bytes(
     of: plan.Plan, went_back: Path, far: None, tmp_path: Path, call: int
 ) -> None:
@@ -114,6 +125,11 @@ def test_where_that_checkpoint_is_damaged_the_one_before_leads_to_the_same_bytes
     assert taken == [0, 1, 2, 3, 4, 5, 6, 2, 3, 4, 5, 6, 7]
 
 
+@fault(
+    "a loss that is not finite, in one step",
+    "the step moves nothing and is counted, in the manifest too; through a stop to the same bytes",
+    code=0,
+)
 def test_a_single_wrong_step_is_left_out_and_counted_through_a_stop(
     of: plan.Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +153,11 @@ def test_a_single_wrong_step_is_left_out_and_counted_through_a_stop(
     assert "step 4 is left out: loss is not finite (lr 9.3e-03, samples " in capfd.readouterr().out
 
 
+@fault(
+    "three such steps again, after going back",
+    "it stops: the steps, their rates and samples, the last good checkpoint",
+    code=6,
+)
 def test_a_rate_that_a_tenth_does_not_mend_stops_with_a_report(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +191,11 @@ def test_a_run_too_short_to_go_back_is_no_success_if_no_step_was_good(
 @pytest.mark.parametrize(
     ("loss", "norm", "is_wrong"),
     [(3.9, 99.0, False), (99.0, 9.9, False), (4.1, 10.1, True), (math.inf, 1.0, True), (1.0, math.nan, True)],
+)
+@fault(
+    "an explosion: the loss above 4 and the gradient's norm above 10 times its median of 100 steps",
+    "as a loss that is not finite",
+    code=0,
 )
 def test_an_explosion_is_of_the_loss_and_of_the_gradient(loss: float, norm: float, is_wrong: bool) -> None:
     # The medians are 1, whatever a few outliers are.

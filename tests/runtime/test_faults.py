@@ -51,7 +51,12 @@ def planned(of: plan.Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def at(step: int, happens: Callable[[], object]) -> Callable[[int], None]:
     """A fault before one step."""
-    return lambda now: happens() and None if now == step else None
+
+    def strike(now: int) -> None:
+        if now == step:
+            happens()
+
+    return strike
 
 
 @pytest.fixture

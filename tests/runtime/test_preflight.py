@@ -17,6 +17,7 @@ import pytest
 from runtime import plan, preflight
 from runtime.errors import MachineError
 from tests.conftest import ROOT
+from tests.faults import fault
 from tests.runtime.plans import tiny_plan, where
 
 HINT = "hint: make the plan again and review it: lorac plan SPEC"
@@ -33,6 +34,11 @@ def needing(of: plan.Plan, **estimate: int) -> plan.Plan:
     return plan.make(of.program, of.outputs, attrs.evolve(of.estimate, **estimate))
 
 
+@fault(
+    "less disk or memory than the run will need",
+    "both are told at once, before it starts",
+    code=5,
+)
 def test_a_full_disk_and_too_little_memory_are_told_at_once(
     tiny_base: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +87,11 @@ def test_a_run_that_goes_on_counts_only_what_it_has_still_to_write(
     assert preflight.still_to_write(other, places) == new
 
 
+@fault(
+    "a package of the plan is missing",
+    "it is named, whatever versions are accepted",
+    code=5,
+)
 def test_a_package_of_the_plan_that_is_not_installed_is_named(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +115,11 @@ def test_a_plan_that_needs_more_than_there_is_ends_the_command_with_exit_code_5(
     assert not (tmp_path / "out").exists()
 
 
+@fault(
+    "a stale plan",
+    "what changed is named, before torch is imported",
+    code=4,
+)
 def test_a_stale_plan_is_refused_before_torch_is_imported(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

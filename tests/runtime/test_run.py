@@ -19,6 +19,7 @@ import torch
 from runtime import plan
 from runtime.errors import Interrupted, MachineError, PlanError
 from runtime.safeio.weights import open_weights
+from tests.faults import fault
 from tests.runtime.plans import carry_out, tiny_plan, where
 
 
@@ -38,6 +39,11 @@ def test_the_same_plan_gives_the_same_bytes(of: plan.Plan, through: Path, tmp_pa
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
+@fault(
+    "SIGINT (Ctrl-C), at any step",
+    "the step that is being taken is ended and saved; the same command goes on to the same bytes",
+    code=130,
+)
 def test_a_run_stopped_at_any_step_goes_on_to_the_same_bytes(
     of: plan.Plan, through: Path, tmp_path: Path, step: int
 ) -> None:
@@ -52,6 +58,11 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_bytes(
     assert carry_out(of, tmp_path).read_bytes() == through.read_bytes()
 
 
+@fault(
+    "SIGKILL at a random moment",
+    "the same command goes on to the same bytes; the lock ends with the process",
+    code=None,
+)
 def test_a_killed_run_goes_on_to_the_same_bytes(of: plan.Plan, through: Path, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     plan.write(of, file)
@@ -68,6 +79,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(of: plan.Plan, through: Path, tm
     assert (tmp_path / "tiny" / "tiny.safetensors").read_bytes() == through.read_bytes()
 
 
+@fault(
+    "the newest checkpoint is damaged",
+    "the one before is taken, with a line, to the same bytes",
+    code=0,
+)
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     of: plan.Plan, through: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +123,11 @@ def test_recomputed_blocks_train_the_same_thing(of: plan.Plan, through: Path, tm
     _assert_close(carry_out(recomputed, tmp_path), through)
 
 
+@fault(
+    "out of memory",
+    "the plan's next smaller micro-batch, the same effective batch",
+    code=0,
+)
 def test_out_of_memory_steps_down_and_trains_the_same_thing(
     tiny_base: Path, tiny_data: Path, through: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +148,11 @@ def test_out_of_memory_steps_down_and_trains_the_same_thing(
     assert "micro_batch" in json.dumps(manifest)
 
 
+@fault(
+    "out of memory at the smallest micro-batch",
+    "what was planned and used, and which card to plan for",
+    code=5,
+)
 def test_out_of_memory_with_nothing_smaller_left_says_what_to_do(of: plan.Plan, tmp_path: Path) -> None:
     def always(at: int) -> None:
         raise torch.OutOfMemoryError("injected")
@@ -198,6 +224,11 @@ def test_an_unlocked_plan_is_refused_with_what_to_do(of: plan.Plan, tmp_path: Pa
     ]
 
 
+@fault(
+    "a second run in the same folder",
+    "it is refused",
+    code=5,
+)
 def test_two_runs_in_one_folder_are_refused(of: plan.Plan, tmp_path: Path) -> None:
     from runtime.run import locked
 

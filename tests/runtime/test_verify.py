@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime import reproduce, verify
+from tests.faults import fault
 from tests.runtime.plans import tiny_plan
 from tests.runtime.test_run import carry_out
 
@@ -35,6 +36,11 @@ def test_a_whole_run_is_as_it_was_written(finished: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize(
     "name", ["tiny.safetensors", "tiny.json", "checkpoints/step-000002/optimizer.safetensors"]
+)
+@fault(
+    "one flipped bit in a finished run",
+    "`lorac verify` names the file",
+    code=3,
 )
 def test_one_flipped_bit_is_named(copy: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = bytearray((copy / name).read_bytes())

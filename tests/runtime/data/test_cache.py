@@ -20,6 +20,7 @@ from runtime.data.entries import Entries
 from runtime.data.order import Order, micro_batches
 from runtime.errors import DivergedError, MachineError
 from runtime.safeio.digest import sha256_file
+from tests.faults import fault
 
 BUCKETS = [(16, 16), (16, 16), (24, 8)]
 
@@ -172,22 +173,33 @@ def test_the_dtype_is_in_the_key(data, tmp_path):
     assert latents(found, 0).dtype == torch.float64
 
 
+@fault(
+    "a cache entry is half written, emptied, or another's put in its place",
+    "it is made again, with a line",
+    code=0,
+)
 def test_damaged_entries_are_made_again_and_told_once(data, tmp_path, capsys):
     before = encoded(data, tmp_path / "cache")
     files = sorted((tmp_path / "cache").rglob("*.safetensors"))
     files[0].write_bytes(files[0].read_bytes()[:-1])
     files[-1].write_bytes(b"")
+    shutil.copy(files[1], files[2])  # whole, and of another picture
     capsys.readouterr()
 
     after = encoded(data, tmp_path / "cache")
     assert all(latents(before, number).equal(latents(after, number)) for number in range(3))
     folder = tmp_path / "cache" / "encoded"
-    assert capsys.readouterr().out == f"[WARN] 2 damaged entries of {folder} were made again\n"
+    assert capsys.readouterr().out == f"[WARN] 3 damaged entries of {folder} were made again\n"
 
     encoded(data, tmp_path / "cache")
     assert capsys.readouterr().out == ""
 
 
+@fault(
+    "a cache entry goes away during a run",
+    "it is named; the same command makes it again",
+    code=5,
+)
 def test_an_entry_that_goes_away_during_the_run_is_told(data, tmp_path):
     found = attrs.evolve(encoded(data, tmp_path / "cache"), entries=Entries(tmp_path / "cache" / "encoded"))
     shutil.rmtree(tmp_path / "cache")
@@ -197,6 +209,11 @@ def test_an_entry_that_goes_away_during_the_run_is_told(data, tmp_path):
     assert caught.value.lines()[1] == "hint: run the same command again: it is made anew"
 
 
+@fault(
+    "a picture whose latents are not finite",
+    "it is named, before training",
+    code=6,
+)
 def test_latents_that_are_not_finite_name_every_picture(data, tmp_path):
     broken = modules()
     with torch.no_grad():

@@ -18,6 +18,7 @@ import pytest
 
 from runtime.errors import MachineError
 from runtime.safeio import atomic
+from tests.faults import fault
 from tests.runtime.safeio.refusals import refusal
 
 ROOT = Path(__file__).parents[3]
@@ -210,6 +211,11 @@ class FailAt:
         return call
 
 
+@fault(
+    "any one operation of a write fails (input/output error)",
+    "the file is old or new, never a mix",
+    code=5,
+)
 def test_whichever_operation_fails_the_file_is_old_or_new_and_nothing_else_is_left() -> None:
     outcomes = set()
     for n in range(1, 100):
