@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class _Unique(yaml.SafeLoader):
 
 def _mapping(loader: _Unique, node: yaml.MappingNode) -> dict[Any, Any]:
     written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-    twice = next((key for key in written if written.count(key) > 1), None)
+    twice = next((key for key, times in Counter(written).items() if times > 1), None)
     if twice is not None:
         raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is given twice", node.start_mark)
     loader.flatten_mapping(node)
