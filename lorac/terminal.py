@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from runtime.errors import visible
+
 WIDTH = 100
 """Columns where nobody says how many there are."""
 
@@ -37,7 +39,7 @@ def telling() -> Iterator[Callable[[str], None]]:
     clear = "\r\x1b[K"
 
     def tell(words: str) -> None:
-        click.echo(f"{clear}{words[: width() - 3]} …", nl=False, err=True)
+        click.echo(f"{clear}{visible(words)[: width() - 3]} …", nl=False, err=True)
 
     if not sys.stderr.isatty():
         yield lambda words: None
@@ -54,7 +56,7 @@ def progress() -> Iterator[Callable[[str, str, float], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn(compact=True))
     jobs: dict[str, TaskID] = {}
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
@@ -62,7 +64,7 @@ def progress() -> Iterator[Callable[[str, str, float], None]]:
         def tell(job: str, what: str, share: float) -> None:
             if job not in jobs:
                 jobs[job] = bars.add_task(job, total=1.0)
-            bars.update(jobs[job], description=f"{job}: {what}", completed=share)
+            bars.update(jobs[job], description=visible(f"{job}: {what}"), completed=share)
 
         yield tell
 
