@@ -86,16 +86,15 @@ class Update:
     @property
     def rank(self) -> int:
         """The inner dimension; of a LoKr without factors 0."""
-        if self.down is not None:
-            return self.down.shape[0]
         factored = [self.parts[p] for p in ("hada_w1_b", "lokr_w2_b", "lokr_w1_b") if p in self.parts]
-        return factored[0].shape[0] if factored else 0
+        inner = self.down if self.down is not None else factored[0] if factored else None
+        return inner.shape[0] if inner is not None and inner.ndim else 0
 
     @property
     def strength(self) -> float:
         """What multiplies the product: alpha / rank. A1111's own `scale` goes before it."""
         if "scale" in self.parts:
-            return self.parts["scale"].double().item()
+            return self.parts["scale"].double().item() if self.parts["scale"].numel() == 1 else math.nan
         return 1.0 if self.alpha is None or not self.rank else self.alpha / self.rank
 
     @property

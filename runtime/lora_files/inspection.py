@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from runtime.lora_files import findings, keys
 from runtime.lora_files.adapter import Adapter, At, Update
@@ -159,7 +160,7 @@ def _is_clip_only(adapter: Adapter, name: str) -> bool:
 
 
 def _module(update: Update) -> Module:
-    sigma = None if _broken(update) else spectrum(update)
+    sigma = None if _broken(update) else _spectrum(update)
     return Module(
         component=update.component,
         name=update.prefix,
@@ -172,6 +173,15 @@ def _module(update: Update) -> Module:
         spectral=None if sigma is None else sigma.max().item(),
         needed_rank=None if sigma is None else rank_for(sigma, MOST_ENERGY),
     )
+
+
+def _spectrum(update: Update) -> Tensor | None:
+    """The change's singular values; None where the parts of a method other than LoRA do not multiply."""
+    try:
+        found = spectrum(update)
+    except (RuntimeError, IndexError, KeyError):
+        return None
+    return found if found is not None and found.numel() else None
 
 
 def _finite(value: float | None) -> float | None:
