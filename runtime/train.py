@@ -164,6 +164,7 @@ def measure(run: Run) -> None:
 
 def save(run: Run) -> Path:
     """Write a checkpoint of the present state, and drop those that are too old."""
+    began = time.monotonic()
     root = run.folder / "checkpoints"
     step = run.state.step
     keep, last = run.plan.outputs.keep_checkpoints, run.plan.program.train.steps
@@ -172,6 +173,7 @@ def save(run: Run) -> Path:
     )  # before too, so that no more than one is there beside what is kept
     path = checkpoint.save(root, run.trainee, run.state, run.plan.plan_hash, run.lora_files(step))
     checkpoint.prune(root, keep, run.state.good if step < last else None)
+    run.metrics.scalars(step, {"checkpoint_seconds": time.monotonic() - began})
     log.info(f"Saved {path.parent.parent.name}/checkpoints/{path.name}")
     return path
 

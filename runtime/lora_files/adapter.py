@@ -86,9 +86,10 @@ class Update:
     @property
     def rank(self) -> int:
         """The inner dimension; of a LoKr without factors 0."""
+        if self.down is not None:
+            return self.down.shape[0]
         factored = [self.parts[p] for p in ("hada_w1_b", "lokr_w2_b", "lokr_w1_b") if p in self.parts]
-        inner = self.down if self.down is not None else factored[0] if factored else None
-        return inner.shape[0] if inner is not None and inner.ndim else 0
+        return factored[0].shape[0] if factored else 0
 
     @property
     def strength(self) -> float:
@@ -105,8 +106,8 @@ class Update:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Adapter:
-    """`rest`: tensors whose keys are no adapter's; `configs`: PEFT's configuration of each component, where there is
-    one. `sha256` is the file's, or over the files of a folder."""
+    """`rest`: tensors whose keys, or shapes, are no adapter's; `configs`: PEFT's configuration of each component,
+    where there is one. `sha256` is the file's, or over the files of a folder."""
 
     path: Path
     files: tuple[Path, ...]
@@ -146,6 +147,8 @@ def read(path: Path) -> Adapter:
         if file.name in PEFT_FILES and config.is_file():
             configs[component] = _checked(strict_json.read(config), paths.display(config))
     updates, rest, styles = _grouped(tensors)
+    if not updates:
+        raise InputError(Problem(paths.display(path), "has no tensor of an adapter's shape", "give a LoRA"))
     style = Counter(styles).most_common(1)[0][0]
     if IN_DIFFUSERS in metadata:
         configs = _unpacked(metadata[IN_DIFFUSERS], path)
@@ -265,7 +268,7 @@ def _grouped(
     for component, file in tensors.items():
         for name, tensor in file.items():
             key = keys.split(name)
-            if key is None:
+            if key is None or (keys.is_matrix(key.part) and tensor.ndim < 2):
                 rest[name] = tensor
                 continue
             at = (component if key.component == keys.WHOLE else key.component, key.prefix)

@@ -88,6 +88,13 @@ _KOHYA_COMPONENTS = {
 }
 
 
+def is_matrix(part: str) -> bool:
+    """Whether a part is a factor of a change: of two dimensions at least."""
+    return part in ("down", "up", "mid", "embedding_down", "embedding_up") or part.startswith(
+        ("hada_", "lokr_")
+    )
+
+
 @attrs.frozen
 class Key:
     """`prefix + suffix` is the key as the file has it."""
