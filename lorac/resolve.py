@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,7 @@ def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Comput
         attention_chunks=chunks,
         quantization=quantizations(experiment.fit)[0],
         paged_optimizer=experiment.fit.paged_optimizer,
+        deterministic=experiment.fit.deterministic,
     )
 
 
@@ -333,7 +335,22 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} {unit}; {epochs}"),
         plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
         *optimizer_decisions(experiment, program),
+        *_exactness(program.compute),
     )
+
+
+def _exactness(compute: plan.Compute) -> Iterator[plan.Decision]:
+    """Whether a card promises the same bytes again; a CPU does."""
+    if compute.device == "cpu":
+        return
+    if compute.deterministic:
+        why = "fit.deterministic: the run stops at an operator that has no exact form"
+        yield plan.Decision(field="same bytes", value="yes", reason=why)
+    else:
+        why = (
+            "attention's backward pass and others may add up in any order; Fit(deterministic=True) forbids it"
+        )
+        yield plan.Decision(field="same bytes", value="up to the last bits", reason=why)
 
 
 def data_line(data: plan.Data) -> str:

@@ -145,6 +145,11 @@ class Fit:
         "Have the optimizer's state wait in the computer's memory between steps; the result is the same.",
         default=False,
     )
+    deterministic: bool = setting(
+        flag(),
+        "Stop at an operator that has no exact form on a card, where the last bits of a run may differ otherwise.",
+        default=False,
+    )
     offload: Literal["none", "text_encoder", "blocks"] | Auto = setting(
         choice("none", "text_encoder", "blocks", auto="choice"),
         "What waits in the computer's memory while it is not used: encoders, or blocks of the base as well.",

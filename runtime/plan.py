@@ -142,6 +142,7 @@ class Compute:
     frozen weights between their forward and their backward. Attention runs in `attention_chunks` slices of queries.
     With `paged_optimizer` the optimizer's state waits there between steps.
     `threads` is how many a CPU computes with: sums over other counts have other last bits. 0 on a card.
+    `deterministic` refuses operators that have no exact form (`runtime.exactness`), where torch would only warn.
     """
 
     device: Literal["cuda", "cpu"]
@@ -152,6 +153,7 @@ class Compute:
     offloaded: tuple[str, ...] = ()
     attention_chunks: int = 1
     paged_optimizer: bool = False
+    deterministic: bool = False
 
 
 @attrs.frozen(kw_only=True)

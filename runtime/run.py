@@ -21,6 +21,7 @@ from runtime import step as train_step
 from runtime.adapters import adapted, method, whole
 from runtime.dtypes import DTYPES
 from runtime.errors import MachineError, PlanError, Problem
+from runtime.exactness import deterministic, refusals
 from runtime.families import family
 from runtime.families.protocol import Family, Modules
 from runtime.preflight import Where
@@ -75,7 +76,8 @@ def run(of: plan.Plan, options: Options) -> Path:
         )
         log.info(f"Training started... total steps: {program.train.steps}" + resumed(state))
         try:
-            job.state = train(job)
+            with refusals():
+                job.state = train(job)
             with average.shown(trainee):
                 previews = medium.finish(ready)
             finish(job, previews, where)
@@ -252,15 +254,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def deterministic(compute: plan.Compute) -> None:
-    """Ask torch for the same bytes each time (cuBLAS needs its workspace named before CUDA starts)."""
-    if compute.device == "cpu":
-        torch.set_num_threads(compute.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
 
 
 def device_name(compute: plan.Compute) -> str:

@@ -171,6 +171,7 @@ def _training(of: plan.Plan) -> dict[str, Any]:
         "fit.quantization": compute.quantization,
         "fit.optimizer_bits": optimizer.state_bits,
         "fit.paged_optimizer": compute.paged_optimizer,
+        "fit.deterministic": compute.deterministic,
         "fit.processes": train.processes,
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import torch
 
-from runtime.run import deterministic
+from runtime.exactness import deterministic
 from tests.validate import snapshot
 from tests.validate.gpu_case import FULL, Case, Shapes, Step, program, real_step
 

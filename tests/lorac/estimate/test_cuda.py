@@ -11,7 +11,7 @@ import torch
 
 from lorac.estimate import cards, cuda
 from lorac.estimate.trace import trace
-from runtime.run import deterministic
+from runtime.exactness import deterministic
 from tests.lorac.plans import PROGRAM
 
 MIB = 2**20
