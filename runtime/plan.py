@@ -60,6 +60,7 @@ from runtime.plan_optimizers import StateBits as StateBits
 from runtime.safeio import atomic, strict_json
 
 FORMAT = 2
+AGAIN = "make the plan again: lorac plan SPEC"
 
 Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -327,8 +328,15 @@ def structure(data: Any, cls: type[_T], where: str) -> _T:
         return CONVERTER.structure(data, cls)
     except Exception as error:  # every failure of cattrs is a wrong plan, told field by field
         lines = cattrs.transform_error(error, path=cls.__name__.lower(), format_exception=_said)
-        hint = "make the plan again: lorac plan SPEC"
-        raise PlanError([Problem(where, line, hint) for line in lines]) from None
+        raise PlanError([Problem(where, _placed(line), AGAIN) for line in lines]) from None
+
+
+def _placed(line: str) -> str:
+    """cattrs' `what @ place`, the place first."""
+    what, _, place = line.rpartition(" @ ")
+    if what == "required field missing":
+        return f"{place} is missing"
+    return f"{place}: {what.replace('extra fields found', 'there is no such field')}"
 
 
 def _said(error: BaseException, wanted: type | None) -> str:
@@ -361,16 +369,18 @@ def dumps(plan: Plan) -> str:
 
 def loads(text: str, where: str = "plan.json") -> Plan:
     """Read a plan from canonical (or any strict) JSON. Raises PlanError."""
-    data = strict_json.loads(text, where, error=PlanError)
-    again = "make the plan again: lorac plan SPEC"
+    try:
+        data = strict_json.loads(text, where, error=PlanError)
+    except PlanError as error:
+        raise PlanError(attrs.evolve(one, hint=AGAIN) for one in error.problems) from None
     if not isinstance(data, dict) or "format" not in data:
-        raise PlanError(Problem(where, "is not a lorac plan: it has no `format`", again))
+        raise PlanError(Problem(where, "is not a lorac plan: it has no `format`", AGAIN))
     if data["format"] != FORMAT:
         raise PlanError(
-            Problem(where, f"plan format {data['format']!r}, but this lorac reads format {FORMAT}", again)
+            Problem(where, f"plan format {data['format']!r}, but this lorac reads format {FORMAT}", AGAIN)
         )
     plan = structure(data, Plan, where)
-    problems = [Problem(where, what, again) for what in wrongs(plan, hash_program(plan.program))]
+    problems = [Problem(where, what, AGAIN) for what in wrongs(plan, hash_program(plan.program))]
     if problems:
         raise PlanError(problems)
     return plan
@@ -381,8 +391,11 @@ def read(path: Path) -> Plan:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        why = (
+            f"is not UTF-8 (byte {error.start})" if isinstance(error, UnicodeDecodeError) else error.strerror
+        )
         raise PlanError(
-            Problem(str(path), f"cannot be read: {error}", "give the path of a plan.json")
+            Problem(str(path), f"cannot be read: {why}", "give the path of a plan.json")
         ) from None
     return loads(text, str(path))
 

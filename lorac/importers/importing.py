@@ -77,6 +77,8 @@ def recognised(config: Any, source: Path) -> Importer:
     if len(found) == 1:
         return found[0]
     where = paths.display(source)
+    if not config:
+        raise InputError(Problem(where, "is empty", "give a trainer's config, or a LoRA"))
     if found:
         titles = " and ".join(one.TITLE for one in found)
         raise InputError(Problem(where, f"could be {titles}", "keep one trainer's keys in the file"))

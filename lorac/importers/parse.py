@@ -26,6 +26,9 @@ JSON_LIMIT = 2**26
 LIKE_TOML = re.compile(r"^\s*(\[[\w.\[\]-]+\]|[\w.-]+\s*=)", re.MULTILINE)
 """A line that TOML begins a table or a value with."""
 
+PYTHON = "tag:yaml.org,2002:python"
+"""How PyYAML calls tags that make objects, as its error names them."""
+
 KINDS = "a trainer's config (YAML, TOML or JSON) or a LoRA's .safetensors"
 
 
@@ -62,7 +65,11 @@ def _toml_or_yaml(text: str, where: str) -> Any:
         value = yaml.load(text, Loader=_Unique)  # _Unique is the safe loader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        no_yaml = f"not YAML: {error.problem}" + (f" (line {mark.line + 1})" if mark else "")
+        line = f" (line {mark.line + 1})" if mark else ""
+        if PYTHON in str(error.problem):
+            what = f"has a tag that would have Python run code{line}; nothing of it was run"
+            raise InputError(Problem(where, what, "take the tag out: a config is data")) from None
+        no_yaml = f"not YAML: {error.problem}{line}"
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         no_yaml = f"not YAML: {type(error).__name__} {error}"
     else:

@@ -115,7 +115,8 @@ def read_legacy(file: io.BufferedReader, where: str) -> Checkpoint:
     data, seen = io.BytesIO(file.read(BYTES_LIMIT)), _Storages()
     try:
         if inert_pickle.read(data, TABLE, seen) != LEGACY_MAGIC:
-            raise InputError(Problem(where, "is a pickle but not a checkpoint that torch.save wrote"))
+            hint = "give the model as .safetensors"
+            raise InputError(Problem(where, "is a pickle but not a checkpoint that torch.save wrote", hint))
         version, system, value, keys = (inert_pickle.read(data, TABLE, seen) for _ in range(4))
         if version != LEGACY_VERSION:
             raise Damaged("its version is unknown")

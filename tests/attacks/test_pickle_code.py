@@ -16,6 +16,7 @@ from tests.attacks.payloads import PAYLOADS, Payload, call, items, name, os_syst
 
 NOT_A_CHECKPOINT = [
     "error: model.ckpt: is a pickle but not a checkpoint that torch.save wrote",
+    "hint: give the model as .safetensors",
 ]
 NO_TENSORS = [
     "error: model.ckpt: holds no tensors by name, neither at its top nor under state_dict",

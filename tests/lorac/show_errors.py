@@ -1,4 +1,4 @@
-"""What malformed specs and data folders end in. `just show-errors` prints it for a person."""
+"""What malformed specs, data folders, plans, configs and LoRA files end in; `just show-errors` prints it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.lorac.bad_data import make_bad_data
+from tests.lorac.bad_files import CASES, arguments, make_bad_files
 from tests.lorac.calling import Called, call
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,16 @@ def malformed_data(folder: Path, base: Path) -> Iterator[tuple[str, Called, list
             yield name, call("plan", f"{name}.py"), wanted
 
 
+def malformed_files(folder: Path) -> Iterator[tuple[str, Called, Called]]:
+    """The arguments of commands that are given a broken file each, which are made in `folder`; how they ended, and
+    had to end."""
+    make_bad_files(folder)
+    for name, case in CASES.items():
+        wanted = Called(case.code, "", "".join(f"{line}\n" for line in case.lines))
+        with contextlib.chdir(folder):
+            yield " ".join(arguments(name)), call(*arguments(name)), wanted
+
+
 def main() -> None:
     """Print every call with its message and exit code."""
     from runtime.families import sd1
@@ -54,6 +65,10 @@ def main() -> None:
         for cases in (malformed_specs(), malformed_data(data, base)):
             for name, called, _ in cases:
                 print(f"$ lorac plan {name}\n{called.err}exit code {called.code}\n")
+        files = Path(temporary, "files")
+        files.mkdir()
+        for words, called, _ in malformed_files(files):
+            print(f"$ lorac {words}\n{called.err}exit code {called.code}\n")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.lorac.bad_data import CASES as DATA
+from tests.lorac.bad_files import CASES
 from tests.lorac.calling import Called
-from tests.lorac.show_errors import ROOT, malformed_data, malformed_specs
+from tests.lorac.show_errors import ROOT, malformed_data, malformed_files, malformed_specs
 
 
 def test_each_malformed_spec_ends_in_its_lines_with_exit_code_2() -> None:
@@ -25,6 +27,16 @@ def test_each_malformed_data_folder_ends_in_its_lines_with_exit_code_3(
     for name, (called, wanted) in ended.items():
         assert called == Called(3, "", "\n".join(wanted) + "\n"), name
     assert not (tmp_path / "generated").exists()
+
+
+def test_each_broken_file_ends_in_its_lines_and_runs_nothing(tmp_path: Path) -> None:
+    for words, called, wanted in malformed_files(tmp_path):
+        assert called == wanted, words
+    assert {path.name for path in tmp_path.iterdir()} <= CASES.keys()
+
+
+def test_there_are_more_than_forty_messages_to_look_at() -> None:
+    assert len(list((ROOT / "tests" / "lorac" / "bad_specs").glob("*.py"))) + len(DATA) + len(CASES) > 40
 
 
 def there(folder: Path) -> dict[Path, int]:

@@ -170,7 +170,13 @@ def test_the_bytes_decide_and_not_the_suffix(suffix: str) -> None:
             ],
         ),
         (b"MZ" + bytes(100), ["is neither a safetensors file nor a checkpoint of torch.save"]),
-        (b"\x80\x04N.", ["is a pickle but not a checkpoint that torch.save wrote"]),
+        (
+            b"\x80\x04N.",
+            [
+                "is a pickle but not a checkpoint that torch.save wrote",
+                "hint: give the model as .safetensors",
+            ],
+        ),
     ],
 )
 def test_what_is_no_model_is_called_by_its_name(data: bytes, lines: list[str]) -> None:
