@@ -115,7 +115,7 @@ CASES = {
         lambda: b'{"format": 99}',
         DIFF,
         4,
-        ["error: newer.json: plan format 99, but this lorac reads format 1", REPLAN],
+        [f"error: newer.json: plan format 99, but this lorac reads format {plan.FORMAT}", REPLAN],
     ),
     "other.json": Case(
         lambda: b'{"name": "a package"}',
