@@ -375,8 +375,10 @@ def evaluating(program: plan.Program, capability: tuple[int, int]) -> Trace:
         materialize(*modules.values(), *stay.values())
         trainee = _trainee(of, modules, program)
         state = _state(trainee, size)
-        shape = plan.largest(program.data)
-        batch = of.example(program.base.architecture, micro, shape, _trains_text(of, program))
+        tokens = any(component in of.TEXT_ENCODERS for component in program.adapter.targets)
+        batch = of.example(program.base.architecture, micro, plan.largest(program.data), tokens)
+        if isinstance(program.data, plan.Images):
+            batch |= objectives.extras(batch["latent_mean"], program)
         label("inputs", batch.values())
 
         def step() -> None:

@@ -77,6 +77,7 @@ class Encoded:
             least = data.unmasked_weight
             found["loss_mask"] = least + (1 - least) * (mask.flip(-1) if flip else mask)
         return found
+
     def picture(self, item: plan.Item, flip: bool) -> Batch:
         """What is cached of a picture."""
         return stored(self.entries, picture_key(self.encoder, item, flip))
