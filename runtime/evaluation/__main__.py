@@ -64,6 +64,8 @@ def carry_out(options: argparse.Namespace) -> None:
     if options.json:
         log.CONSOLE.stderr = True
     of, manifest = subject.read(options.run)
+    if of.program.data.kind == "clips":
+        raise SpecError(Problem(str(options.run), "is a LoRA for clips, which are not evaluated yet"))
     if options.apply and not isinstance(of.program.data, plan.Images):
         raise SpecError(Problem("--apply", "is for pictures: nothing offers a weight for a language model"))
     where = Where(
@@ -137,7 +139,7 @@ def evaluated(of: Subject, options: argparse.Namespace, weights: Sequence[float]
     return results.Evaluation(
         plan_hash=of.of.plan_hash,
         name=of.of.outputs.name,
-        kind=of.program.data.kind,
+        kind="images" if is_pictures else "text",
         judge=clip.judge if clip else None,
         threshold=scene.threshold if scene else None,
         base=base,
