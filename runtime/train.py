@@ -16,7 +16,7 @@ import attrs
 import psutil
 import torch
 
-from runtime import checkpoint, evaluate, log, plan
+from runtime import checkpoint, choice, evaluate, log, plan
 from runtime.errors import DivergedError, Interrupted, MachineError, Problem
 from runtime.media import Feed
 from runtime.optimizers import factor
@@ -42,11 +42,15 @@ class Run:
 
 
 def train(run: Run) -> checkpoint.State:
-    """Train to the plan's last step. Raises Interrupted (all saved), DivergedError or MachineError."""
+    """Train to the plan's last step, or until its patience is at its end.
+
+    Raises Interrupted (all saved), DivergedError or MachineError.
+    """
     program = run.plan.program.train
-    measure(run)
+    if run.state.step == 0:
+        measure(run)
     with log.Bar("step", program.steps, run.state.step) as bar, stoppable() as stop:
-        while run.state.step < program.steps:
+        while run.state.step < program.steps and not is_over(run):
             began = time.monotonic()
             loss, norm = one_step(run, run.feed.step(run.state.step))
             spent = time.monotonic() - began
@@ -61,11 +65,16 @@ def train(run: Run) -> checkpoint.State:
             values = {"loss": loss, "grad_norm": norm, "lr": rate, "seconds": spent, "memory": memory_now()}
             run.metrics.scalars(step, values)
             bar.step(note=note(run, bar.rate()))
-            if stop():
-                interrupted(run)
-            if due(step, run.plan.outputs.save_steps) or step == program.steps:
-                measure(run)
-                save(run)  # the last step too: whatever happens after it, nothing is lost
+            is_due = due(step, run.plan.outputs.save_steps) or choice.is_candidate(run.plan.program, step)
+            if is_due:
+                measure(
+                    run
+                )  # before it is left, too: a checkpoint that may be chosen is never without its loss
+            is_stopped = stop()
+            if is_due or is_stopped:
+                path = save(run)  # the last step too: whatever happens after it, nothing is lost
+            if is_stopped:
+                interrupted(run, path)
             if due(step, run.plan.outputs.samples.every) and step < program.steps:
                 run.show(step)
     return run.state
@@ -138,27 +147,40 @@ def measure(run: Run) -> None:
     step = run.state.step
     if str(step) in run.state.held_out:
         return
-    found = evaluate.held_out(run.trainee, run.feed.held_out(run.state.micro_batch))
-    if found is None:
+    losses = evaluate.held_out(run.trainee, run.feed.held_out(run.state.micro_batch))
+    if losses is None:
         return
-    run.metrics.scalars(step, {"held_out/loss": found.loss, "held_out/perplexity": found.perplexity})
-    log.info(f"Held-out loss {found.loss:.4f}, perplexity {found.perplexity:.2f} after step {step}")
+    found, program = losses.interval(), run.plan.program
+    values = {"held_out/loss": found.loss, "held_out/low": found.low, "held_out/high": found.high}
+    if isinstance(program.data, plan.Texts):
+        values["held_out/perplexity"] = found.perplexity
+    run.metrics.scalars(step, values)
+    perplexity = f", perplexity {found.perplexity:.2f}" if isinstance(program.data, plan.Texts) else ""
+    log.info(f"Held-out loss {found.loss:.4f}{perplexity} after step {step}")
     run.state = attrs.evolve(run.state, held_out={**run.state.held_out, str(step): found})
+    if step and choice.is_followed(program.evaluation) and choice.is_candidate(program, step):
+        standing = choice.follow(run.state.standing, choice.Candidate(step=step, losses=losses))
+        run.state = attrs.evolve(run.state, standing=standing)
+
+
+def is_over(run: Run) -> bool:
+    """Whether the run ends before its last step, for the loss of what is held out no longer falls."""
+    return choice.is_over(run.plan.program.evaluation, run.state.standing)
 
 
 def save(run: Run) -> Path:
-    """Write a checkpoint of the present state, and drop those that are too old."""
+    """Write a checkpoint of the present state, and drop those that are too old and will not be exported."""
     root = run.folder / "checkpoints"
     step = run.state.step
     path = checkpoint.save(root, run.trainee, run.state, run.plan.plan_hash, run.lora_files(step))
-    checkpoint.prune(root, run.plan.outputs.keep_checkpoints)
+    standing = run.state.standing
+    checkpoint.prune(root, run.plan.outputs.keep_checkpoints, standing.steps if standing else frozenset())
     log.info(f"Saved {path.parent.parent.name}/checkpoints/{path.name}")
     return path
 
 
-def interrupted(run: Run) -> None:
-    """Save and leave, saying how to go on."""
-    path = save(run)
+def interrupted(run: Run, path: Path) -> None:
+    """Leave, saying how to go on from the checkpoint just saved."""
     what = f"stopped after step {run.state.step} of {run.plan.program.train.steps}; everything is in {path}"
     raise Interrupted(Problem("", what, "run the same command again to go on"))
 
