@@ -78,7 +78,7 @@ def tags_have_variants(images: Images) -> Iterator[Disagreement]:
 
 OF_STILL_PICTURES = (
     *("more_resolutions", "folders", "alpha_mask", "mask_path"),
-    *("shuffle_tags", "tag_dropout"),
+    *("shuffle_tags", "tag_dropout", "held_out"),
 )
 """Fields of `Images` that clips have not."""
 
@@ -309,6 +309,36 @@ def lora_plus_has_a_b(experiment: Experiment) -> Iterator[Disagreement]:
     if experiment.train.lora_plus_ratio != 1 and experiment.adapter.METHOD != "lora":
         what = f"is LoRA's, and adapter is {type(experiment.adapter).__name__}(…)"
         yield experiment.train, "lora_plus_ratio", what, "leave it out"
+
+
+@reads("data", "sequences", "evaluation", "outputs")
+def evaluation_has_what_it_asks(experiment: Experiment) -> Iterator[Disagreement]:
+    """What is decided by what is held out needs something held out; patience needs checkpoints to count."""
+    evaluation = experiment.evaluation
+    if not holds_out(experiment):
+        field = "data.held_out" if _has_pictures(experiment) else "sequences.held_out"
+        for name, is_asked in (
+            ("choose", evaluation.choose == "best"),
+            ("patience", evaluation.patience > 0),
+        ):
+            if is_asked:
+                yield (
+                    evaluation,
+                    name,
+                    f"needs what is held out, and {field} is 0",
+                    f"set {field}, such as 0.1",
+                )
+    elif evaluation.patience and not experiment.outputs.save_steps:
+        what = "counts checkpoints, and outputs.save_steps is 0: there is one, at the end"
+        yield evaluation, "patience", what, "set outputs.save_steps"
+
+
+def holds_out(experiment: Experiment) -> bool:
+    """Whether some of the data is measured on and never trained on."""
+    from lorac.spec import Images
+
+    shares = [one.held_out for one in sets_of(experiment) if isinstance(one, Images)]
+    return max(shares, default=experiment.sequences.held_out) > 0
 
 
 def _has_pictures(experiment: Experiment) -> bool:

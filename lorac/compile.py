@@ -64,7 +64,7 @@ def _compile(
         phases=cost.phases,
         fallback_bytes=fitted.fallback_bytes,
         host_bytes=cost.host_bytes,
-        disk_bytes=written_bytes(cost.disk_bytes, train.steps, resolved.outputs) + encoded,
+        disk_bytes=written_bytes(cost.disk_bytes, fitted.program, resolved.outputs) + encoded,
         cache_bytes=encoded,
         seconds_per_step=cost.seconds_per_step,
         seconds=cost.seconds_per_step * train.steps,
@@ -74,20 +74,28 @@ def _compile(
     return plan.make(fitted.program, resolved.outputs, estimate)
 
 
-def written_bytes(checkpoint: int, steps: int, outputs: plan.Outputs) -> int:
+MAY_BE_EXPORTED = 2
+"""Checkpoints that are kept beside the newest where the best is chosen: the chosen one and the lowest."""
+
+
+def written_bytes(checkpoint: int, program: plan.Program, outputs: plan.Outputs) -> int:
     """Bytes that a run leaves in its folder, from one checkpoint's: checkpoints, exports, pictures.
 
     While a checkpoint is written, one more than is kept is there; the exports, which come after the last one, are two
     files of the LoRA and take less than that one. A picture takes no more than its pixels, in its file and in
     TensorBoard's.
     """
+    steps, chooses = program.train.steps, program.evaluation != plan.Evaluation()
     saved = -(-steps // outputs.save_steps) if outputs.save_steps else 1
+    # The checkpoint to go back to may be a third one, and with it those that might have been exported then.
+    kept = max(2, outputs.keep_checkpoints) + (2 * MAY_BE_EXPORTED if chooses else 0)
+    checkpoints = checkpoint * (min(saved, kept) + 1)
     samples = outputs.samples
     if isinstance(samples, plan.Answers):
-        return checkpoint * (min(saved, outputs.keep_checkpoints) + 1)
+        return checkpoints
     drawn = (steps // samples.every if samples.every else 0) + 2
     pictures = drawn * len(samples.prompts) * samples.width * samples.height * 3
-    return checkpoint * (min(saved, outputs.keep_checkpoints) + 1) + 2 * pictures
+    return checkpoints + 2 * pictures
 
 
 def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card, unlocked: bool) -> str:

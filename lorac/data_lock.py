@@ -25,6 +25,7 @@ from lorac.data_folder import MOST_REPEATS, Folder, read_folder, repeats_of
 from lorac.spec import Images
 from lorac.subsets import balanced, is_prior, subset_of, wrong_folders
 from runtime import plan
+from runtime.data import held_out
 from runtime.errors import InputError, Problem
 from runtime.safeio import digest, paths, strict_json
 from runtime.safeio import images as pictures
@@ -33,6 +34,8 @@ WORKERS = min(8, os.cpu_count() or 1)
 """Threads that decode: Pillow's decoders release the interpreter's lock."""
 
 REPLACE = "replace the files, or set Images(skip_bad=True) to record them as skipped"
+FEW_HELD_OUT = 8
+"""Held-out pictures below which it is noted how few they are."""
 CROPPED = 1 / 3
 """Share of a picture that is cropped away from which on it is noted."""
 
@@ -110,10 +113,12 @@ def lock(
     problems = [*tree.bad.values(), *in_folders, *wrong_captions, *in_pictures]
     if problems and not (images.skip_bad and items):
         raise InputError(problems)
+    rest, held = _split(images, every)
+    items = balanced(images, rest)
     return Lock(
-        images=_images(images, items, sum(item.repeats for item in items)),
+        images=_images(images, items, held, sum(item.repeats for item in items)),
         skipped=tuple(problems),
-        notes=(*_notes(items), *_notes_on_settings(images, every, items)),
+        notes=(*_notes(items), *_notes_on_settings(images, rest, items), *_few(held)),
     )
 
 
@@ -123,7 +128,8 @@ def assume_images(images: Images, grid: int, count: int) -> plan.Images:
     for side in sides:
         buckets.rule_of(images, grid, side)
     halves = 2 if any(folder.prior for folder in images.folders) else 1
-    return _images(images, (), count * images.repeats * len(sides) * halves)
+    held = held_out.share(count, images.held_out) if images.held_out else 0
+    return _images(images, (), (), max(1, count - held) * images.repeats * len(sides) * halves)
 
 
 def assumed_buckets(images: Images, grid: int) -> tuple[buckets.Size, ...]:
@@ -131,7 +137,29 @@ def assumed_buckets(images: Images, grid: int) -> tuple[buckets.Size, ...]:
     return buckets.largest_buckets(buckets.rule_of(images, grid, max(buckets.resolutions(images))))
 
 
-def _images(images: Images, items: tuple[plan.Item, ...], expected: int) -> plan.Images:
+def _split(images: Images, items: tuple[plan.Item, ...]) -> tuple[tuple[plan.Item, ...], ...]:
+    """What is trained on, and what is held out: by the files' contents alone, so alike on every machine.
+
+    Prior pictures are never held out. A picture that is seen at several sizes is measured at its largest, once. Raises
+    InputError where nothing is left to train on.
+    """
+    if not images.held_out:
+        return items, ()
+    learnt = {item.sha256: item for item in sorted(items, key=_area) if not is_prior(images, item.path)}
+    held = held_out.by_digest(list(learnt), images.held_out, "data.held_out")
+    return (
+        tuple(item for item in items if item.sha256 not in held),
+        tuple(item for item in items if item.sha256 in held and item == learnt[item.sha256]),
+    )
+
+
+def _area(item: plan.Item) -> int:
+    return item.bucket[0] * item.bucket[1]
+
+
+def _images(
+    images: Images, items: tuple[plan.Item, ...], held: tuple[plan.Item, ...], expected: int
+) -> plan.Images:
     text = strict_json.canonical([plan.unstructure(item) for item in items])
     return plan.Images(
         digest=hashlib.sha256(text.encode()).hexdigest() if items else "",
@@ -146,6 +174,8 @@ def _images(images: Images, items: tuple[plan.Item, ...], expected: int) -> plan
         shuffle_tags=images.shuffle_tags,
         keep_tags=images.keep_tags,
         tag_dropout=float(images.tag_dropout),
+        held_out=float(images.held_out),
+        held_items=held,
     )
 
 
@@ -274,6 +304,12 @@ def _notes_on_settings(
         yield f"{unused:,} prior pictures are not used: there are more of them than samples of the others"
     if images.mask_path is not None and (plain := sum(not item.mask for item in items)):
         yield f"{plain:,} of {len(items):,} items have no mask, and count whole"
+
+
+def _few(held: tuple[plan.Item, ...]) -> tuple[str, ...]:
+    """Whether so little is held out that what is decided by it may be chance."""
+    said = f"only {len(held)} pictures are held out: which checkpoint is best rests on them"
+    return (said,) if 0 < len(held) < FEW_HELD_OUT else ()
 
 
 def _notes(items: tuple[plan.Item, ...]) -> Iterator[str]:

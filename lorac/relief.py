@@ -149,8 +149,11 @@ def at_resolution(program: plan.Program, side: int) -> plan.Program:
     part = data.resolution * SIDE_STEP
     # Rounded up: a peak said too low would be worse than one said too high.
     width, height = (-(-length * side // part) * SIDE_STEP for length in plan.largest(data)[:2])
-    items = tuple(attrs.evolve(item, bucket=(width, height)) for item in data.items)
-    return attrs.evolve(program, data=attrs.evolve(data, items=items, resolution=side))
+    items, held = (
+        tuple(attrs.evolve(item, bucket=(width, height)) for item in those)
+        for those in (data.items, data.held_items)
+    )
+    return attrs.evolve(program, data=attrs.evolve(data, items=items, held_items=held, resolution=side))
 
 
 def fits(resolved: Resolved, program: plan.Program, costs: Costs) -> bool:

@@ -22,7 +22,7 @@ from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, versions
 from lorac.resolve_adapter import adapter_of
 from lorac.resolve_objective import objective_of
 from lorac.resolve_optimizers import optimizer_decisions, optimizer_of
-from lorac.resolve_outputs import images_of, outputs_of, references_of, texts_of
+from lorac.resolve_outputs import evaluation_of, images_of, outputs_of, references_of, texts_of
 from runtime import plan
 from runtime.errors import InputError, Problem, SpecError
 from runtime.families import FAMILIES, family
@@ -88,6 +88,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
             *(TEXT_PACKAGES if given else ()),
             *((GGUF,) if base.layout == "gguf" else ()),
         ),
+        evaluation=evaluation_of(experiment),
     )
     places = plan.Places(
         base=_place(base_path, root),
@@ -205,13 +206,14 @@ def _pictures(
 
 def _long_captions(data: plan.Images, of: Family, path: Path, base: plan.Base) -> tuple[plan.Decision, ...]:
     """What of the captions the text encoder will not see. Raises InputError where that is most of them."""
-    counts = of.caption_tokens(of.load_tokenizers(path, base), [item.caption for item in data.items])
-    cut = [(item, count) for item, count in zip(data.items, counts, strict=True) if count > of.CAPTION_TOKENS]
+    items = plan.every_item(data)
+    counts = of.caption_tokens(of.load_tokenizers(path, base), [item.caption for item in items])
+    cut = [(item, count) for item, count in zip(items, counts, strict=True) if count > of.CAPTION_TOKENS]
     if not cut:
         return ()
     item, count = max(cut, key=lambda pair: (pair[1], pair[0].path))
-    said = f"{len(cut)} of {len(data.items)} captions are longer than {of.CAPTION_TOKENS} tokens"
-    if len(cut) > MOST_CUT * len(data.items):
+    said = f"{len(cut)} of {len(items)} captions are longer than {of.CAPTION_TOKENS} tokens"
+    if len(cut) > MOST_CUT * len(items):
         hint = "shorten the captions: what comes after is never seen"
         raise InputError(Problem(item.path, f"{said}; the longest has {count}", hint))
     return (
@@ -355,10 +357,10 @@ def _exactness(compute: plan.Compute) -> Iterator[plan.Decision]:
 
 def data_line(data: plan.Data) -> str:
     """How the data lies in steps."""
-    if isinstance(data, plan.Images):
-        return buckets_line(data)
-    how = "packed into" if data.packing else "padded to"
     held = f"; {data.held_out:.0%} held out" if data.held_out else ""
+    if isinstance(data, plan.Images):
+        return buckets_line(data) + held
+    how = "packed into" if data.packing else "padded to"
     return f"{how} sequences of {data.length} tokens at most{held}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lorac import spec
-from lorac.agree import sets_of
+from lorac.agree import holds_out, sets_of
 from runtime import plan
 
 if TYPE_CHECKING:
@@ -22,6 +22,17 @@ def images_of(experiment: spec.Experiment) -> spec.Images:
     (images,) = sets_of(experiment)
     assert isinstance(images, spec.Images)
     return images
+
+
+def evaluation_of(experiment: spec.Experiment) -> plan.Evaluation:
+    """What is decided by what is held out; nothing where nothing is. Candidates are the checkpoints it asks for."""
+    wanted = experiment.evaluation
+    if not holds_out(experiment):
+        return plan.Evaluation()
+    choose = "best" if isinstance(wanted.choose, spec.Auto) else wanted.choose
+    is_off = choose == "last" and not wanted.patience
+    every = 0 if is_off else experiment.outputs.save_steps
+    return plan.Evaluation(choose=choose, patience=wanted.patience, every=every)
 
 
 def references_of(experiment: spec.Experiment) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from lorac.spec_data import (
     Sequences,
     Text,
 )
+from lorac.spec_evaluation import Evaluation
 from lorac.spec_optimizers import Adafactor, AdamW, Lion, Prodigy, ScheduleFreeAdamW
 from lorac.spec_train import LARGEST_SEED, Train
 
@@ -43,6 +44,7 @@ __all__ = [
     "Base",
     "Completions",
     "Conversations",
+    "Evaluation",
     "Experiment",
     "Fit",
     "Folder",
@@ -255,6 +257,7 @@ class Outputs:
     agree.what_pictures_cannot_have,
     agree.lora_plus_has_a_b,
     agree.pissa_sees_the_whole_base,
+    agree.evaluation_has_what_it_asks,
 )
 class Experiment:
     """One LoRA to train: all that a person decides about it."""
@@ -281,6 +284,9 @@ class Experiment:
     fit: Fit = setting(a_part(Fit), "How it is made to fit the card.", default=Fit())
     samples: Samples | Answers = setting(
         a_part(Samples, others=(Answers,)), "What is drawn, or asked, on the way.", default=Samples()
+    )
+    evaluation: Evaluation = setting(
+        a_part(Evaluation), "What is decided by what is held out.", default=Evaluation()
     )
     outputs: Outputs = setting(a_part(Outputs), "What is written.", default=Outputs())
 

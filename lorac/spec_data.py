@@ -138,6 +138,9 @@ class Images:
         "Wordings of each caption that shuffling and leaving out draw from: each is encoded once and kept on disk.",
         default=8,
     )
+    held_out: float = setting(
+        number(ge=0, lt=1), "Share of the pictures that is measured on and never trained on.", default=0.0
+    )
     skip_bad: bool = setting(
         flag(),
         "Leave out what cannot be used, and record it in the plan, instead of refusing.",

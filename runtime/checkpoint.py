@@ -1,7 +1,8 @@
 """Checkpoints: whole or not there, hashed, and enough to go on with the very same bytes.
 
 - There is no iterator and no generator state to keep: order and noise are functions of (seed, step, sample).
-- The newest two or more are kept; a damaged one is passed over, with a line, for the one before.
+- The newest two or more are kept, and what may be exported; a damaged one is passed over, with a line, for the one
+  before, and so is one whose chosen checkpoint is damaged or gone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from runtime import evaluate, log, plan
+from runtime import choice, evaluate, log, plan
 from runtime.errors import LoracError, PlanError, Problem
 from runtime.safeio import atomic, digest, safetensors, strict_json, weights
 from runtime.step import Trainee
@@ -43,9 +44,12 @@ class State:
     """What is known at a step besides tensors.
 
     `micro_batch` is what the run had stepped down to; `notes` say what did not go as planned; `started_at` is
-    ISO 8601, UTC. `held_out` is what was measured after a step, by its number. `losses` and `norms` are of the last
-    good steps. `skipped` are the others, `good` is the checkpoint to go back to when they are many, and after
-    `lowered_from` steps the rate is lower than planned (`runtime.divergence`).
+    ISO 8601, UTC. `held_out` is what was measured after a step, by its number; `standing` which checkpoint is chosen
+    by it so far, where the plan chooses.
+
+    `losses` and `norms` are of the last good steps, `skipped` are the others. `good` is the checkpoint to go back to
+    when they are many, `needed` are those that it takes to do so; after `lowered_from` steps the rate is lower than
+    planned (`runtime.divergence`).
     """
 
     step: int
@@ -55,9 +59,11 @@ class State:
     notes: tuple[str, ...]
     started_at: str
     held_out: dict[str, evaluate.HeldOut] = attrs.field(factory=dict)
+    standing: choice.Standing | None = None
     norms: tuple[float, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     good: int = 0
+    needed: tuple[int, ...] = (0,)
     lowered_from: int | None = None
 
     @property
@@ -107,14 +113,12 @@ def save(root: Path, of: Trainee, state: State, plan_hash: str, extra: dict[str,
     return final
 
 
-def prune(root: Path, keep: int, spare: int | None) -> None:
-    """Keep the newest `keep` whole checkpoints, and the one after `spare` steps. That of step 0 goes otherwise."""
+def prune(root: Path, keep: int, spared: frozenset[int] = frozenset()) -> None:
+    """Keep the newest `keep` whole checkpoints, and those after the spared steps. That of step 0 goes otherwise."""
     found = whole(root)
-    kept = {*found[-keep:], *([] if spare is None else [folder(root, spare)])} - (
-        {folder(root, 0)} if spare != 0 and len(found) > 1 else set()
-    )
+    stay = {folder(root, step) for step in spared} | ({*found[-keep:]} - {folder(root, 0)})
     for path in found:
-        if path not in kept:
+        if path not in stay:
             shutil.rmtree(path)
 
 
@@ -136,9 +140,12 @@ def newest(root: Path, plan_hash: str, upto: int | None = None) -> tuple[Path, S
         atomic.sweep(root)
     for path in reversed(whole(root)):
         try:
-            state = _verified(path, plan_hash)
-            if upto is None or state.step <= upto:
-                return path, state
+            state = verified(path, plan_hash)
+            if upto is not None and state.step > upto:
+                continue
+            for step in sorted(state.standing.steps - {state.step}) if state.standing else ():
+                verified(folder(root, step), plan_hash)
+            return path, state
         except LoracError as error:
             log.warn(f"checkpoint {path.name} is passed over: {error}")
     return None
@@ -149,7 +156,8 @@ def receipt(path: Path) -> Receipt:
     return plan.structure(strict_json.read(path / DONE), Receipt, f"{path.name}/{DONE}")
 
 
-def _verified(path: Path, plan_hash: str) -> State:
+def verified(path: Path, plan_hash: str) -> State:
+    """The state of an undamaged checkpoint of this plan. Raises InputError or PlanError for another."""
     found = receipt(path)
     if found.plan_hash != plan_hash:
         raise PlanError(Problem(path.name, "is of another plan"))

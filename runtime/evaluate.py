@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 DRAWS = 1000
 """Bootstrap samples of an interval (Efron 1979)."""
+
+Rows = list[tuple[int, int]]
+"""Of each row of a batch, its sample's number and its weight (`Feed.held_out`)."""
 
 
 @attrs.frozen(kw_only=True)
@@ -35,35 +38,60 @@ class HeldOut:
 
     @property
     def perplexity(self) -> float:
-        """e to the loss: of how many equally likely tokens each one was as surprising as one."""
+        """Of text, e to the loss: of how many equally likely tokens each one was as surprising as one."""
         return math.exp(self.loss)
 
 
-def held_out(of: Trainee, batches: Iterable[tuple[Batch, list[int]]]) -> HeldOut | None:
-    """Measure what would be exported, without dropout; None where nothing is held out.
+@attrs.frozen(kw_only=True)
+class Losses:
+    """What was measured of each sample: the sum of its losses, and its weight, which those are a mean over."""
 
-    Each batch comes with its samples' weights (`Feed.held_out`).
+    sums: tuple[float, ...]
+    weights: tuple[int, ...]
+
+    def interval(self) -> HeldOut:
+        """Their mean with its uncertainty."""
+        return interval(self.sums, self.weights)
+
+
+def difference(first: Losses, second: Losses) -> tuple[float, float]:
+    """How much higher the first mean loss is than the second, and the standard error of that.
+
+    Both are of the same samples with the same noise, so only what differs between the weights is left: the error is
+    that of a ratio of sums over samples (Cochran 1977, "Sampling Techniques", equation 2.39); 0 for a single one.
     """
-    losses: list[float] = []
-    weights: list[int] = []
+    gaps, weights = np.subtract(first.sums, second.sums), np.array(second.weights)
+    mean = gaps.sum() / weights.sum()
+    rest = gaps - mean * weights
+    count = len(weights)
+    error = np.sqrt(count / max(1, count - 1) * (rest**2).sum()) / weights.sum()
+    return float(mean), float(error) if count > 1 else 0.0
+
+
+def held_out(of: Trainee, batches: Iterable[tuple[Batch, Rows]]) -> Losses | None:
+    """Measure what would be exported, without dropout; None where nothing is held out."""
+    sums: dict[int, float] = {}
+    weights: dict[int, int] = {}
     program = of.program
     before = {name: module.training for name, module in of.modules.items()}
     for module in of.modules.values():
         module.eval()
     try:
         with average.shown(of), torch.no_grad():
-            for batch, weight in batches:
-                losses += of.family.loss(of.modules, batch, program.base, program.train.objective).tolist()
-                weights += weight
+            for batch, rows in batches:
+                losses = of.family.loss(of.modules, batch, program.base, program.train.objective).tolist()
+                for (sample, weight), loss in zip(rows, losses, strict=True):
+                    sums[sample] = sums.get(sample, 0.0) + loss
+                    weights[sample] = weights.get(sample, 0) + weight
     finally:
         for name, module in of.modules.items():
             module.train(before[name])
     if of.stream is not None:
         of.stream.rest()
-    return interval(losses, weights) if losses else None
+    return Losses(sums=tuple(sums.values()), weights=tuple(weights.values())) if sums else None
 
 
-def interval(losses: list[float], weights: list[int]) -> HeldOut:
+def interval(losses: Sequence[float], weights: Sequence[int]) -> HeldOut:
     """The mean of sums of losses, one a sample, over their weights."""
     sums, counts = np.array(losses), np.array(weights)
     chosen = np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))

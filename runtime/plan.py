@@ -36,6 +36,7 @@ from runtime.plan_data import Shape as Shape
 from runtime.plan_data import TextFile as TextFile
 from runtime.plan_data import Texts as Texts
 from runtime.plan_data import are_weighted as are_weighted
+from runtime.plan_data import every_item as every_item
 from runtime.plan_data import is_inner as is_inner
 from runtime.plan_data import largest as largest
 from runtime.plan_data import locked_files as locked_files
@@ -158,6 +159,19 @@ class Compute:
 
 
 @attrs.frozen(kw_only=True)
+class Evaluation:
+    """What is decided by the loss on what is held out (`runtime.choice`).
+
+    The checkpoints each `every` steps, and the last, are measured and may be chosen; 0 is the last alone. After
+    `patience` of them without a lower loss the run ends; 0 is never.
+    """
+
+    choose: Literal["best", "last"] = "last"
+    patience: int = 0
+    every: int = 0
+
+
+@attrs.frozen(kw_only=True)
 class Program:
     """Everything that decides the trained bytes."""
 
@@ -168,6 +182,7 @@ class Program:
     train: Train
     compute: Compute
     versions: dict[str, str]
+    evaluation: Evaluation = Evaluation()
 
 
 @attrs.frozen(kw_only=True)

@@ -43,6 +43,8 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
         ("compute.threads", compute.threads, 1 if compute.device == "cpu" else 0),
         ("adapter.rank", adapter.rank, 0),
         *[(f"adapter.ranks {one.pattern}", one.rank, 1) for one in adapter.ranks],
+        ("evaluation.patience", program.evaluation.patience, 0),
+        ("evaluation.every", program.evaluation.every, 0),
         ("outputs.save_steps", outputs.save_steps, 0),
         ("outputs.keep_checkpoints", outputs.keep_checkpoints, 1),
         *_samples_bounds(outputs.samples),
@@ -61,6 +63,8 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
             found.append(f"adapter has {pattern!r}, which is no regular expression: {error}")
     if data.kind != "text" and adapter.modules_to_save:
         found.append("adapter.modules_to_save is for language models, and the data are pictures")
+    if program.evaluation != type(program.evaluation)() and not data.held_out:
+        found.append("evaluation decides by what is held out, and data.held_out is 0")
     if program.locked and not locked_files(data):
         found.append("a locked plan has no data")
     found += wrong_objective(train.objective, data.kind, program.base.prediction_type)

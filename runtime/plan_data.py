@@ -51,12 +51,14 @@ class Item:
 
 @attrs.frozen(kw_only=True)
 class Images:
-    """The locked picture set. `digest` covers the items; `expected` counts samples when nothing is locked.
+    """The locked picture set. `digest` covers the items; `expected` counts an epoch's samples.
 
     Each item of "clips" has `frames` frames. `mask` says where masks come from: each item's file, or its picture's own
     alpha; what is black in a mask counts `unmasked_weight`. Each caption has `caption_variants` wordings (1 is off):
     its tags after the first `keep_tags` in another order with `shuffle_tags`, each left out with a chance of
     `tag_dropout`.
+
+    `held_out` is the share of pictures that is measured on and never trained on, 0 is none; `held_items` are these.
     """
 
     kind: Literal["images", "clips"] = "images"
@@ -73,6 +75,8 @@ class Images:
     shuffle_tags: bool = False
     keep_tags: int = 0
     tag_dropout: float = 0.0
+    held_out: float = 0.0
+    held_items: tuple[Item, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +126,11 @@ def pictures(data: Data) -> Images:
     return data
 
 
+def every_item(data: Images) -> tuple[Item, ...]:
+    """Pictures that are trained on, and after them those that are held out."""
+    return data.items + data.held_items
+
+
 Shape = tuple[int, ...]
 """What sets a sample's cost: (width, height) of a picture's bucket in pixels, (width, height, frames) of a clip's, or
 (tokens,) of a sequence."""
@@ -131,7 +140,7 @@ def largest(data: Data) -> Shape:
     """The shape that sets the peak: the bucket with the most pixels, or a full sequence."""
     if isinstance(data, Texts):
         return (data.length,)
-    buckets = {item.bucket for item in data.items} or {(data.resolution, data.resolution)}
+    buckets = {item.bucket for item in every_item(data)} or {(data.resolution, data.resolution)}
     return shape(data, max(buckets, key=lambda bucket: (bucket[0] * bucket[1], bucket)))
 
 
@@ -150,8 +159,8 @@ def locked_files(data: Data) -> dict[str, str]:
     """Every file of the data by its path in the data folder, with its sha256."""
     if isinstance(data, Texts):
         return {file.path: file.sha256 for file in data.files}
-    frames = (item.clip.frames if item.clip else (item,) for item in data.items)
-    masks = {item.mask: item.mask_sha256 for item in data.items if item.mask}
+    frames = (item.clip.frames if item.clip else (item,) for item in every_item(data))
+    masks = {item.mask: item.mask_sha256 for item in every_item(data) if item.mask}
     return {one.path: one.sha256 for group in frames for one in group} | masks
 
 
@@ -177,13 +186,16 @@ def wrong_data(data: Data) -> list[str]:
         for path in locked_files(data)
         if not is_inner(path)
     ]
+    if not 0 <= data.held_out < 1:
+        found.append(f"data.held_out must be at least 0 and below 1, got {data.held_out}")
     return found + (_wrong_pictures(data) if isinstance(data, Images) else _wrong_texts(data))
 
 
 def _wrong_pictures(data: Images) -> list[str]:
     found = [
-        f"data.items[{index}] has a repeats, size, bucket or loss_weight out of range"
-        for index, item in enumerate(data.items)
+        f"data.{field}[{index}] has a repeats, size, bucket or loss_weight out of range"
+        for field, items in (("items", data.items), ("held_items", data.held_items))
+        for index, item in enumerate(items)
         if item.repeats < 1
         or min(item.bucket) < 8
         or min(item.width, item.height) < 1
@@ -201,13 +213,12 @@ def _wrong_pictures(data: Images) -> list[str]:
             found.append(f"data.{name} must be at least 0 and below 1, got {value}")
     if data.caption_variants < 1 or data.keep_tags < 0:
         found.append("data.caption_variants must be at least 1, and data.keep_tags at least 0")
-    return found
+    both = {item.sha256 for item in data.items} & {item.sha256 for item in data.held_items}
+    return found + [f"data.held_items has {len(both)} pictures that are trained on"] * bool(both)
 
 
 def _wrong_texts(data: Texts) -> list[str]:
     found = [f"data.length must be at least 2, got {data.length}"] if data.length < 2 else []
-    if not 0 <= data.held_out < 1:
-        found.append(f"data.held_out must be at least 0 and below 1, got {data.held_out}")
     return found + [
         f"data.files[{index}].weight must be above 0, got {file.weight}"
         for index, file in enumerate(data.files)

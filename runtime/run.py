@@ -16,7 +16,7 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import average, checkpoint, divergence, encoders, export, log, media, plan
+from runtime import average, checkpoint, choice, divergence, encoders, evaluate, export, log, media, plan
 from runtime import step as train_step
 from runtime.adapters import adapted, method, whole
 from runtime.dtypes import DTYPES
@@ -78,9 +78,10 @@ def run(of: plan.Plan, options: Options) -> Path:
         try:
             with refusals():
                 job.state = train(job)
+            exported = take_chosen(job)
             with average.shown(trainee):
                 previews = medium.finish(ready)
-            finish(job, previews, where)
+            finish(job, exported, previews, where)
         finally:
             metrics.close()
     return where.output
@@ -187,18 +188,63 @@ def _factors(trainee: train_step.Trainee) -> export.Weights:
     return found
 
 
-def finish(job: Run, previews: Sequence[Image], where: Where) -> None:
+def take_chosen(job: Run) -> checkpoint.State:
+    """Put the chosen checkpoint's weights back where it is another than the last. The state that is exported.
+
+    Raises PlanError or InputError where it is damaged: run again, the training goes back to before it was.
+    """
+    standing = job.state.standing
+    if standing is None or job.plan.program.evaluation.choose == "last":
+        return job.state
+    path = checkpoint.folder(job.folder / "checkpoints", standing.chosen.step)
+    state = checkpoint.verified(path, job.plan.plan_hash)
+    if state.step != job.state.step:
+        checkpoint.restore(path, job.trainee)
+    return state
+
+
+def chosen(job: Run, exported: checkpoint.State) -> export.Choice | None:
+    """Why this checkpoint was exported, for the manifest; None where nothing was decided by what is held out."""
+    standing, evaluation = job.state.standing, job.plan.program.evaluation
+    if standing is None:
+        return None
+    found = job.state.held_out[str(exported.step)]
+    is_best = evaluation.choose == "best"
+    gap, error = (
+        evaluate.difference(standing.chosen.losses, standing.lowest.losses) if is_best else (0.0, 0.0)
+    )
+    why = f"no lower held-out loss in {standing.since} checkpoints after step {standing.lowest.step}"
+    made = export.Choice(
+        rule=choice.BEST if is_best else choice.LAST,
+        step=exported.step,
+        loss=found.loss,
+        low=found.low,
+        high=found.high,
+        lowest_step=standing.lowest.step,
+        gap=gap,
+        error=error,
+        trained=job.state.step,
+        stopped=why if job.state.step < job.plan.program.train.steps else "",
+    )
+    if made.stopped:
+        log.info(f"Stopped after step {made.trained}: {made.stopped}")
+    log.info(f"Exporting step {made.step} of {made.trained}, held-out loss {made.loss:.4f}: {made.rule}")
+    return made
+
+
+def finish(job: Run, exported: checkpoint.State, previews: Sequence[Image], where: Where) -> None:
     """Write every output, and leave nothing half done."""
     of = job.plan
     facts = export.Facts(
-        steps=job.state.step,
+        steps=exported.step,
         seconds=job.state.seconds,
-        loss=sum(job.state.losses) / len(job.state.losses),
+        loss=sum(exported.losses) / len(exported.losses),
         micro_batch=job.state.micro_batch,
         device=device_name(of.program.compute),
         peak_bytes=peak_memory(),
         metrics=job.state.metrics,
         notes=(*job.state.notes, *divergence.told(job.state)),
+        choice=chosen(job, exported),
         started_at=job.state.started_at,
     )
     manifest = export.export(where.output, factors(job.trainee), of, facts, previews)

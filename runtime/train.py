@@ -16,7 +16,7 @@ import attrs
 import psutil
 import torch
 
-from runtime import checkpoint, divergence, evaluate, log, plan
+from runtime import checkpoint, choice, divergence, evaluate, log, plan
 from runtime.errors import Interrupted, MachineError, Problem
 from runtime.media import Feed
 from runtime.step import Trainee, gradients, update
@@ -41,13 +41,16 @@ class Run:
 
 
 def train(run: Run) -> checkpoint.State:
-    """Train to the plan's last step. Raises Interrupted (all saved), DivergedError or MachineError."""
+    """Train to the plan's last step, or until its patience is at its end.
+
+    Raises Interrupted (all saved), DivergedError or MachineError.
+    """
     program = run.plan.program.train
-    measure(run)
     if run.state.step == 0:
+        measure(run)
         first_checkpoint(run)
     with log.Bar("step", program.steps, run.state.step) as bar, stoppable() as stop:
-        while run.state.step < program.steps:
+        while run.state.step < program.steps and not is_over(run):
             began = time.monotonic()
             rate = program.learning_rate * divergence.rate_factor(run)
             loss, norm, wrong = one_step(run, run.feed.step(run.state.step))
@@ -61,11 +64,13 @@ def train(run: Run) -> checkpoint.State:
                 divergence.go_back(run)
                 bar.back(run.state.step)
                 continue
-            if stop():
-                interrupted(run)
-            if due(step, run.plan.outputs.save_steps) or step == program.steps:
-                measure(run)
-                save(run)  # the last step too: whatever happens after it, nothing is lost
+            if is_due(run.plan, step):
+                measure(run)  # before it is left, too: what may be chosen is never without its loss
+            is_stopped = stop()
+            if is_due(run.plan, step) or is_stopped:
+                path = save(run)  # the last step too: whatever happens after it, nothing is lost
+            if is_stopped:
+                interrupted(run, path)
             if due(step, run.plan.outputs.samples.every) and step < program.steps:
                 run.show(step)
     if not run.state.losses:
@@ -109,12 +114,16 @@ def after(run: Run, loss: float, norm: float, wrong: str, spent: float) -> check
     if wrong:
         log.warn(f"step {state.step} is left out: {wrong} ({divergence.samples(run, state.step)})")
         return attrs.evolve(state, skipped=(*state.skipped, checkpoint.Skipped(step=state.step, why=wrong)))
-    return attrs.evolve(
+    state = attrs.evolve(
         state,
         losses=(*state.losses[1 - LOSS_WINDOW :], loss),
         norms=(*state.norms[1 - LOSS_WINDOW :], norm),
-        good=run.state.step if due(run.state.step, run.plan.outputs.save_steps) else state.good,
     )
+    if not is_due(run.plan, run.state.step):
+        return state
+    standing = run.state.standing  # as it was at that checkpoint: what it takes to go on from there
+    needed = {run.state.step} | (standing.steps if standing else frozenset())
+    return attrs.evolve(state, good=run.state.step, needed=tuple(sorted(needed)))
 
 
 def forget(of: Trainee) -> None:
@@ -154,35 +163,53 @@ def measure(run: Run) -> None:
     step = run.state.step
     if str(step) in run.state.held_out:
         return
-    found = evaluate.held_out(run.trainee, run.feed.held_out(run.state.micro_batch))
-    if found is None:
+    losses = evaluate.held_out(run.trainee, run.feed.held_out(run.state.micro_batch))
+    if losses is None:
         return
-    run.metrics.scalars(step, {"held_out/loss": found.loss, "held_out/perplexity": found.perplexity})
-    log.info(f"Held-out loss {found.loss:.4f}, perplexity {found.perplexity:.2f} after step {step}")
+    found, program = losses.interval(), run.plan.program
+    if not math.isfinite(found.loss):
+        log.warn(f"held-out loss is not finite after step {step}: it is not recorded")
+        return
+    values = {"held_out/loss": found.loss, "held_out/low": found.low, "held_out/high": found.high}
+    if isinstance(program.data, plan.Texts):
+        values["held_out/perplexity"] = found.perplexity
+    run.metrics.scalars(step, values)
+    perplexity = f", perplexity {found.perplexity:.2f}" if isinstance(program.data, plan.Texts) else ""
+    log.info(f"Held-out loss {found.loss:.4f}{perplexity} after step {step}")
     run.state = attrs.evolve(run.state, held_out={**run.state.held_out, str(step): found})
+    if step and choice.is_followed(program.evaluation) and choice.is_candidate(program, step):
+        standing = choice.follow(run.state.standing, choice.Candidate(step=step, losses=losses))
+        run.state = attrs.evolve(run.state, standing=standing)
+
+
+def is_over(run: Run) -> bool:
+    """Whether the run ends before its last step, for the loss of what is held out no longer falls."""
+    return choice.is_over(run.plan.program.evaluation, run.state.standing)
 
 
 def save(run: Run) -> Path:
-    """Write a checkpoint of the present state, and drop those that are too old."""
+    """Write a checkpoint of the present state, and drop those that are too old and will not be exported."""
     began = time.monotonic()
     root = run.folder / "checkpoints"
     step = run.state.step
-    keep, last = run.plan.outputs.keep_checkpoints, run.plan.program.train.steps
-    checkpoint.prune(
-        root, keep, run.state.good
-    )  # before too, so that no more than one is there beside what is kept
     path = checkpoint.save(root, run.trainee, run.state, run.plan.plan_hash, run.lora_files(step))
-    checkpoint.prune(root, keep, run.state.good if step < last else None)
+    standing, is_last = run.state.standing, step == run.plan.program.train.steps or is_over(run)
+    spared = (standing.steps if standing else frozenset()) | (set() if is_last else {*run.state.needed})
+    checkpoint.prune(root, run.plan.outputs.keep_checkpoints, spared)
     run.metrics.scalars(step, {"checkpoint_seconds": time.monotonic() - began})
     log.info(f"Saved {path.parent.parent.name}/checkpoints/{path.name}")
     return path
 
 
-def interrupted(run: Run) -> None:
-    """Save and leave, saying how to go on."""
-    path = save(run)
+def interrupted(run: Run, path: Path) -> None:
+    """Leave, saying how to go on from the checkpoint just saved."""
     what = f"stopped after step {run.state.step} of {run.plan.program.train.steps}; everything is in {path}"
     raise Interrupted(Problem("", what, "run the same command again to go on"))
+
+
+def is_due(of: plan.Plan, step: int) -> bool:
+    """Whether a checkpoint follows this step."""
+    return due(step, of.outputs.save_steps) or choice.is_candidate(of.program, step)
 
 
 def due(step: int, every: int) -> bool:

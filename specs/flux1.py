@@ -35,7 +35,6 @@ experiment = Experiment(
         card="12GB",
         quantization="nf4",  # 6.6 GiB of weights instead of 22.2; "int8" or "none" where there is room
         optimizer_bits=8,
-        gradient_checkpointing=True,
     ),
     samples=Samples(
         prompts=("sks teapot on a kitchen table, morning light", "a watercolour of sks teapot"),

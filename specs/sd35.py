@@ -14,7 +14,7 @@ experiment = Experiment(
     base=Base("../models/stable-diffusion-3.5-medium", family="sd3", published="3.5-medium"),
     data=Images(
         "../data/style",
-        resolution=1024,  # what it was trained at last
+        resolution=768,  # 1024, what it was trained at last, takes a 16 GB card
         trigger="linocut style",
         prepend_trigger=True,
         flip=True,

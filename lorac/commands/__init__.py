@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "reproduce": "lorac.commands.running:reproduce",
         "install": "lorac.commands.running:install",
         "chat": "lorac.commands.running:chat",
+        "eval": "lorac.commands.looking:eval_",
         "lora": "lorac.commands.lora:lora",
     },
     "Write a spec": {

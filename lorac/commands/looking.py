@@ -1,8 +1,9 @@
-"""`lorac report`, `watch`, `compare`: look at runs in a browser."""
+"""`lorac report`, `watch`, `compare`, `eval`: look at runs, in a browser or by figures."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -78,3 +79,35 @@ def compare(runs: tuple[Path, ...], out: Path | None, show: bool) -> int:
     options = [*map(str, rest), *[f"--out={out}"] * (out is not None)]
     options += ["--open"] * show + ["--debug"] * debugging()
     return launch.start("runtime.report.compare", first, options)
+
+
+@command(
+    "eval",
+    click.argument("what", metavar="RUN", type=A_PATH),
+    click.option("--weights", metavar="W,W,…", help="LoRA weights to try (default: 0.6,0.8,1.0)."),
+    click.option(
+        "--checkpoints", type=click.Choice(["all", "last"]), help="Which of those on disk (default: all)."
+    ),
+    click.option("--seeds", type=int, metavar="N", help="Pictures of each prompt (default: 2)."),
+    click.option(
+        "--judge",
+        metavar="CLIP",
+        help="An open_clip model: a folder, or NAME/WEIGHTS (default: clip/ beside the base).",
+    ),
+    click.option("--apply", is_flag=True, help="Make the recommended weight the one that the WebUI offers."),
+    click.option("--base", type=A_PATH, help="Where the base is, if not where it was planned."),
+    click.option("--data", type=A_PATH, help="Where the data is, if not where it was planned."),
+    click.option("--json", "as_json", is_flag=True, help="Print what is written to evaluation.json."),
+)
+def eval_(what: Path, apply: bool, as_json: bool, **settings: Any) -> int:
+    """Evaluate a finished run over its checkpoints and LoRA weights.
+
+    RUN is a run's name in output/, or its folder. Measures the held-out loss. Of pictures also how well they
+    follow prompt and style, how they differ, whether they copy a training picture; and draws grid.png. Of text
+    also perplexity, answers and their repetition. Recommends a weight.
+    """
+    from lorac import launch
+
+    options = [f"--{name}={value}" for name, value in settings.items() if value is not None]
+    options += ["--apply"] * apply + ["--json"] * as_json + ["--debug"] * debugging()
+    return launch.start("runtime.evaluation", run_folder(what), options)

@@ -107,7 +107,7 @@ class Costs:
         preparing = self._traces.preparing(program, capability)
         found = {name: _moment(preparing, name, self.card) for name in ("load", "cache")}
         found["train"] = Moment(training, training.peak, _reserved(training, self.card))
-        if phases.holds_out(program.data):
+        if program.data.held_out:
             evaluating = self._traces.evaluating(program, capability)
             found["evaluate"] = _moment(evaluating, "evaluate", self.card)
         if self.outputs is not None:

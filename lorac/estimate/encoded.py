@@ -31,18 +31,20 @@ def encoded_bytes(program: plan.Program) -> int:
     if isinstance(data, plan.Texts):
         return TOKEN_BYTES * data.expected * data.length
     modules = encoders_of(program, frozen(program))
-    flips = 2 if data.flip else 1
-    pictures = {(item.sha256, item.bucket) for item in data.items}
-    counts = Counter(bucket for _, bucket in pictures)
+    pictures = {(item.sha256, item.bucket, False) for item in plan.every_item(data)}
+    if data.flip:
+        pictures |= {(item.sha256, item.bucket, True) for item in data.items}
+    counts = Counter(bucket for _, bucket, _ in pictures)
     file = attrgetter("mask_sha256" if data.mask == "files" else "sha256")
-    counts_of_masks = Counter(bucket for _, bucket in {(file(item), item.bucket) for item in data.items})
+    masked = {(file(item), item.bucket) for item in plan.every_item(data)}
+    counts_of_masks = Counter(bucket for _, bucket in masked)
     if not counts:  # planned without the data at hand
-        counts[data.resolution, data.resolution] = data.expected
+        counts[data.resolution, data.resolution] = data.expected * (2 if data.flip else 1)
     total = 0
     with torch.device("meta"), torch.no_grad():
         for size, count in counts.items():
             latents = of.encode_picture(modules, torch.empty(1, *plan.pixels(plan.shape(data, size))))
-            total += count * flips * tensor_bytes(latents.values())
+            total += count * tensor_bytes(latents.values())
             masks = counts_of_masks[size] or count
             total += (masks if data.mask != "none" else 0) * MASK_BYTES * latents["latent_mean"][0, 0].numel()
         if encodes_text(of, program):

@@ -45,7 +45,7 @@ def picture_bytes(program: plan.Program, outputs: plan.Outputs | None, phase: st
     """Pictures that are no tensors: the one that is read, decoded and converted; those that are drawn, at the end
     with the base's beside them and both on a sheet."""
     if phase == "cache" and isinstance(program.data, plan.Images):
-        return 2 * 3 * max((item.width * item.height for item in program.data.items), default=0)
+        return 2 * 3 * max((item.width * item.height for item in plan.every_item(program.data)), default=0)
     if phase == "sample" and outputs is not None and isinstance(outputs.samples, plan.Samples):
         samples = outputs.samples
         return 4 * 3 * samples.width * samples.height * len(samples.prompts)

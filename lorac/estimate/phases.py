@@ -359,11 +359,6 @@ def _save(of: train_step.Trainee, state: Tensor, dtype: torch.dtype) -> None:
 # --------------------------------------------------------------------------------------------------------- evaluating
 
 
-def holds_out(data: plan.Data) -> bool:
-    """Whether a run of this data comes to the phase "evaluate"."""
-    return isinstance(data, plan.Texts) and data.held_out > 0
-
-
 def evaluating(program: plan.Program, capability: tuple[int, int]) -> Trace:
     """Phase "evaluate": one micro-batch of what is held out, at its longest, beside the optimizer's state.
 
@@ -380,12 +375,15 @@ def evaluating(program: plan.Program, capability: tuple[int, int]) -> Trace:
         materialize(*modules.values(), *stay.values())
         trainee = _trainee(of, modules, program)
         state = _state(trainee, size)
-        batch = of.example(program.base.architecture, micro, plan.largest(program.data), False)
+        tokens = any(component in of.TEXT_ENCODERS for component in program.adapter.targets)
+        batch = of.example(program.base.architecture, micro, plan.largest(program.data), tokens)
+        if isinstance(program.data, plan.Images):
+            batch |= objectives.extras(batch["latent_mean"], program)
         label("inputs", batch.values())
 
         def step() -> None:
             with phase("evaluate"):
-                evaluate.held_out(trainee, [(batch, [1] * micro)])
+                evaluate.held_out(trainee, [(batch, [(row, 1) for row in range(micro)])])
             assert state is not None  # held for as long as the step lasts
 
         return step

@@ -81,7 +81,15 @@ def _base(of: plan.Plan) -> dict[str, Any]:
 def _data(book: Ledger, of: plan.Plan) -> None:
     data, folder = of.program.data, of.outputs.places.data
     if isinstance(data, plan.Images):
-        for field in ("resolution", "flip", "caption_dropout", "frames", "shuffle_tags", "tag_dropout"):
+        for field in (
+            "resolution",
+            "flip",
+            "caption_dropout",
+            "frames",
+            "shuffle_tags",
+            "tag_dropout",
+            "held_out",
+        ):
             _set(book, f"data.{field}", getattr(data, field))
         for clip in [item.clip for item in data.items if item.clip][:1]:
             _set(book, "data.fps", clip.fps)

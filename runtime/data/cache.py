@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,24 @@ class Encoded:
 
     def batch(self, samples: Iterable[Sample], device: torch.device | str = "cpu") -> Batch:
         """The stacked tensors of samples of one bucket: what is cached of each, and what each one draws."""
-        items = [self.sample(sample) for sample in samples]
-        return {name: torch.stack([item[name] for item in items]).to(device) for name in items[0]}
+        return stacked([self.sample(sample) for sample in samples], device)
 
     def sample(self, sample: Sample) -> Batch:
         """One sample of one step, without a batch dimension, on the CPU."""
         data = plan.pictures(self.program.data)
         item = data.items[sample.item]
-        picture = stored(self.entries, picture_key(self.encoder, item, sample.flip))
         caption = "" if sample.drop_caption else captions.wording(item.caption, data, sample.variant)
-        objective = self.program.train.objective
+        return self.of_item(item, sample.flip, caption, sample.key)
+
+    def of_item(self, item: plan.Item, flip: bool, caption: str, key: int) -> Batch:
+        """A picture with a caption and what is drawn from `key`, without a batch dimension, on the CPU."""
+        picture = self.picture(item, flip)
         return {
             **picture,
-            **self.weights(item, sample.flip, picture),
+            **self.weights(item, flip, picture),
             **self.text(caption),
             **self.family.conditions(item),
-            **self.family.draw(picture, draws.generator(sample.key), objective),
+            **self.drawn(item, flip, key),
         }
 
     def weights(self, item: plan.Item, flip: bool, picture: Batch) -> Batch:
@@ -75,6 +77,15 @@ class Encoded:
             least = data.unmasked_weight
             found["loss_mask"] = least + (1 - least) * (mask.flip(-1) if flip else mask)
         return found
+
+    def picture(self, item: plan.Item, flip: bool) -> Batch:
+        """What is cached of a picture."""
+        return stored(self.entries, picture_key(self.encoder, item, flip))
+
+    def drawn(self, item: plan.Item, flip: bool, key: int) -> Batch:
+        """Noise, timestep and what else the family draws for a picture from `key`."""
+        objective = self.program.train.objective
+        return self.family.draw(self.picture(item, flip), draws.generator(key), objective)
 
 
 def encode(
@@ -115,6 +126,11 @@ def encode(
         log.warn(f"{entries.damaged} damaged entries of {entries.folder} were made again")
         entries.damaged = 0
     return Encoded(family=of, program=program, entries=entries, encoder=vae, text=text)
+
+
+def stacked(items: Sequence[Batch], device: torch.device | str) -> Batch:
+    """Samples of one bucket as a batch."""
+    return {name: torch.stack([item[name] for item in items]).to(device) for name in items[0]}
 
 
 def stored(entries: Entries, key: str) -> Batch:
@@ -182,10 +198,11 @@ def _encode_pictures(
     encoder: str,
     progress: Progress | None,
 ) -> None:
+    pictures = plan.pictures(program.data)
+    flips = [(item, True) for item in pictures.items] if pictures.flip else []
     wanted = [
         (key, item, flip)
-        for item in plan.pictures(program.data).items
-        for flip in ((False, True) if plan.pictures(program.data).flip else (False,))
+        for item, flip in [*((item, False) for item in plan.every_item(pictures)), *flips]
         if entries.read(key := picture_key(encoder, item, flip)) is None
     ]
     weight = next(modules[of.VAE].parameters())
@@ -207,7 +224,7 @@ def _encode_pictures(
 
 def _encode_masks(program: plan.Program, folder: Path, entries: Entries, encoder: str) -> None:
     data = plan.pictures(program.data)
-    for item in data.items if data.mask != "none" else ():
+    for item in plan.every_item(data) if data.mask != "none" else ():
         size = _size(stored(entries, picture_key(encoder, item, False)))
         key = mask_key(item, data.mask, size)
         if entries.read(key) is None:

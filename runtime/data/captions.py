@@ -46,6 +46,7 @@ def wordings(data: plan.Images) -> list[str]:
     found = dict.fromkeys(
         wording(caption, data, number) for caption in captions for number in range(data.caption_variants)
     )
+    found |= dict.fromkeys(item.caption for item in data.held_items)
     if data.caption_dropout:
         found[""] = None
     return list(found)

@@ -51,6 +51,27 @@ def by_count(samples: Sequence[Sample | Text], count: int, seed: int, where: str
     return _split(digests, held, where)
 
 
+SPLIT_SEED = 0
+"""Of pictures: not the training's seed, so that runs are measured on the same ones."""
+
+
+def by_digest(digests: Sequence[str], fraction: float, where: str) -> frozenset[str]:
+    """Hold out this share (0 < fraction < 1) of different files, at least one, by their sha256.
+
+    By count, since pictures are few. Raises InputError where none is left to train on.
+    """
+    count = share(len(digests), fraction)
+    if count >= len(digests):
+        what = f"of {len(digests):,} pictures none is left to train on"
+        raise InputError(Problem(where, what, "hold out fewer, or add pictures"))
+    return frozenset(sorted(digests, key=lambda digest: (luck(digest, SPLIT_SEED), digest))[:count])
+
+
+def share(count: int, fraction: float) -> int:
+    """How many of `count` pictures are held out: the nearest number to the fraction, at least one."""
+    return max(1, round(count * fraction))
+
+
 def luck(digest: str, seed: int) -> float:
     """A content's uniform number in [0, 1), with 53 bits."""
     first = hashlib.sha256(f"held out {seed} {digest}".encode()).digest()[:8]

@@ -13,11 +13,12 @@ sidecars.py, pictures.py, consumers.py, manifest.py, names.py
     what lies beside it, who takes it, what it may be called
 """
 
-from runtime.export.manifest import Facts, Manifest
+from runtime.export.manifest import Choice, Facts, Manifest
 from runtime.export.weights import Weights
 from runtime.export.write import checkpoint_name, claim, export, finished, lora_bytes, read_manifest
 
 __all__ = [
+    "Choice",
     "Facts",
     "Manifest",
     "Weights",

@@ -23,10 +23,31 @@ def _now() -> str:
 
 
 @attrs.frozen(kw_only=True)
+class Choice:
+    """Which checkpoint was exported, by which rule: the one after `step` of `trained` steps.
+
+    `loss` is its loss on what is held out, `low` and `high` bound that to 95 %. It is `gap` above the lowest one, after
+    `lowest_step`, with a standard error of `error`. `stopped`: why the run ended before its last step; empty where it
+    did not.
+    """
+
+    rule: str
+    step: int
+    loss: float
+    low: float
+    high: float
+    lowest_step: int
+    gap: float
+    error: float
+    trained: int
+    stopped: str = ""
+
+
+@attrs.frozen(kw_only=True)
 class Facts:
-    """What only the run knows. `loss`: mean over the last steps; `seconds`: spent in steps;
-    `micro_batch`: at the end. `metrics`: what was measured, by name. `notes`: what did not go as planned.
-    Times: ISO 8601, UTC."""
+    """What only the run knows. `steps`: of what is exported; `loss`: mean over the last of them; `seconds`: spent in
+    steps; `micro_batch`: at the end. `metrics`: what was measured, by name. `notes`: what did not go as planned.
+    `choice`: why this checkpoint; None where the plan says the last and trains to the end. Times: ISO 8601, UTC."""
 
     steps: int
     seconds: float
@@ -36,6 +57,7 @@ class Facts:
     peak_bytes: int = 0
     metrics: dict[str, float] = attrs.field(factory=dict)
     notes: tuple[str, ...] = ()
+    choice: Choice | None = None
     started_at: str = ""
     finished_at: str = attrs.field(factory=_now)
 

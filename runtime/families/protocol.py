@@ -157,7 +157,10 @@ class Family(Protocol):
         """A batch of the right shapes and dtypes, values irrelevant; `tokens` if the text encoder is trained."""
 
     def draw(self, item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-        """All randomness of one sample of one step (noise, timestep …); `item` has no batch dimension."""
+        """All randomness of one sample of one step (noise, timestep …); `item` has no batch dimension.
+
+        The only scalar (0-dimensional) tensor is its time: the more of it, the more noise.
+        """
 
     def loss(self, modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
         """The loss of each sample, shape (N,), float32."""

@@ -54,8 +54,11 @@ class Feed(Protocol):
     def names(self, samples: Sequence[Any]) -> list[str]:
         """Where the samples come from, for messages."""
 
-    def held_out(self, micro_batch: int) -> Iterable[tuple[Batch, list[int]]]:
-        """Batches of what is never trained on, with each sample's weight as in `weigh`; none where nothing is."""
+    def held_out(self, micro_batch: int) -> Iterable[tuple[Batch, list[tuple[int, int]]]]:
+        """Batches of what is never trained on, always the same; none where nothing is.
+
+        Each row comes with its sample's number and its weight as in `weigh`; a sample may have several rows.
+        """
 
 
 @attrs.frozen(kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from PIL.Image import Image
 
 from runtime import log, plan, sheet
-from runtime.data.cache import Encoded, encode
+from runtime.data import levels
+from runtime.data.cache import Encoded, encode, stacked
 from runtime.data.order import Order, Sample, micro_batches
 from runtime.families import family
 from runtime.families.protocol import Batch, Modules
@@ -23,12 +25,16 @@ from runtime.sampling import Studio, save_png
 
 @attrs.frozen(kw_only=True)
 class Pictures:
-    """The pictures of a plan, encoded, in their order."""
+    """The pictures of a plan, encoded, in their order.
+
+    `measured` are those that are held out, each with the keys of what is drawn for its measurements.
+    """
 
     data: plan.Images
     encoded: Encoded
     order: Order
     device: torch.device
+    measured: tuple[tuple[plan.Item, tuple[int, ...]], ...]
 
     def step(self, number: int) -> Sequence[Sample]:
         return self.order.step(number)
@@ -45,8 +51,18 @@ class Pictures:
     def names(self, samples: Sequence[Sample]) -> list[str]:
         return [self.data.items[sample.item].path for sample in samples]
 
-    def held_out(self, micro_batch: int) -> Iterable[tuple[Batch, list[int]]]:
-        return ()
+    def held_out(self, micro_batch: int) -> Iterable[tuple[Batch, list[tuple[int, int]]]]:
+        rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for number, (item, keys) in enumerate(self.measured):
+            rows.setdefault(item.bucket, []).extend((number, key) for key in keys)
+        for same in rows.values():
+            for at in range(0, len(same), micro_batch):
+                part = same[at : at + micro_batch]
+                yield stacked([self._row(*row) for row in part], self.device), [(n, 1) for n, _ in part]
+
+    def _row(self, number: int, key: int) -> Batch:
+        item = self.measured[number][0]
+        return self.encoded.of_item(item, False, item.caption, key)
 
 
 def prepare(
@@ -60,8 +76,15 @@ def prepare(
     data = program.data
     assert isinstance(data, plan.Images)
     encoded = encode(of, modules, tokenizers, program, where.data, where.cache, encoding())
-    order = Order(data, program.train.seed, program.train.effective_batch)
-    return Pictures(data=data, encoded=encoded, order=order, device=device)
+    return Pictures(
+        data=data,
+        encoded=encoded,
+        order=Order(data, program.train.seed, program.train.effective_batch),
+        device=device,
+        measured=tuple(
+            (item, levels.keys(item, partial(encoded.drawn, item, False))) for item in data.held_items
+        ),
+    )
 
 
 def encoding() -> Callable[[str, int, int], None]:

@@ -55,14 +55,14 @@ class Texts:
     def names(self, samples: Sequence[ordering.Sequence]) -> list[str]:
         return [self.name(number) for row in samples for number in row.samples]
 
-    def held_out(self, micro_batch: int) -> Iterable[tuple[Batch, list[int]]]:
+    def held_out(self, micro_batch: int) -> Iterable[tuple[Batch, list[tuple[int, int]]]]:
         sides = [made.held_out for made in self.corpora]
         tokens = [side.sample(number) for side in sides for number in range(len(side))]
         tokens.sort(key=lambda one: len(one.ids))
         for at in range(0, len(tokens), micro_batch):
             part = tokens[at : at + micro_batch]
             batch = batch_of(packing.padded(part, self.pad, self.data.length), len(part), self.device)
-            yield batch, [trained(one) for one in part]
+            yield batch, [(at + place, trained(one)) for place, one in enumerate(part)]
 
     def tokens(self, number: int) -> Tokens:
         """A sample by its number over all files."""

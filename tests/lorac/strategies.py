@@ -23,6 +23,7 @@ from lorac.spec import (
     Answers,
     Auto,
     Base,
+    Evaluation,
     Experiment,
     Fit,
     Folder,
@@ -52,6 +53,7 @@ PARTS = (
     Fit,
     Samples,
     Answers,
+    Evaluation,
     Outputs,
     Experiment,
 )
@@ -196,6 +198,7 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
             given["fit"] = attrs.evolve(given["fit"], quantization="none")
         if not isinstance(given.get("adapter", LoRA()), LoRA) and "train" in given:
             given["train"] = attrs.evolve(given["train"], lora_plus_ratio=1.0)
+        _of_what_is_held_out(given)
     if cls in (Samples, Answers) and not given.get("prompts"):
         given.pop("every", None)
     return given
@@ -268,6 +271,14 @@ def _of_one_kind(given: dict[str, Any]) -> None:
             known = {field.name for field in attrs.fields(type(given[name]))}
             own = {field: value for field, value in fields.items() if field in known}
             given[name] = attrs.evolve(given[name], **own)
+
+
+def _of_what_is_held_out(given: dict[str, Any]) -> None:
+    """Nothing is asked of what is not held out."""
+    data = given["data"]
+    held = data.held_out if isinstance(data, Images) else given.get("sequences", Sequences()).held_out
+    if not held or not given.get("outputs", Outputs()).save_steps:
+        given.pop("evaluation", None)
 
 
 @st.composite

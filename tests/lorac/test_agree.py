@@ -6,8 +6,22 @@ from typing import Any
 
 import pytest
 
-from lorac import Answers, Auto, Experiment, Images, Instructions, LoRA, Samples, Sequences, Text, Train
-from lorac.resolve_outputs import images_of, texts_of
+from lorac import (
+    Answers,
+    Auto,
+    Evaluation,
+    Experiment,
+    Images,
+    Instructions,
+    LoRA,
+    Outputs,
+    Samples,
+    Sequences,
+    Text,
+    Train,
+)
+from lorac.resolve_outputs import evaluation_of, images_of, texts_of
+from runtime import plan
 from runtime.errors import SpecError
 
 TEXT = Instructions("a.jsonl")
@@ -80,3 +94,37 @@ def test_pictures_in_a_tuple_of_one_are_pictures() -> None:
     made = Experiment(name="a", base="base", data=(Images("a"),))
 
     assert (texts_of(made), images_of(made)) == ((), Images("a"))
+
+
+@pytest.mark.parametrize(
+    "held", [{"data": Images("a", held_out=0.1)}, {"data": TEXT, "sequences": Sequences(held_out=0.1)}]
+)
+def test_the_best_checkpoint_is_exported_where_something_is_held_out_and_nothing_else_is_said(
+    held: dict[str, Any],
+) -> None:
+    outputs = Outputs(save_steps=5)
+    made = Experiment(name="a", base="base", outputs=outputs, **held)
+    last = Experiment(name="a", base="base", outputs=outputs, evaluation=Evaluation(choose="last"), **held)
+    patient = Experiment(
+        name="a", base="base", outputs=outputs, evaluation=Evaluation(choose="last", patience=3), **held
+    )
+
+    assert evaluation_of(made) == plan.Evaluation(choose="best", every=5)
+    assert evaluation_of(last) == plan.Evaluation()
+    assert evaluation_of(patient) == plan.Evaluation(patience=3, every=5)
+    assert evaluation_of(Experiment(name="a", base="base", data=Images("a"))) == plan.Evaluation()
+
+
+def test_what_is_decided_by_what_is_held_out_needs_it_and_patience_needs_checkpoints() -> None:
+    wanted = Evaluation(choose="best", patience=2)
+
+    assert refused(data=Images("a"), evaluation=wanted) == [
+        "evaluation.choose needs what is held out, and data.held_out is 0",
+        "evaluation.patience needs what is held out, and data.held_out is 0",
+    ]
+    assert refused(data=TEXT, evaluation=Evaluation(patience=2)) == [
+        "evaluation.patience needs what is held out, and sequences.held_out is 0"
+    ]
+    assert refused(data=Images("a", held_out=0.1), evaluation=wanted) == [
+        "evaluation.patience counts checkpoints, and outputs.save_steps is 0: there is one, at the end"
+    ]

@@ -404,3 +404,34 @@ def test_the_lock_survives_the_plans_json(tmp_path):
     locked = lock_at(tmp_path)
 
     assert plan.structure(json.loads(json.dumps(plan.unstructure(locked))), plan.Images, "x") == locked
+
+
+def test_what_is_held_out_goes_by_content_and_is_never_trained_on(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for number in range(10):
+        picture(first / f"{number}.png", number=number)
+        (first / f"{number}.txt").write_text(f"number {number}")
+    shutil.copytree(first, second)
+    for number in range(10):  # other names, so another order
+        (second / f"{number}.png").rename(second / f"{9 - number}-renamed.png")
+        (second / f"{number}.txt").rename(second / f"{9 - number}-renamed.txt")
+
+    here, there = lock_at(first, held_out=0.3), lock_at(second, held_out=0.3)
+    held = {item.sha256 for item in here.held_items}
+
+    assert (len(here.items), len(held), here.expected) == (7, 3, 7)
+    assert not held & {item.sha256 for item in here.items}
+    assert held == {item.sha256 for item in there.held_items}
+    assert len(lock_at(first, held_out=0.01).held_items) == 1
+    assert lock_at(first).held_items == ()
+
+
+def test_to_hold_out_all_pictures_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(Path("data/a.png"))
+    Path("data/a.txt").write_text("a")
+
+    assert refusal(Path("data"), held_out=0.5) == [
+        "error: data.held_out: of 1 pictures none is left to train on",
+        "hint: hold out fewer, or add pictures",
+    ]

@@ -19,11 +19,12 @@ from runtime.safeio import digest
 def tiny_plan(base: Path, data: Path, **changes: Any) -> plan.Plan:
     """Six pictures of 64 px, effective batch 4, three epochs of two steps (the second one short).
 
-    `changes` are fields of Train, Adapter, Compute, Outputs or Images, by their own names.
+    `changes` are fields of Train, Adapter, Compute, Evaluation, Outputs or Images, by their own names.
     """
     locked_base = inspect.inspect(base, digest.sha256_file).base
     of = family(locked_base.family)
-    locked_data = lock_images(Images(str(data), resolution=64, buckets=False), data, of.GRID)
+    images = Images(str(data), resolution=64, buckets=False, held_out=changes.pop("held_out", 0.0))
+    locked_data = lock_images(images, data, of.GRID)
     targets = of.targets(
         locked_base.architecture, changes.pop("targets", "qkv"), changes.pop("text_encoder", False)
     )
@@ -90,6 +91,7 @@ def tiny_plan(base: Path, data: Path, **changes: Any) -> plan.Plan:
         "adapter": program.adapter,
         "compute": program.compute,
         "data": program.data,
+        "evaluation": program.evaluation,
     }
     for field, value in changes.items():
         for name, part in parts.items():

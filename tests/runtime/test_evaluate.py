@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.evaluate import interval
+from runtime.evaluate import Losses, difference, interval
 
 SAMPLES = st.lists(st.tuples(st.floats(0, 12), st.integers(1, 500)), min_size=8, max_size=60)
 """Each sample's mean loss a token, and its tokens."""
@@ -50,3 +51,28 @@ def test_the_same_losses_give_the_same_interval() -> None:
 
 def test_perplexity_is_e_to_the_loss() -> None:
     assert interval([math.log(8) * 3], [3]).perplexity == pytest.approx(8)
+
+
+@given(st.lists(st.floats(0, 12), min_size=2, max_size=40), st.floats(-3, 3))
+def test_what_all_samples_share_is_told_apart_without_doubt(means: list[float], shift: float) -> None:
+    weights = tuple(range(1, len(means) + 1))
+    lower = Losses(
+        sums=tuple(mean * weight for mean, weight in zip(means, weights, strict=True)), weights=weights
+    )
+    higher = Losses(
+        sums=tuple(total + shift * weight for total, weight in zip(lower.sums, weights, strict=True)),
+        weights=weights,
+    )
+
+    assert difference(higher, lower) == pytest.approx((shift, 0), abs=1e-9)
+    assert difference(lower, lower) == (0, 0)
+
+
+def test_the_error_of_a_difference_is_the_standard_error_of_the_mean_where_samples_weigh_the_same() -> None:
+    gaps = [1.0, 2.0, 4.0, 9.0]
+    zero = Losses(sums=(0.0,) * 4, weights=(1,) * 4)
+
+    mean, error = difference(Losses(sums=tuple(gaps), weights=(1,) * 4), zero)
+
+    assert mean == 4.0
+    assert error == pytest.approx(statistics.stdev(gaps) / 2)

@@ -105,13 +105,14 @@ def experiment(
         "dtype": "fp32",
         "text_encoder": False,
         "recomputed": False,
+        "held_out": 0.0,
         "samples": Samples(),
     }
     said |= one.parts
     return Experiment(
         name="measured",
         base=str(base),
-        data=Images(str(data), resolution=said["side"], buckets=False),
+        data=Images(str(data), resolution=said["side"], buckets=False, held_out=said["held_out"]),
         adapter=LoRA(rank=said["rank"], text_encoder=said["text_encoder"]),
         train=Train(effective_batch=said["batch"], steps=2),
         fit=Fit(

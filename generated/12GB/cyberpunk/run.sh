@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains cyberpunk, plan de13a98c65f9e54d16c693418b8cfd3b4d335e210693db8882cc6bb15a44c3d5.
+# Trains cyberpunk, plan 9c8a23140021e6f3d507a2c59eb7736b9dc12961a30b0942a3a78f31a3ae3886.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains jargon, plan 33b8c1eadc5b68801fb446a60603b919dc9bad1b8fa7a351a03254ddde0f5f63.
+# Trains jargon, plan 42a8232176fe4b7e5a40177f1e55dd2832d735c2649c4569daa90d7a2320e62e.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

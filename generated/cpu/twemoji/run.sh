@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains twemoji, plan 0cfe5821a10e05ffc1b671c301cf753d6af99f6cef6813d8428848f4d542219c.
+# Trains twemoji, plan 78e533366a93ea6854ed03d8e0b25d98f522d2bae50a8b7a2151cefa8d29e97e.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

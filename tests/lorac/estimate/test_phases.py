@@ -136,15 +136,23 @@ def test_a_run_writes_one_checkpoint_more_than_it_keeps_but_never_more_than_it_c
     often = attrs.evolve(OUTPUTS, save_steps=10, keep_checkpoints=2)
     once = attrs.evolve(OUTPUTS, save_steps=0, keep_checkpoints=2)
 
-    assert written_bytes(1000, 100, often) == 3000
-    assert written_bytes(1000, 100, once) == 2000  # the last step's, and the exports
-    assert written_bytes(1000, 100, attrs.evolve(outputs(), save_steps=0)) == 2000 + 2 * 2 * 64 * 64 * 3
+    of = attrs.evolve(PROGRAM, train=attrs.evolve(PROGRAM.train, steps=100))
+    chooses = attrs.evolve(of, evaluation=plan.Evaluation(choose="best", every=10))
+
+    assert written_bytes(1000, of, often) == 3000
+    assert (
+        written_bytes(1000, chooses, often) == 7000
+    )  # the chosen and the lowest, now and of the one to go back to
+    assert written_bytes(1000, of, once) == 2000  # the last step's, and the exports
+    assert written_bytes(1000, of, attrs.evolve(outputs(), save_steps=0)) == 2000 + 2 * 2 * 64 * 64 * 3
 
 
 def test_each_phase_is_as_large_as_the_runtimes_own(tmp_path: Path) -> None:
-    found = compare(_named("tiny, batch 2"), tmp_path, with_process=False)
+    one = _named("tiny, batch 2")
+    some = attrs.evolve(one, parts={**one.parts, "held_out": 0.4, "text_encoder": True})
+    found = compare(some, tmp_path, with_process=False)
 
-    assert list(found.predicted) == ["load", "cache", "train", "save", "sample"]
+    assert list(found.predicted) == ["load", "cache", "train", "evaluate", "save", "sample"]
     for name, measured in found.measured.items():
         assert 0.95 * measured < found.predicted[name] < 1.1 * measured, name
 

@@ -68,11 +68,14 @@ def test_all_that_is_held_out_is_measured_once_with_its_trained_tokens(
     side = feed.corpora[0].held_out
     batches = list(feed.held_out(2))
 
-    assert sorted(weight for _, weights in batches for weight in weights) == sorted(
+    rows = [row for _, rows in batches for row in rows]
+
+    assert [sample for sample, _ in rows] == list(range(len(side)))
+    assert sorted(weight for _, weight in rows) == sorted(
         trained(side.sample(number)) for number in range(len(side))
     )
-    assert all(batch["input_ids"].shape[0] == len(weights) <= 2 for batch, weights in batches)
-    assert sum(batch["tokens"].numel() for batch, _ in batches) == sum(sum(weights) for _, weights in batches)
+    assert all(batch["input_ids"].shape[0] == len(rows) <= 2 for batch, rows in batches)
+    assert sum(batch["tokens"].numel() for batch, _ in batches) == sum(weight for _, weight in rows)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
