@@ -127,7 +127,18 @@ def metrics(path: Path) -> dict[str, tuple[Point, ...]]:
         for name, value in values.items():
             if type(value) in (int, float) and math.isfinite(value):
                 found.setdefault(name, {})[step] = Point(step, float(value))
-    return {name: tuple(points[step] for step in sorted(points)) for name, points in found.items()}
+    return _bounded({name: tuple(points[step] for step in sorted(points)) for name, points in found.items()})
+
+
+def _bounded(found: dict[str, tuple[Point, ...]]) -> dict[str, tuple[Point, ...]]:
+    """The held-out loss with its interval, which the run writes beside it."""
+    low, high = ({p.step: p.value for p in found.pop(f"held_out/{end}", ())} for end in ("low", "high"))
+    if "held_out/loss" in found:
+        points = found["held_out/loss"]
+        found["held_out/loss"] = tuple(
+            Point(p.step, p.value, low.get(p.step), high.get(p.step)) for p in points
+        )
+    return found
 
 
 def thumbnail(picture: Image.Image, words: str, side: int = THUMBNAIL) -> Picture:

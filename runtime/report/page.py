@@ -90,7 +90,10 @@ def _words(run: Run) -> dict[str, Any]:
     return {
         "headline": headline(run),
         "summary": list(_summary(run)),
-        "notes": run.manifest.run.notes if run.manifest else (),
+        "notes": [
+            *(run.manifest.run.notes if run.manifest else ()),
+            *((run.evaluation or {}).get("warnings") or ()),
+        ],
         "choice": _choice(run),
         "charts": charts(run),
         "data_line": _data_line(of),
@@ -249,9 +252,15 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _choice(run: Run) -> str:
-    """What the evaluation recommends, in its own words."""
-    chosen = (run.evaluation or {}).get("choice")
-    return str(chosen.get("reason", "")) if isinstance(chosen, dict) else ""
+    """Which checkpoint was exported and which weight is recommended, in the words of what chose them."""
+    said = []
+    if run.manifest and run.manifest.run.choice:
+        chosen = run.manifest.run.choice
+        said.append(f"The LoRA is that of step {chosen.step}: {chosen.rule}.")
+    found = (run.evaluation or {}).get("chosen")
+    if isinstance(found, dict):
+        said += [str(found[key]) for key in ("step_reason", "weight_reason") if found.get(key)]
+    return " ".join(said)
 
 
 def _advice(advice: Any) -> list[tuple[str, str, str]]:
@@ -265,18 +274,42 @@ def _advice(advice: Any) -> list[tuple[str, str, str]]:
     ]
 
 
+SHOWN_OF_ROWS = {
+    "loss": "held-out loss",
+    "perplexity": "perplexity",
+    "similarity": "like its prompt",
+    "closeness": "like the data",
+    "diversity": "diversity",
+    "nearest": "nearest picture",
+    "copies": "copies",
+    "repetition": "repetition",
+}
+"""What is shown of evaluation.json's rows (`runtime.evaluation.results`), by the words for it."""
+
+
 def _evaluation(evaluation: dict[str, Any] | None) -> tuple[list[str], list[list[str]]] | None:
-    """evaluation.json's rows as a table: every plain value that any row has, in the order of the first."""
-    rows = (evaluation or {}).get("rows")
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+    """evaluation.json as a table, the base first; columns that no row fills are left out."""
+    found = evaluation or {}
+    rows = [row for row in (found.get("base"), *(found.get("rows") or ())) if isinstance(row, dict)]
+    names = [name for name in SHOWN_OF_ROWS if any(row.get(name) is not None for row in rows)]
+    if not names:
         return None
-    heads = [key for key, value in rows[0].items() if isinstance(value, int | float | str) or value is None]
-    return heads, [[_cell(row.get(key)) for key in heads] for row in rows]
+    lines = [
+        [_cell(row.get("step")), _cell(row.get("weight")), *(_cell(row.get(name)) for name in names)]
+        for row in rows
+    ]
+    return ["step", "weight", *(SHOWN_OF_ROWS[name] for name in names)], lines
 
 
 def _cell(value: Any) -> str:
+    """A number, or a figure with its interval."""
     if value is None:
         return ""
+    if isinstance(value, dict):
+        mean, low, high = (value.get(key) for key in ("mean", "low", "high"))
+        return (
+            f"{mean:.4g} ({low:.4g} to {high:.4g})" if low is not None and high is not None else _cell(mean)
+        )
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -130,6 +130,28 @@ def test_an_axis_never_goes_below_zero_for_what_cannot() -> None:
     assert Chart(title="Learning rate", about="", lines=(line,)).y[0] == 0.0
 
 
+def test_an_evaluation_is_a_table_with_intervals_and_its_reasons_and_warnings_are_said(run: Path) -> None:
+    figure = {"mean": 0.25, "low": 0.2, "high": 0.3, "count": 4}
+    row = {"step": 2, "weight": 0.8, "loss": figure, "copies": 0.5, "similarity": None}
+    found = {
+        "base": {**row, "step": 0, "weight": 0.0},
+        "rows": [row],
+        "chosen": {
+            "step": 2,
+            "weight": 0.8,
+            "step_reason": "It is lowest.",
+            "weight_reason": "0.8 is nearest.",
+        },
+        "warnings": ["half of them are copies"],
+    }
+    (run / "evaluation.json").write_text(json.dumps(found))
+    text = page.render(gather(run))
+
+    assert "<td>2</td><td>0.8</td><td>0.25 (0.2 to 0.3)</td><td>0.5</td>" in text
+    assert "like its prompt" not in text
+    assert "It is lowest. 0.8 is nearest." in text and "half of them are copies" in text
+
+
 # ------------------------------------------------------------------------------------------------------------- watching
 
 
