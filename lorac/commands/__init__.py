@@ -18,6 +18,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Plan and run": {
         "plan": "lorac.commands.planning:plan_",
         "run": "lorac.commands.running:run",
+        "sweep": "lorac.commands.looping:sweep_",
         "fit": "lorac.commands.planning:fit_",
         "explain": "lorac.commands.planning:explain_",
         "diff": "lorac.commands.planning:diff",
