@@ -34,6 +34,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "install": "lorac.commands.running:install",
         "chat": "lorac.commands.running:chat",
         "eval": "lorac.commands.looking:eval_",
+        "advise": "lorac.commands.advising:advise_",
         "lora": "lorac.commands.lora:lora",
     },
     "Write a spec": {
