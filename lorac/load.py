@@ -81,6 +81,14 @@ def of_name(loaded: list[Loaded], name: str) -> Loaded:
     return found[0]
 
 
+def the_only(loaded: list[Loaded]) -> Loaded:
+    """The one experiment of a spec. Raises SpecError for a sweep."""
+    if len(loaded) > 1:
+        what = f"binds {len(loaded)} experiments, and one is wanted"
+        raise SpecError(Problem(f"{loaded[0].path}", what, "lorac sweep runs several"))
+    return loaded[0]
+
+
 def _compiled(path: Path, file: str) -> CodeType:
     try:
         raw = path.read_bytes()

@@ -45,7 +45,7 @@ def sweep(jobs: Sequence[Job], folder: Path) -> list[Row]:
                 rows[place] = attempt(job)
             except LoracError as error:
                 done = sum(row.state != "waiting" for row in rows)
-                raise _stopped(error, f"{done} of {len(rows)} runs are done") from None
+                raise stopped(error, f"{done} of {len(rows)} runs are done") from None
         _keep(rows, folder)
     _draw(rows, folder / SHEET)
     return rows
@@ -69,7 +69,8 @@ def diverged(folder: Path) -> Collection[str]:
     return {row["plan_hash"] for row in rows if row["state"] == "diverged"}
 
 
-def _stopped(error: LoracError, how_far: str) -> LoracError:
+def stopped(error: LoracError, how_far: str) -> LoracError:
+    """A run's own end, with how far all of it is and what goes on."""
     what = attrs.evolve(error.problems[0], what=f"{error.problems[0].what}; {how_far}")
     told = LoracError(attrs.evolve(what, hint="run the same command again to go on"))
     told.exit_code = error.exit_code

@@ -19,6 +19,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "plan": "lorac.commands.planning:plan_",
         "run": "lorac.commands.running:run",
         "sweep": "lorac.commands.looping:sweep_",
+        "loop": "lorac.commands.looping:loop_",
         "fit": "lorac.commands.planning:fit_",
         "explain": "lorac.commands.planning:explain_",
         "diff": "lorac.commands.planning:diff",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -47,3 +48,59 @@ def sweep_(spec: Path, asked: tuple[str, ...], card: str | None, as_json: bool) 
         return
     click.echo(figures.text(rows, width()))
     click.echo(f"\nwrote {OUTPUT / f'{spec.stem}-sweep'}/")
+
+
+@command(
+    "loop",
+    click.argument("spec", type=A_PATH),
+    click.option(
+        "--rounds", type=click.IntRange(1, 64), default=4, show_default=True, help="At most so many."
+    ),
+    click.option("--budget", type=float, metavar="MINUTES", help="No further round once it would take more."),
+    click.option(
+        "--install",
+        "target",
+        type=(click.Choice(["webui", "comfyui"]), A_PATH),
+        metavar="PROGRAM DIR",
+        help="Install the best there at the end: webui DIR, or comfyui DIR.",
+    ),
+    CARD,
+    JSON,
+)
+def loop_(
+    spec: Path,
+    rounds: int,
+    budget: float | None,
+    target: tuple[str, Path] | None,
+    card: str | None,
+    as_json: bool,
+) -> None:
+    """Train, look what is wrong, change it, and train again.
+
+    Each round is a spec of its own in generated/NAME-loop/ and a run of its own in output/. It ends when a round brings
+    no gain beyond the noise, when nothing is found to change, or at --rounds or --budget. After a stop the same command
+    goes on.
+    """
+    from lorac.load import load, the_only
+
+    first = the_only(load(spec))
+    with uncollected():
+        from lorac import figures
+        from lorac.loop import Limits, Places, loop, text, told
+
+    name = f"{first.experiment.name}-loop"
+    places = Places(specs=GENERATED / name, plans=GENERATED, table=OUTPUT / name)
+    limits = Limits(rounds=rounds, seconds=math.inf if budget is None else budget * 60)
+    made = loop(first, places, limits, card)
+    if as_json:
+        print_json(told(made))
+    else:
+        click.echo(text(made, width()))
+    winner = figures.best(made.rows)
+    if target is not None and winner is not None:
+        from lorac.install import install
+        from lorac.render import installed_text
+
+        program, folder = target
+        done = install(figures.folder(winner.plan), **{program: folder})
+        click.echo("\n".join(map(installed_text, done)), err=as_json)

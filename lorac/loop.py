@@ -1,0 +1,209 @@
+"""Plan, train, measure, advise, and again with what was advised: `lorac loop`.
+
+Every round is a spec that can be read and run by itself, its run, and its advice; none is thrown away. Nothing is drawn:
+the same files lead to the same decisions, so a stopped loop goes on by the same command. A round makes one change, that
+of the first finding, so that what it brought is known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from lorac import changes, figures, sweep
+from lorac.advice.advise import Advice, advise, answer, write
+from lorac.advice.looked import Moves
+from lorac.figures import Gain, Row
+from lorac.generate import generate
+from lorac.load import Loaded
+from lorac.rewrite import written
+from lorac.sweep import TABLE, Job
+from runtime.errors import LoracError
+from runtime.safeio import atomic, strict_json
+
+CHANGED = ("train.learning_rate", "train.steps", "train.max_grad_norm")
+"""What a loop changes by itself: how it is trained, never what is learned from or what a loss means."""
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """When a loop ends at the latest: rounds, and seconds of this machine's time."""
+
+    rounds: int
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Places:
+    """Where the rounds' specs, their plans and the table go."""
+
+    specs: Path
+    plans: Path
+    table: Path
+
+
+@attrs.frozen(kw_only=True)
+class Round:
+    """One round. `moves`: what it has other than the round before; `gain`: over the best before it, where both can be
+    compared; `seconds`: all that it took, planning too."""
+
+    spec: Loaded
+    row: Row
+    advice: Advice
+    moves: Moves
+    gain: Gain | None
+    seconds: float
+
+
+@attrs.frozen
+class Looped:
+    """All rounds, and why there is no further one."""
+
+    rounds: tuple[Round, ...]
+    reason: str
+
+    @property
+    def rows(self) -> list[Row]:
+        """A row a round, with every field that any round changed."""
+        fields = list(dict.fromkeys(field for one in self.rounds for field in one.moves))
+        return [
+            attrs.evolve(one.row, settings={field: _value(one.spec, field) for field in fields})
+            for one in self.rounds
+        ]
+
+
+def loop(first: Loaded, places: Places, limits: Limits, card: str | None = None) -> Looped:
+    """Round after round until one brings no gain beyond the noise, or nothing is left to change.
+
+    Raises LoracError with a run's own exit code where one fails or is stopped.
+    """
+    rounds: list[Round] = []
+    spec, moves, name = first, dict[str, Any](), first.experiment.name
+    while True:
+        values = {field: moved.new for field, moved in moves.items()}
+        number = len(rounds) + 1
+        spec = written(
+            spec, {"name": f"{name}-round-{number}", **values}, places.specs / f"round-{number}.py"
+        )
+        try:
+            rounds.append(_round(spec, moves, rounds, places, card))
+        except LoracError as error:
+            raise sweep.stopped(error, f"{len(rounds)} rounds are done") from None
+        reason = why_end(rounds, limits)
+        made = Looped(tuple(rounds), reason)
+        _keep(made, places.table)
+        if reason:
+            return made
+        moves = dict(next_moves(rounds[-1].advice))
+
+
+def why_end(rounds: Sequence[Round], limits: Limits) -> str:
+    """Why there is no further round; empty where there is."""
+    last = rounds[-1]
+    moves = next_moves(last.advice)
+    if last.row.state == "done" and len(rounds) > 1:
+        if last.gain is None and any(one.row.state == "done" for one in rounds[:-1]):
+            return "the losses of its rounds cannot be compared"
+        if last.gain is not None and not last.gain.is_real:
+            return f"no gain beyond the noise: {last.gain.value:.4f}, noise ± {last.gain.noise:.4f}"
+    if not moves:
+        return (
+            "nothing is found that a loop may change" if last.advice.findings else "the last round is healthy"
+        )
+    if _settings(last, moves) in [_settings(one, {}, moves) for one in rounds]:
+        return "what is advised was tried before"
+    if len(rounds) >= limits.rounds:
+        return f"{limits.rounds} rounds are done"
+    spent = sum(one.seconds for one in rounds)
+    if spent + last.seconds > limits.seconds:
+        return f"another round would go beyond the budget: {spent / 60:.1f} minutes are spent"
+    return ""
+
+
+def next_moves(advice: Advice) -> Moves:
+    """What the first finding changes of that which a loop may."""
+    for finding in advice.findings:
+        moves = {field: moved for field, moved in finding.moves.items() if field in CHANGED}
+        if moves:
+            return moves
+    return {}
+
+
+def _round(spec: Loaded, moves: Moves, before: Sequence[Round], places: Places, card: str | None) -> Round:
+    """Plan, train, measure and advise; what is done already is only read."""
+    began = time.monotonic()
+    planned = generate([spec], places.plans, card=card)[0]
+    took = _seconds(places.table).get(planned.plan.plan_hash)
+    row = figures.row(planned.plan, {}, planned.plan.plan_hash in sweep.diverged(places.table))
+    if row.state == "waiting":
+        row = sweep.attempt(Job(planned, {}))
+    folder = figures.folder(planned.plan)
+    advice = advise(folder, has_diverged=row.state == "diverged")
+    write(advice, folder)
+    best = figures.best([one.row for one in before])
+    return Round(
+        spec=spec,
+        row=row,
+        advice=advice,
+        moves=moves,
+        gain=figures.gain(best, row) if best else None,
+        seconds=time.monotonic() - began if took is None else took,
+    )
+
+
+def _settings(of: Round, moves: Moves, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The values of these fields in a round, or as they would be after it."""
+    names = [*moves, *(fields or {})]
+    return {field: moves[field].new if field in moves else _value(of.spec, field) for field in names}
+
+
+def _value(of: Loaded, field: str) -> Any:
+    place, _, name = field.rpartition(".")
+    return getattr(changes.at(of.experiment, place), name)
+
+
+# ------------------------------------------------------------------------------------------------------------- keeping
+
+
+def _keep(of: Looped, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(folder / TABLE, strict_json.canonical(told(of)))
+
+
+def told(of: Looped) -> dict[str, Any]:
+    """The loop as JSON data: the table, and of each round its spec, what it changed, gained and was advised."""
+    rounds = [
+        {
+            "spec": one.spec.path.as_posix(),
+            "plan_hash": one.row.plan.plan_hash,
+            "seconds": one.seconds,
+            "fields": {field: attrs.asdict(moved) for field, moved in one.moves.items()},
+            "gain": attrs.asdict(one.gain) if one.gain else None,
+            "advice": answer(one.advice)["findings"],
+        }
+        for one in of.rounds
+    ]
+    return {**figures.answer(of.rows), "rounds": rounds, "reason": of.reason}
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    """What each plan's round took when it was run: to read it again takes no part of the budget."""
+    if not (folder / TABLE).is_file():
+        return {}
+    return {one["plan_hash"]: one["seconds"] for one in strict_json.read(folder / TABLE)["rounds"]}
+
+
+def text(of: Looped, width: int) -> str:
+    """For a terminal: each round's change, gain and findings, then the table."""
+    lines = []
+    for number, one in enumerate(of.rounds, 1):
+        moved = "; ".join(f"{field}: {value.old} -> {value.new}" for field, value in one.moves.items())
+        lines.append(f"round {number}  {one.spec.path.as_posix()}" + (f"  {moved}" if moved else ""))
+        if one.gain is not None:
+            lines.append(f"  gain {one.gain.value:.4f}, noise ± {one.gain.noise:.4f}")
+        lines += [f"  {found.kind}: {found.finding} ({found.figure})" for found in one.advice.findings]
+    return "\n".join([*lines, "", figures.text(of.rows, width), "", f"Ended: {of.reason}."])
