@@ -1,14 +1,14 @@
 """Plan, train, measure, advise, and again with what was advised: `lorac loop`.
 
-Every round is a spec that can be read and run by itself, its run, and its advice; none is thrown away. Nothing is drawn:
-the same files lead to the same decisions, so a stopped loop goes on by the same command. A round makes one change, that
-of the first finding, so that what it brought is known.
+Every round is a spec that can be read and run by itself, its run, and its advice; none is thrown away. Nothing is left
+to chance: the same files lead to the same decisions, so a stopped loop goes on by the same command. A round makes one
+change, that of the first finding, so that what it brought is known.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,21 @@ class Round:
 
 
 @attrs.frozen
+class Known:
+    """Of rounds that were run before: what each plan's took, so that reading it again takes nothing of the budget, and
+    the plans that diverged."""
+
+    seconds: Mapping[str, float]
+    diverged: Collection[str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Known:
+        """From the table in this folder, if there is one."""
+        rounds = strict_json.read(folder / TABLE)["rounds"] if (folder / TABLE).is_file() else []
+        return cls({one["plan_hash"]: one["seconds"] for one in rounds}, sweep.diverged(folder))
+
+
+@attrs.frozen
 class Looped:
     """All rounds, and why there is no further one."""
 
@@ -82,6 +97,7 @@ def loop(first: Loaded, places: Places, limits: Limits, card: str | None = None)
     Raises LoracError with a run's own exit code where one fails or is stopped.
     """
     rounds: list[Round] = []
+    known = Known.read(places.table)
     spec, moves, name = first, dict[str, Any](), first.experiment.name
     while True:
         values = {field: moved.new for field, moved in moves.items()}
@@ -90,12 +106,13 @@ def loop(first: Loaded, places: Places, limits: Limits, card: str | None = None)
             spec, {"name": f"{name}-round-{number}", **values}, places.specs / f"round-{number}.py"
         )
         try:
-            rounds.append(_round(spec, moves, rounds, places, card))
+            rounds.append(_round(spec, moves, rounds, places.plans, card, known))
         except LoracError as error:
             raise sweep.stopped(error, f"{len(rounds)} rounds are done") from None
         reason = why_end(rounds, limits)
         made = Looped(tuple(rounds), reason)
-        _keep(made, places.table)
+        if reason or rounds[-1].row.plan.plan_hash not in known.seconds:
+            _keep(made, places.table)  # never less than what is known
         if reason:
             return made
         moves = dict(next_moves(rounds[-1].advice))
@@ -133,12 +150,14 @@ def next_moves(advice: Advice) -> Moves:
     return {}
 
 
-def _round(spec: Loaded, moves: Moves, before: Sequence[Round], places: Places, card: str | None) -> Round:
+def _round(
+    spec: Loaded, moves: Moves, before: Sequence[Round], plans: Path, card: str | None, known: Known
+) -> Round:
     """Plan, train, measure and advise; what is done already is only read."""
     began = time.monotonic()
-    planned = generate([spec], places.plans, card=card)[0]
-    took = _seconds(places.table).get(planned.plan.plan_hash)
-    row = figures.row(planned.plan, {}, planned.plan.plan_hash in sweep.diverged(places.table))
+    planned = generate([spec], plans, card=card)[0]
+    mark = planned.plan.plan_hash
+    row = figures.row(planned.plan, {}, mark in known.diverged)
     if row.state == "waiting":
         row = sweep.attempt(Job(planned, {}))
     folder = figures.folder(planned.plan)
@@ -151,7 +170,7 @@ def _round(spec: Loaded, moves: Moves, before: Sequence[Round], places: Places, 
         advice=advice,
         moves=moves,
         gain=figures.gain(best, row) if best else None,
-        seconds=time.monotonic() - began if took is None else took,
+        seconds=known.seconds.get(mark, time.monotonic() - began),
     )
 
 
@@ -188,13 +207,6 @@ def told(of: Looped) -> dict[str, Any]:
         for one in of.rounds
     ]
     return {**figures.answer(of.rows), "rounds": rounds, "reason": of.reason}
-
-
-def _seconds(folder: Path) -> dict[str, float]:
-    """What each plan's round took when it was run: to read it again takes no part of the budget."""
-    if not (folder / TABLE).is_file():
-        return {}
-    return {one["plan_hash"]: one["seconds"] for one in strict_json.read(folder / TABLE)["rounds"]}
 
 
 def text(of: Looped, width: int) -> str:

@@ -52,6 +52,7 @@ SPIKE = Threshold(
     "scaled median deviations of the log loss from its running median: normal noise gets there once in 1e9 steps, "
     "and the demo to 2.4",
 )
+DOUBLE = Threshold(2.0, "a spike doubles the loss at least: where there is no noise, a trend is no spike")
 SPIKES = Threshold(0.01, "a spike in a hundred steps is seen in what is learned; a single one is not")
 GROWTH = Threshold(10.0, "the demo's two measured runs have 0.6 and 1.1")
 NOISE = Threshold(0.5, "a change that halves the loss could not be told from chance")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from lorac import figures
 from lorac.advice.evidence import Evidence
 from lorac.advice.looked import Looked, Moved, slower
-from lorac.advice.thresholds import GROWTH, NOISE, SPIKE, SPIKES
+from lorac.advice.thresholds import DOUBLE, GROWTH, NOISE, SPIKE, SPIKES
 
 FEWEST = 20
 """Steps of which quarters can be compared."""
@@ -64,14 +64,15 @@ def spikes(of: Evidence) -> Looked:
         for place, value in enumerate(logs)
     ]
     spread = NORMAL_MAD * statistics.median(map(abs, rest))
-    count = sum(value > SPIKE.value * spread for value in rest) if spread else 0
+    bound = max(SPIKE.value * spread, math.log(DOUBLE.value))
+    count = sum(value > bound for value in rest)
     is_wrong = count > max(1.0, SPIKES.value * len(rest))
     return Looked(
         about=about,
         kind="unstable",
         figure=f"{count} of {len(rest)} steps, too many above {SPIKES.value:.0%}",
         finding="the loss jumps" if is_wrong else "",
-        source=f"{SPIKE.value:g} {SPIKE.reason}; {SPIKES.reason}",
+        source=f"{SPIKE.value:g} {SPIKE.reason}; {DOUBLE.reason}; {SPIKES.reason}",
         moves=slower(of.run.plan) if is_wrong else {},
     )
 

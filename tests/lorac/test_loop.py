@@ -1,0 +1,118 @@
+"""A loop's decisions, with runs made by hand: what it changes, when it ends, and that it goes on where it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+
+from lorac import launch, loop
+from lorac.advice import advise as advising
+from lorac.advice import evidence
+from lorac.generate import Written
+from lorac.load import Loaded, load
+from lorac.loop import Limits, Looped, Places
+from runtime import plan
+from tests.lorac.runs import made_plan, write_run
+
+SPEC = """from lorac import Experiment, Images, Train
+
+experiment = Experiment(
+    name="cat",
+    base="base",
+    data=Images("data"),
+    train=Train(learning_rate=1e-5, steps=40),  # too low
+)
+"""
+LIMITS = Limits(rounds=6, seconds=3600.0)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Looped]:
+    """A loop whose plans are made by hand and whose training gives, for a learning rate, a loss (None diverges) and
+    a norm."""
+
+    plans: dict[str, plan.Plan] = {}
+    outcomes: dict[float, tuple[float | None, float]] = {}
+    measured = evidence.measured
+
+    def generate(loaded: list[Loaded], out: Path, card: str | None) -> list[Written]:
+        experiment = loaded[0].experiment
+        train = experiment.train
+        of = made_plan(tmp_path, experiment.name, learning_rate=train.learning_rate, steps=train.steps)
+        plans[experiment.name] = of
+        return [Written(plan=of, path=tmp_path / experiment.name / "plan.json")]
+
+    def complete(path: Path) -> int:
+        of = plans[path.parent.name]
+        loss = outcomes[of.program.train.learning_rate][0]
+        noise = random.Random(0)
+        losses = [(loss or 1.0) + 0.3 / step + noise.uniform(-0.02, 0.02) for step in range(1, 41)]
+        write_run(of, losses, is_done=loss is not None)
+        return 0 if loss is not None else 6
+
+    def with_norm(folder: Path, has_diverged: bool) -> evidence.Evidence:
+        seen = measured(folder, has_diverged)
+        return attrs.evolve(seen, norm=outcomes[seen.run.plan.program.train.learning_rate][1])
+
+    monkeypatch.setattr(loop, "generate", generate)
+    monkeypatch.setattr(launch, "complete", complete)
+    monkeypatch.setattr(advising, "measured", with_norm)
+    spec = tmp_path / "cat.py"
+    spec.write_text(SPEC)
+    places = Places(specs=tmp_path / "specs", plans=tmp_path / "plans", table=tmp_path / "table")
+
+    def run(outcome: dict[float, tuple[float | None, float]], limits: Limits = LIMITS) -> Looped:
+        outcomes.update(outcome)
+        return loop.loop(load(spec)[0], places, limits)
+
+    return run
+
+
+def rates(of: Looped) -> list[float]:
+    return [one.spec.experiment.train.learning_rate for one in of.rounds]
+
+
+def test_a_rate_that_is_too_low_is_raised_until_the_run_is_healthy(
+    trainer: Callable[..., Looped], tmp_path: Path
+) -> None:
+    made = trainer({1e-5: (0.5, 1e-4), 1e-4: (0.4, 1e-3), 1e-3: (0.3, 0.05)})
+    assert rates(made) == [1e-5, 1e-4, 1e-3]
+    assert made.reason == "the last round is healthy"
+    assert [one.gain.is_real for one in made.rounds if one.gain] == [True, True]
+    second = (tmp_path / "specs" / "round-2.py").read_text()
+    assert second == SPEC.replace('"cat"', '"cat-round-2"').replace("1e-5", "0.0001").replace(
+        '"base"', '"../base"'
+    ).replace('"data"', '"../data"')
+
+
+def test_a_round_without_a_gain_ends_it(trainer: Callable[..., Looped]) -> None:
+    made = trainer({1e-5: (0.5, 1e-4), 1e-4: (0.5, 1e-3)})
+    assert rates(made) == [1e-5, 1e-4]
+    assert made.reason.startswith("no gain beyond the noise: 0.0000")
+
+
+def test_after_a_round_that_diverges_the_rate_is_lowered(trainer: Callable[..., Looped]) -> None:
+    made = trainer({1e-5: (0.5, 1e-4), 1e-4: (None, 0.0), 3e-5: (0.4, 0.05)})
+    assert rates(made) == [1e-5, 1e-4, 3e-5]
+    assert [one.row.state for one in made.rounds] == ["done", "diverged", "done"]
+    assert made.reason == "the last round is healthy"
+
+
+def test_the_rounds_and_the_budget_are_kept(trainer: Callable[..., Looped]) -> None:
+    outcome = {1e-5: (0.5, 1e-4), 1e-4: (0.4, 1e-3), 1e-3: (0.3, 1e-3)}
+    assert trainer(outcome, Limits(rounds=2, seconds=3600.0)).reason == "2 rounds are done"
+    assert trainer(outcome, Limits(rounds=9, seconds=0.0)).reason.startswith("another round would go beyond")
+
+
+def test_asked_again_it_decides_the_same_from_what_is_there(
+    trainer: Callable[..., Looped], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = {1e-5: (0.5, 1e-4), 1e-4: (None, 0.0), 3e-5: (0.4, 0.05)}
+    first = trainer(outcome)
+    monkeypatch.setattr(launch, "complete", lambda path: pytest.fail(f"{path} was run again"))
+    assert loop.told(trainer(outcome)) == loop.told(first)
+    assert "Ended: the last round is healthy." in loop.text(first, 100)
