@@ -77,13 +77,12 @@ def variants(loaded: Sequence[Loaded], asked: Sequence[Values]) -> list[Variant]
     if problems:
         raise SpecError(problems)
     found: list[Variant] = []
-    for one in loaded:
-        for values in itertools.product(*(each.values for each in asked)):
-            settings = {each.field: value for each, value in zip(asked, values, strict=True)}
-            made, wrong = _changed(one.experiment, settings)
-            problems += [Problem(_flags(what, settings), what, hint) for what, hint in wrong]
-            named = _named(made, one.experiment.name, settings)
-            found.append(Variant(attrs.evolve(one, experiment=named), settings))
+    for spec, values in itertools.product(loaded, itertools.product(*(one.values for one in asked))):
+        settings = {one.field: value for one, value in zip(asked, values, strict=True)}
+        made, wrong = _changed(spec.experiment, settings)
+        problems += [Problem(_flags(what, settings), what, hint) for what, hint in wrong]
+        named = _named(made, spec.experiment.name, settings)
+        found.append(Variant(attrs.evolve(spec, experiment=named), settings))
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
     return found

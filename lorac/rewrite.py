@@ -19,8 +19,10 @@ from lorac import changes, spec
 from lorac.changes import Settings
 from lorac.importers.render import literal
 from lorac.load import Loaded, load
+from lorac.origin import Origin
+from lorac.parts import rule_of
 from lorac.rules import Rule
-from lorac.spec import Experiment, Samples
+from lorac.spec import Samples
 from runtime.errors import Problem, SpecError
 from runtime.safeio import atomic
 
@@ -108,22 +110,17 @@ def _edits(source: bytes, of: Loaded, place: str, values: Mapping[str, Any]) -> 
         yield from _in_call(source, call, {name: _literal(value, call) for name, value in values.items()})
         return
     outer, _, name = place.rpartition(".")
-    call = _call(changes.at(of.experiment, outer), of) if place else None
+    owner = changes.at(of.experiment, outer)
+    call = _call(owner, of) if place else None
     if call is None:
         hint = "write the experiment as Experiment(…) in this file"
         raise SpecError(Problem(f"{of.path}:{of.line}", "its call is not in the spec's text", hint))
-    field = attrs.fields_dict(Experiment).get(name)
-    yield from _in_call(source, call, {name: _spelled(part, values, bool(field and _lifts(field)))})
-
-
-def _lifts(field: Any) -> bool:
-    rule: Rule = field.metadata["rule"]
-    return rule.lift
+    yield from _in_call(source, call, {name: _spelled(part, values, rule_of(type(owner), name).lift)})
 
 
 def _call(part: Any, of: Loaded) -> ast.Call | None:
     """The call that made a part, where it stands in the spec's file by itself."""
-    origin = part._origin
+    origin: Origin | None = getattr(part, "_origin", None)  # a tuple of parts has none
     return origin.call() if origin and origin.file == str(of.path) and not origin.within else None
 
 
@@ -174,9 +171,8 @@ def _positional(call: ast.Call, name: str) -> bool:
 def _added(source: bytes, starts: Sequence[int], call: ast.Call, texts: Sequence[str]) -> Edit:
     """New keywords after the last argument: on a line of their own where that has one."""
     close = _end(starts, call) - 1
-    last: ast.expr | ast.keyword | None = max(
-        [*call.args, *call.keywords], key=lambda node: _end(starts, node), default=None
-    )
+    arguments: list[ast.expr | ast.keyword] = [*call.args, *call.keywords]
+    last = max(arguments, key=lambda node: _end(starts, node), default=None)
     if last is None:
         return Edit(close, close, ", ".join(texts))
     end = _end(starts, last)

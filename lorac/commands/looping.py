@@ -10,6 +10,8 @@ import click
 from lorac.commands.calling import A_PATH, CARD, GENERATED, JSON, OUTPUT, command
 from lorac.terminal import print_json, uncollected, width
 
+PROGRAMS = ("webui", "comfyui")
+
 
 @command(
     "sweep",
@@ -60,7 +62,7 @@ def sweep_(spec: Path, asked: tuple[str, ...], card: str | None, as_json: bool) 
     click.option(
         "--install",
         "target",
-        type=(click.Choice(["webui", "comfyui"]), A_PATH),
+        type=(click.Choice(PROGRAMS), A_PATH),
         metavar="PROGRAM DIR",
         help="Install the best there at the end: webui DIR, or comfyui DIR.",
     ),
@@ -102,5 +104,6 @@ def loop_(
         from lorac.render import installed_text
 
         program, folder = target
-        done = install(figures.folder(winner.plan), **{program: folder})
+        webui, comfyui = (folder if program == one else None for one in PROGRAMS)
+        done = install(figures.folder(winner.plan), webui=webui, comfyui=comfyui)
         click.echo("\n".join(map(installed_text, done)), err=as_json)
