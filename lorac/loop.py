@@ -2,7 +2,8 @@
 
 Every round is a spec that can be read and run by itself, its run, and its advice; none is thrown away. Nothing is left
 to chance: the same files lead to the same decisions, so a stopped loop goes on by the same command. A round makes one
-change, that of the first finding, so that what it brought is known.
+change, that of the first finding, so that what it brought is known; while a sound round gained by its change, that is
+made once more.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import attrs
 
 from lorac import changes, figures, sweep
 from lorac.advice.advise import Advice, advise, answer, write
-from lorac.advice.looked import Moves
+from lorac.advice.looked import Moved, Moves
 from lorac.figures import Gain, Row
 from lorac.generate import generate
 from lorac.load import Loaded
@@ -115,13 +116,13 @@ def loop(first: Loaded, places: Places, limits: Limits, card: str | None = None)
             _keep(made, places.table)  # never less than what is known
         if reason:
             return made
-        moves = dict(next_moves(rounds[-1].advice))
+        moves = dict(next_moves(rounds[-1]))
 
 
 def why_end(rounds: Sequence[Round], limits: Limits) -> str:
     """Why there is no further round; empty where there is."""
     last = rounds[-1]
-    moves = next_moves(last.advice)
+    moves = next_moves(last)
     if last.row.state == "done" and len(rounds) > 1:
         if last.gain is None and any(one.row.state == "done" for one in rounds[:-1]):
             return "the losses of its rounds cannot be compared"
@@ -129,7 +130,7 @@ def why_end(rounds: Sequence[Round], limits: Limits) -> str:
             return f"no gain beyond the noise: {last.gain.value:.4f}, noise ± {last.gain.noise:.4f}"
     if not moves:
         return (
-            "nothing is found that a loop may change" if last.advice.findings else "the last round is healthy"
+            "what is found, a loop may not change" if last.advice.findings else "the round is healthy"
         )
     if _settings(last, moves) in [_settings(one, {}, moves) for one in rounds]:
         return "what is advised was tried before"
@@ -141,13 +142,23 @@ def why_end(rounds: Sequence[Round], limits: Limits) -> str:
     return ""
 
 
-def next_moves(advice: Advice) -> Moves:
-    """What the first finding changes of that which a loop may."""
-    for finding in advice.findings:
+def next_moves(last: Round) -> Moves:
+    """What the first finding changes of that which a loop may; of a sound round what brought its gain, once more."""
+    for finding in last.advice.findings:
         moves = {field: moved for field, moved in finding.moves.items() if field in CHANGED}
         if moves:
             return moves
-    return {}
+    if last.advice.findings or last.gain is None or not last.gain.is_real:
+        return {}
+    return {
+        field: Moved(moved.new, _once_more(field, moved)) for field, moved in last.moves.items() if moved.old
+    }
+
+
+def _once_more(field: str, moved: Moved) -> Any:
+    """A step of the same factor."""
+    value = moved.new * moved.new / moved.old
+    return max(1, round(value)) if field == "train.steps" else min(1.0, float(f"{value:.2g}"))
 
 
 def _round(

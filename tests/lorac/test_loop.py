@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from lorac import launch, loop
+from lorac import figures, launch, loop
 from lorac.advice import advise as advising
 from lorac.advice import evidence
 from lorac.generate import Written
@@ -76,13 +76,16 @@ def rates(of: Looped) -> list[float]:
     return [one.spec.experiment.train.learning_rate for one in of.rounds]
 
 
-def test_a_rate_that_is_too_low_is_raised_until_the_run_is_healthy(
+def test_a_rate_that_is_too_low_is_raised_until_that_gains_nothing_more(
     trainer: Callable[..., Looped], tmp_path: Path
 ) -> None:
-    made = trainer({1e-5: (0.5, 1e-4), 1e-4: (0.4, 1e-3), 1e-3: (0.3, 0.05)})
-    assert rates(made) == [1e-5, 1e-4, 1e-3]
-    assert made.reason == "the last round is healthy"
-    assert [one.gain.is_real for one in made.rounds if one.gain] == [True, True]
+    made = trainer({1e-5: (0.5, 1e-4), 1e-4: (0.4, 1e-3), 1e-3: (0.3, 0.05), 1e-2: (0.35, 0.4)})
+    assert rates(made) == [1e-5, 1e-4, 1e-3, 1e-2]
+    assert made.reason.startswith("no gain beyond the noise: -0.05")
+    assert [one.gain.is_real for one in made.rounds if one.gain] == [True, True, False]
+    winner = figures.best(made.rows)
+    assert winner is not None
+    assert winner.name == "cat-round-3"
     second = (tmp_path / "specs" / "round-2.py").read_text()
     assert second == SPEC.replace('"cat"', '"cat-round-2"').replace("1e-5", "0.0001").replace(
         '"base"', '"../base"'
@@ -95,11 +98,16 @@ def test_a_round_without_a_gain_ends_it(trainer: Callable[..., Looped]) -> None:
     assert made.reason.startswith("no gain beyond the noise: 0.0000")
 
 
+def test_a_first_round_that_is_healthy_is_the_last(trainer: Callable[..., Looped]) -> None:
+    made = trainer({1e-5: (0.5, 0.05)})
+    assert made.reason == "the round is healthy"
+    assert len(made.rounds) == 1
+
+
 def test_after_a_round_that_diverges_the_rate_is_lowered(trainer: Callable[..., Looped]) -> None:
-    made = trainer({1e-5: (0.5, 1e-4), 1e-4: (None, 0.0), 3e-5: (0.4, 0.05)})
-    assert rates(made) == [1e-5, 1e-4, 3e-5]
-    assert [one.row.state for one in made.rounds] == ["done", "diverged", "done"]
-    assert made.reason == "the last round is healthy"
+    made = trainer({1e-5: (0.5, 1e-4), 1e-4: (None, 0.0), 3e-5: (0.4, 0.05), 9e-6: (0.6, 0.05)})
+    assert rates(made) == [1e-5, 1e-4, 3e-5, 9e-6]
+    assert [one.row.state for one in made.rounds] == ["done", "diverged", "done", "done"]
 
 
 def test_the_rounds_and_the_budget_are_kept(trainer: Callable[..., Looped]) -> None:
@@ -111,8 +119,8 @@ def test_the_rounds_and_the_budget_are_kept(trainer: Callable[..., Looped]) -> N
 def test_asked_again_it_decides_the_same_from_what_is_there(
     trainer: Callable[..., Looped], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = {1e-5: (0.5, 1e-4), 1e-4: (None, 0.0), 3e-5: (0.4, 0.05)}
+    outcome = {1e-5: (0.5, 1e-4), 1e-4: (None, 0.0), 3e-5: (0.5, 0.05)}
     first = trainer(outcome)
     monkeypatch.setattr(launch, "complete", lambda path: pytest.fail(f"{path} was run again"))
     assert loop.told(trainer(outcome)) == loop.told(first)
-    assert "Ended: the last round is healthy." in loop.text(first, 100)
+    assert "Ended: no gain beyond the noise: 0.0000, noise ± 0.0000." in loop.text(first, 100)
