@@ -17,7 +17,7 @@ import attrs
 
 from lorac import changes, figures, sweep
 from lorac.advice.advise import Advice, advise, answer, write
-from lorac.advice.looked import Moved, Moves
+from lorac.advice.looked import Moved, Moves, words
 from lorac.figures import Gain, Row
 from lorac.generate import generate
 from lorac.load import Loaded
@@ -129,10 +129,8 @@ def why_end(rounds: Sequence[Round], limits: Limits) -> str:
         if last.gain is not None and not last.gain.is_real:
             return f"no gain beyond the noise: {last.gain.value:.4f}, noise ± {last.gain.noise:.4f}"
     if not moves:
-        return (
-            "what is found, a loop may not change" if last.advice.findings else "the round is healthy"
-        )
-    if _settings(last, moves) in [_settings(one, {}, moves) for one in rounds]:
+        return "what is found, a loop may not change" if last.advice.findings else "the round is healthy"
+    if _were_tried(moves, rounds):
         return "what is advised was tried before"
     if len(rounds) >= limits.rounds:
         return f"{limits.rounds} rounds are done"
@@ -185,10 +183,10 @@ def _round(
     )
 
 
-def _settings(of: Round, moves: Moves, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The values of these fields in a round, or as they would be after it."""
-    names = [*moves, *(fields or {})]
-    return {field: moves[field].new if field in moves else _value(of.spec, field) for field in names}
+def _were_tried(moves: Moves, rounds: Sequence[Round]) -> bool:
+    """Whether these moves lead from the last round to one that was."""
+    tried = [{field: _value(one.spec, field) for field in CHANGED} for one in rounds]
+    return {**tried[-1], **{field: moved.new for field, moved in moves.items()}} in tried
 
 
 def _value(of: Loaded, field: str) -> Any:
@@ -224,8 +222,7 @@ def text(of: Looped, width: int) -> str:
     """For a terminal: each round's change, gain and findings, then the table."""
     lines = []
     for number, one in enumerate(of.rounds, 1):
-        moved = "; ".join(f"{field}: {value.old} -> {value.new}" for field, value in one.moves.items())
-        lines.append(f"round {number}  {one.spec.path.as_posix()}" + (f"  {moved}" if moved else ""))
+        lines.append(f"round {number}  {one.spec.path.as_posix()}  {words(one.moves)}".rstrip())
         if one.gain is not None:
             lines.append(f"  gain {one.gain.value:.4f}, noise ± {one.gain.noise:.4f}")
         lines += [f"  {found.kind}: {found.finding} ({found.figure})" for found in one.advice.findings]

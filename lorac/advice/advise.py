@@ -34,7 +34,15 @@ class Advice:
 
     @property
     def findings(self) -> list[Looked]:
-        return [one for one in self.looked if one.is_finding]
+        return [one for one in self.looked if one.finding]
+
+    @property
+    def sound(self) -> list[Looked]:
+        return [one for one in self.looked if not one.finding and not one.unknown]
+
+    @property
+    def unknown(self) -> list[Looked]:
+        return [one for one in self.looked if one.unknown]
 
     @property
     def moves(self) -> dict[str, Moved]:
@@ -78,12 +86,8 @@ def answer(advice: Advice) -> dict[str, Any]:
             }
             for one in advice.findings
         ],
-        "sound": [
-            {"about": one.about, "figure": one.figure}
-            for one in advice.looked
-            if one.figure and not one.finding
-        ],
-        "unknown": [{"about": one.about, "why": one.finding} for one in advice.looked if not one.figure],
+        "sound": [{"about": one.about, "figure": one.figure} for one in advice.sound],
+        "unknown": [{"about": one.about, "why": one.unknown} for one in advice.unknown],
     }
 
 
@@ -99,11 +103,10 @@ def text(advice: Advice) -> str:
             f"  why there: {one.source}",
             *([f"  change {one.change}"] if one.change else []),
         ]
-    sound = [one for one in advice.looked if one.figure and not one.finding]
     if not advice.findings:
-        lines.append(f"{advice.name} is healthy: nothing found in {len(sound)} checks.")
-    lines += [f"ok       {one.about}: {one.figure}" for one in sound]
-    lines += [f"unknown  {one.about}: {one.finding}" for one in advice.looked if not one.figure]
+        lines.append(f"{advice.name} is healthy: nothing found in {len(advice.sound)} checks.")
+    lines += [f"ok       {one.about}: {one.figure}" for one in advice.sound]
+    lines += [f"unknown  {one.about}: {one.unknown}" for one in advice.unknown]
     return "\n".join(map(visible, lines))
 
 

@@ -25,30 +25,29 @@ Moves = Mapping[str, Moved]
 """Dotted field of the spec -> how it moves."""
 
 
+def words(moves: Moves) -> str:
+    """Changes as a line has them."""
+    return "; ".join(f"{field}: {moved.old} -> {moved.new}" for field, moved in moves.items())
+
+
 @attrs.frozen(kw_only=True)
 class Looked:
-    """`figure`: what was measured, and the bound; empty where it could not be, `finding` then says why.
-
-    `finding`: what is wrong, empty where nothing is. `source`: why the bound. `todo`: what to do that is no field.
-    """
+    """`figure`: what was measured, and the bound; `unknown`: why it could not be. `finding`: what is wrong, empty where
+    nothing is. `source`: why the bound. `todo`: what to do that is no field."""
 
     about: str
     kind: Kind
     figure: str = ""
+    unknown: str = ""
     finding: str = ""
     source: str = ""
     todo: str = ""
     moves: Moves = attrs.field(factory=dict)
 
     @property
-    def is_finding(self) -> bool:
-        return bool(self.figure and self.finding)
-
-    @property
     def change(self) -> str:
         """What to do, in words."""
-        moves = [f"{field}: {moved.old} -> {moved.new}" for field, moved in self.moves.items()]
-        return "; ".join([*moves, *([self.todo] if self.todo else [])])
+        return "; ".join(filter(None, [words(self.moves), self.todo]))
 
 
 # ----------------------------------------------------------------------------------------------------------- remedies

@@ -15,7 +15,7 @@ from runtime import plan
 def held_out(of: Evidence) -> Looked:
     about, found = "held-out loss", figures.bounded(of.run)
     if len(found) < 2:
-        return Looked(about=about, kind="overfitted", finding="it was measured less than twice")
+        return Looked(about=about, kind="overfitted", unknown="it was measured less than twice")
     least, last = min(found, key=lambda step: (found[step].mean, step)), max(found)
     is_wrong = _rises(found, least)
     return Looked(
@@ -33,7 +33,7 @@ def copies(of: Evidence) -> Looked:
     about = "copies of training pictures"
     row = _evaluated(of.run.evaluation)
     if row is None:
-        return Looked(about=about, kind="overfitted", finding="not measured: lorac eval does")
+        return Looked(about=about, kind="overfitted", unknown="not measured: lorac eval does")
     threshold = (of.run.evaluation or {}).get("threshold") or {}
     expected, pictures = float(threshold.get("expected") or 0.0), row.get("pictures") or []
     count = sum(bool(one.get("is_copy")) for one in pictures)
@@ -56,7 +56,7 @@ def exposures(of: Evidence) -> Looked:
         of.run.plan.program.train,
     )
     if not isinstance(data, plan.Images) or not data.items:
-        return Looked(about=about, kind="overfitted", finding="for text, the held-out loss tells")
+        return Looked(about=about, kind="overfitted", unknown="for text, the held-out loss tells")
     pictures = len(data.items)
     seen = of.run.step * train.effective_batch / pictures
     tells = len(figures.bounded(of.run)) > 1

@@ -38,7 +38,7 @@ def rising_loss(of: Evidence) -> Looked:
     """The mean of the last quarter above the first one's, beyond both intervals."""
     about = "loss from first to last quarter"
     if len(of.losses) < FEWEST:
-        return Looked(about=about, kind="unstable", finding=TOO_SHORT)
+        return Looked(about=about, kind="unstable", unknown=TOO_SHORT)
     first, last = (figures.mean(values) for values in quarters(of.losses))
     assert first is not None
     assert last is not None
@@ -57,7 +57,7 @@ def rising_loss(of: Evidence) -> Looked:
 def spikes(of: Evidence) -> Looked:
     about, losses = "spikes of the loss", of.losses
     if len(losses) < FEWEST or min(losses) <= 0:
-        return Looked(about=about, kind="unstable", finding=TOO_SHORT)
+        return Looked(about=about, kind="unstable", unknown=TOO_SHORT)
     logs = [math.log(loss) for loss in losses]
     rest = [
         value - statistics.median(logs[max(0, place - AROUND) : place + AROUND + 1])
@@ -80,7 +80,7 @@ def spikes(of: Evidence) -> Looked:
 def gradients(of: Evidence) -> Looked:
     about = "growth of the gradient norm"
     if len(of.grad_norms) < FEWEST:
-        return Looked(about=about, kind="unstable", finding=TOO_SHORT)
+        return Looked(about=about, kind="unstable", unknown=TOO_SHORT)
     first, last = (statistics.median(values) for values in quarters(of.grad_norms))
     growth = last / first if first else math.inf
     is_wrong = growth > GROWTH.value
@@ -100,9 +100,9 @@ def noise(of: Evidence) -> Looked:
     """How well the last losses tell runs apart; where something is held out, that does it."""
     about, last = "noise of the last losses", figures.last(of.run.metrics.get("loss", ()), of.run.step)
     if of.run.metrics.get("held_out/loss"):
-        return Looked(about=about, kind="unstable", finding="the held-out loss is there to compare by")
+        return Looked(about=about, kind="unstable", unknown="the held-out loss is there to compare by")
     if last is None or len(last.steps) < 2 or not last.mean:
-        return Looked(about=about, kind="unstable", finding=TOO_SHORT)
+        return Looked(about=about, kind="unstable", unknown=TOO_SHORT)
     share, batch = (last.high - last.mean) / last.mean, of.run.plan.program.train.effective_batch
     is_wrong = share > NOISE.value
     return Looked(

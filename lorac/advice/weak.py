@@ -30,7 +30,7 @@ def base(of: Evidence) -> Looked:
     about, bound = "the base's own loss", _ignorant(of.run.plan.program.base)
     first = of.losses[:FIRST]
     if bound is None or not first:
-        return Looked(about=about, kind="weak", finding="no bound is known" if first else "no step was done")
+        return Looked(about=about, kind="weak", unknown="no bound is known" if first else "no step was done")
     loss, kind = statistics.fmean(first), of.run.plan.program.base.prediction_type
     is_wrong = loss >= bound.value
     moves: Moves = {"base.prediction_type": Moved(kind, OTHER[kind])} if kind in OTHER else {}
@@ -50,7 +50,7 @@ def norm(of: Evidence) -> Looked:
     about = "LoRA's norm beside the base's"
     if of.norm is None:
         why = of.unknown.get("norm", "there is no finished LoRA")
-        return Looked(about=about, kind="weak", finding=why)
+        return Looked(about=about, kind="weak", unknown=why)
     is_wrong = of.norm < NORM.value
     factor = AIMED_NORM.value / of.norm if of.norm else math.inf
     return Looked(
@@ -67,7 +67,7 @@ def pictures(of: Evidence) -> Looked:
     about = "pictures beside the base's"
     if of.pixels is None:
         why = of.unknown.get("pixels", "there is no contact sheet")
-        return Looked(about=about, kind="weak", finding=why)
+        return Looked(about=about, kind="weak", unknown=why)
     is_wrong = of.pixels < PIXELS.value
     return Looked(
         about=about,
@@ -83,7 +83,7 @@ def answers(of: Evidence) -> Looked:
     about = "answers beside the base's"
     last = [one for one in of.run.answers if one.when == "at the end"]
     if not last:
-        return Looked(about=about, kind="weak", finding="nothing was asked")
+        return Looked(about=about, kind="weak", unknown="nothing was asked")
     same = sum(one.base == one.adapted for one in last)
     is_wrong = same == len(last)
     return Looked(
@@ -100,7 +100,7 @@ def captions(of: Evidence) -> Looked:
     about, data = "captions", of.run.plan.program.data
     texts = [item.caption for item in data.items] if isinstance(data, plan.Images) else []
     if len(texts) < 2:
-        return Looked(about=about, kind="weak", finding="there are none to compare")
+        return Looked(about=about, kind="weak", unknown="there are none to compare")
     own = [one.replace(of.run.plan.outputs.trigger, "") for one in texts]
     words = statistics.median(len(re.findall(r"\w+", one)) for one in own)
     same = 1 - len(set(own)) / len(own)
