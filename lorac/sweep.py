@@ -15,7 +15,6 @@ import attrs
 from lorac import figures, launch
 from lorac.figures import Row
 from lorac.generate import Written
-from runtime import plan
 from runtime.errors import DivergedError, LoracError, Problem
 from runtime.safeio import atomic, images, strict_json
 
@@ -88,13 +87,13 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
     from runtime.sheet import sheet
 
     winner = figures.best(rows)
-    drawn = {}
+    prompts = {row.plan.outputs.samples.prompts for row in rows}
+    columns = {}
     for number, row in enumerate(rows, 1):
         files = sorted((figures.folder(row.plan) / "samples").glob("final-*.png"))
-        if row.state == "done" and files and len(files) == len(row.plan.outputs.samples.prompts):
-            values = ", ".join(figures.said(value) for value in row.settings.values())
-            title = f"{number}{'*' if row is winner else ''} {values or row.name}"[:TITLE]
-            drawn[title] = (row.plan.outputs.samples, [images.open_picture(file) for file in files])
-    prompts = {samples.prompts for samples, _ in drawn.values() if isinstance(samples, plan.Samples)}
-    if len(drawn) > 1 and len(prompts) == 1:
-        save_png(sheet(prompts.pop(), {title: pictures for title, (_, pictures) in drawn.items()}), path)
+        if row.state == "done" and files:
+            values = ", ".join(figures.said(value) for value in row.settings.values()) or row.name
+            title = f"{number}{'*' if row is winner else ''} {values}"[:TITLE]
+            columns[title] = [images.open_picture(file) for file in files]
+    if len(columns) > 1 and len(prompts) == 1:
+        save_png(sheet(prompts.pop(), columns), path)
