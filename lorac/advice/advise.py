@@ -100,7 +100,7 @@ def text(advice: Advice) -> str:
         lines += [
             f"{one.kind}: {one.finding}",
             f"  {one.about}: {one.figure}",
-            f"  why there: {one.source}",
+            f"  bound by: {one.source}",
             *([f"  change {one.change}"] if one.change else []),
         ]
     if not advice.findings:

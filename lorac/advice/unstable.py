@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from lorac import figures
 from lorac.advice.evidence import Evidence
 from lorac.advice.looked import Looked, Moved, slower
-from lorac.advice.thresholds import DOUBLE, GROWTH, NOISE, SPIKE, SPIKES
+from lorac.advice.thresholds import DOUBLE, DROWNED, GROWTH, NOISE, SPIKE, SPIKES
 
 FEWEST = 20
 """Steps of which quarters can be compared."""
@@ -96,6 +96,24 @@ def gradients(of: Evidence) -> Looked:
     )
 
 
+def drowned(of: Evidence) -> Looked:
+    """Has the change grown to the size of what it changes?"""
+    about = "LoRA's norm beside the base's, at most"
+    if of.norm is None:
+        return Looked(
+            about=about, kind="unstable", unknown=of.unknown.get("norm", "there is no finished LoRA")
+        )
+    is_wrong = of.norm > DROWNED.value
+    return Looked(
+        about=about,
+        kind="unstable",
+        figure=f"{of.norm:.2g} in the median of the modules, too strong above {DROWNED.value:g}",
+        finding="the LoRA drowns the base" if is_wrong else "",
+        source=DROWNED.reason,
+        moves=slower(of.run.plan) if is_wrong else {},
+    )
+
+
 def noise(of: Evidence) -> Looked:
     """How well the last losses tell runs apart; where something is held out, that does it."""
     about, last = "noise of the last losses", figures.last(of.run.metrics.get("loss", ()), of.run.step)
@@ -122,4 +140,4 @@ def quarters(values: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]
     return values[:count], values[-count:]
 
 
-RULES = (divergence, rising_loss, spikes, gradients, noise)
+RULES = (divergence, rising_loss, spikes, gradients, drowned, noise)

@@ -136,8 +136,8 @@ def test_pictures_that_are_seen_too_often_want_fewer_steps_unless_something_is_h
     assert advised(made_plan(tmp_path, "held", steps=120), long, held_out=held).findings == []
 
 
-@pytest.mark.parametrize(("norm", "rate"), [(0.001, 1e-3), (0.004, 1e-3), (0.1, None)])
-def test_a_small_norm_wants_a_rate_that_makes_it_the_aimed_one_in_a_decade_at_most(
+@pytest.mark.parametrize(("norm", "rate"), [(0.001, 1e-3), (0.0049, 1e-3), (0.1, None), (0.7, 3e-5)])
+def test_a_small_norm_wants_a_higher_rate_and_one_as_large_as_the_bases_a_lower(
     tmp_path: Path, norm: float, rate: float | None
 ) -> None:
     seen = evidence.measured(write_run(made_plan(tmp_path), falling()))
