@@ -115,6 +115,7 @@ def loop(first: Loaded, places: Places, limits: Limits, card: str | None = None)
         if reason or rounds[-1].row.plan.plan_hash not in known.seconds:
             _keep(made, places.table)  # never less than what is known
         if reason:
+            sweep.draw(made.rows, places.table)
             return made
         moves = dict(next_moves(rounds[-1]))
 

@@ -46,7 +46,7 @@ def sweep(jobs: Sequence[Job], folder: Path) -> list[Row]:
                 done = sum(row.state != "waiting" for row in rows)
                 raise stopped(error, f"{done} of {len(rows)} runs are done") from None
         _keep(rows, folder)
-    _draw(rows, folder / SHEET)
+    draw(rows, folder)
     return rows
 
 
@@ -81,8 +81,8 @@ def _keep(rows: Sequence[Row], folder: Path) -> None:
     atomic.write_text(folder / TABLE, strict_json.canonical(figures.answer(rows)))
 
 
-def _draw(rows: Sequence[Row], path: Path) -> None:
-    """The last pictures of each run, a column for each; none where no two runs drew the same prompts."""
+def draw(rows: Sequence[Row], folder: Path) -> None:
+    """The contact sheet: the last pictures of each run, a column for each; none where no two runs drew the same prompts."""
     from runtime.sampling import save_png
     from runtime.sheet import sheet
 
@@ -96,4 +96,4 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
             title = f"{number}{'*' if row is winner else ''} {values}"[:TITLE]
             columns[title] = [images.open_picture(file) for file in files]
     if len(columns) > 1 and len(prompts) == 1:
-        save_png(sheet(prompts.pop(), columns), path)
+        save_png(sheet(prompts.pop(), columns), folder / SHEET)
