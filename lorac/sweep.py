@@ -82,7 +82,7 @@ def _keep(rows: Sequence[Row], folder: Path) -> None:
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
-    """The contact sheet: the last pictures of each run, a column for each; none where no two runs drew the same prompts."""
+    """The contact sheet: the last pictures of each run, a column for each; none without two of equal prompts."""
     from runtime.sampling import save_png
     from runtime.sheet import sheet
 
