@@ -93,7 +93,7 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
         files = sorted((figures.folder(row.plan) / "samples").glob("final-*.png"))
         if row.state == "done" and files:
             values = ", ".join(figures.said(value) for value in row.settings.values()) or row.name
-            title = f"{number}{'*' if row is winner else ''} {values}"[:TITLE]
+            title = f"{number}{'*' if row is winner else ''}: {values}"[:TITLE]
             columns[title] = [images.open_picture(file) for file in files]
     if len(columns) > 1 and len(prompts) == 1:
         save_png(sheet(prompts.pop(), columns), folder / SHEET)
