@@ -139,15 +139,18 @@ def bounded(of: Run) -> dict[int, Loss]:
 def yardstick(rows: Sequence[Row]) -> str:
     """By which loss runs are compared; empty where their losses mean different things, or none has one."""
     done = [one for one in rows if one.state == "done"]
-    meanings = {
-        (one.plan.program.base.digest, one.plan.program.data.digest, one.plan.program.train.objective)
-        for one in done
-    }
-    if len(meanings) != 1:
-        return ""
-    if all(one.held_out for one in done):
-        return HELD_OUT
-    return TRAINING if all(one.training for one in done) else ""
+    for by in (HELD_OUT, TRAINING):
+        if done and all(loss(one, by) for one in done) and len({_meaning(one.plan, by) for one in done}) == 1:
+            return by
+    return ""
+
+
+def _meaning(of: plan.Plan, by: str) -> tuple[object, ...]:
+    """What a loss is of. How the data are varied in training (flips, dropout) is nothing to what is held out."""
+    data: object = of.program.data
+    if by == HELD_OUT and isinstance(data, plan.Images):
+        data = (data.digest, data.mask, data.unmasked_weight)
+    return of.program.base.digest, data, of.program.train.objective
 
 
 def loss(of: Row, by: str) -> Loss | None:

@@ -27,10 +27,14 @@ OTHER = {"epsilon": "v_prediction", "v_prediction": "epsilon"}
 
 def base(of: Evidence) -> Looked:
     """A base that is wrong, or told to predict what it does not, knows less than nothing."""
-    about, bound = "the base's own loss", _ignorant(of.run.plan.program.base)
+    about, bound = "the base's own loss", _ignorant(of.run.plan.program)
     first = of.losses[:FIRST]
     if bound is None or not first:
-        return Looked(about=about, kind="weak", unknown="no bound is known" if first else "no step was done")
+        return Looked(
+            about=about,
+            kind="weak",
+            unknown="the loss is weighted: no bound is known" if first else "no step was done",
+        )
     loss, kind = statistics.fmean(first), of.run.plan.program.base.prediction_type
     is_wrong = loss >= bound.value
     moves: Moves = {"base.prediction_type": Moved(kind, OTHER[kind])} if kind in OTHER else {}
@@ -116,18 +120,22 @@ def captions(of: Evidence) -> Looked:
     )
 
 
-def _ignorant(of: plan.Base) -> Threshold | None:
-    """What a model without knowledge has for a loss."""
-    if of.prediction_type == "next_token":
+def _ignorant(of: plan.Program) -> Threshold | None:
+    """What a model without knowledge has for a loss; None where the loss is weighted up or is no square."""
+    if isinstance(of.data, plan.Texts):
         sizes = [
             config["vocab_size"]
-            for config in of.architecture.values()
+            for config in of.base.architecture.values()
             if isinstance(config, dict) and isinstance(config.get("vocab_size"), int)
         ]
         if not sizes:
             return None
         return Threshold(math.log(max(sizes)), f"to guess among {max(sizes)} tokens costs their logarithm")
-    return IGNORANT_FLOW if of.prediction_type == "flow" else IGNORANT_NOISE
+    objective = of.train.objective
+    is_plain = objective.loss_type == "l2" and not objective.debiased and not objective.pyramid_iterations
+    if not is_plain or of.data.kind != "images" or any(item.loss_weight > 1 for item in of.data.items):
+        return None
+    return IGNORANT_FLOW if of.base.prediction_type == "flow" else IGNORANT_NOISE
 
 
 RULES = (base, norm, pictures, answers, captions)

@@ -54,6 +54,16 @@ def test_losses_of_other_objectives_are_not_compared(tmp_path: Path) -> None:
     assert "No best" in figures.text([weighed, plain], 100)
 
 
+def test_how_pictures_are_varied_is_nothing_to_the_held_out_loss(tmp_path: Path) -> None:
+    points = [(40, 0.3, 0.29, 0.31)]
+    plain = row(tmp_path, "plain", 0.5, held_out=points)
+    data = attrs.evolve(plain.plan.program.data, caption_dropout=0.1)
+    program = attrs.evolve(plain.plan.program, data=data)
+    dropped = attrs.evolve(plain, plan=plan.make(program, plain.plan.outputs, plain.plan.estimate))
+    assert figures.yardstick([plain, dropped]) == figures.HELD_OUT
+    assert figures.yardstick([attrs.evolve(one, held_out=None) for one in (plain, dropped)]) == ""
+
+
 def test_runs_that_saw_the_same_noise_are_compared_step_by_step(tmp_path: Path) -> None:
     before, after = row(tmp_path, "before", 0.50), row(tmp_path, "after", 0.49)
     found = figures.gain(before, after)
