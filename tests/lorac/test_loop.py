@@ -13,9 +13,11 @@ from lorac import figures, launch, loop
 from lorac.advice import advise as advising
 from lorac.advice import evidence
 from lorac.generate import Written
+from lorac.install import Installed
 from lorac.load import Loaded, load
 from lorac.loop import Limits, Looped, Places
 from runtime import plan
+from tests.lorac.calling import call
 from tests.lorac.runs import made_plan, write_run
 
 SPEC = """from lorac import Experiment, Images, Train
@@ -124,3 +126,35 @@ def test_asked_again_it_decides_the_same_from_what_is_there(
     monkeypatch.setattr(launch, "complete", lambda path: pytest.fail(f"{path} was run again"))
     assert loop.told(trainer(outcome)) == loop.told(first)
     assert "Ended: no gain beyond the noise: 0.0000, noise ± 0.0000." in loop.text(first, 100)
+
+
+def test_the_best_is_installed_on_request(
+    trainer: Callable[..., Looped], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer({1e-5: (0.5, 1e-4), 1e-4: (0.4, 0.05), 1e-3: (0.45, 0.3)})
+    installed: list[tuple[str, Path | None, Path | None]] = []
+
+    def install(folder: Path, webui: Path | None, comfyui: Path | None) -> list[Installed]:
+        installed.append((folder.name, webui, comfyui))
+        return []
+
+    monkeypatch.setattr("lorac.install.install", install)
+    monkeypatch.chdir(tmp_path)
+    called = call("loop", "cat.py", "--install", "webui", "web")
+    assert called.code == 0
+    assert "Ended: no gain beyond the noise: -0.05" in called.out
+    assert installed == [("cat-round-2", Path("web"), None)]
+
+
+def test_a_spec_of_several_experiments_is_for_a_sweep(tmp_path: Path) -> None:
+    several = tmp_path / "several.py"
+    several.write_text(
+        "from lorac import Experiment, Images\n"
+        'cats = [Experiment(name=name, base="b", data=Images("d")) for name in ("a", "b")]\n'
+    )
+    called = call("loop", str(several))
+    assert called.code == 2
+    assert called.err.splitlines() == [
+        f"error: {several}: binds 2 experiments, and one is wanted",
+        "hint: lorac sweep runs several",
+    ]
