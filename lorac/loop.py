@@ -95,7 +95,7 @@ class Looped:
 def loop(first: Loaded, places: Places, limits: Limits, card: str | None = None) -> Looped:
     """Round after round until one brings no gain beyond the noise, or nothing is left to change.
 
-    Raises LoracError with a run's own exit code where one fails or is stopped.
+    Raises what planning raises, and LoracError with a run's own exit code where one fails or is stopped.
     """
     rounds: list[Round] = []
     known = Known.read(places.table)
@@ -106,10 +106,7 @@ def loop(first: Loaded, places: Places, limits: Limits, card: str | None = None)
         spec = written(
             spec, {"name": f"{name}-round-{number}", **values}, places.specs / f"round-{number}.py"
         )
-        try:
-            rounds.append(_round(spec, moves, rounds, places.plans, card, known))
-        except LoracError as error:
-            raise sweep.stopped(error, f"{len(rounds)} rounds are done") from None
+        rounds.append(_round(spec, moves, rounds, places.plans, card, known))
         reason = why_end(rounds, limits)
         made = Looped(tuple(rounds), reason)
         if reason or rounds[-1].row.plan.plan_hash not in known.seconds:
@@ -169,7 +166,10 @@ def _round(
     mark = planned.plan.plan_hash
     row = figures.row(planned.plan, {}, mark in known.diverged)
     if row.state == "waiting":
-        row = sweep.attempt(Job(planned, {}))
+        try:
+            row = sweep.attempt(Job(planned, {}))
+        except LoracError as error:
+            raise sweep.stopped(error, f"{len(before)} rounds are done") from None
     folder = figures.folder(planned.plan)
     advice = advise(folder, has_diverged=row.state == "diverged")
     write(advice, folder)

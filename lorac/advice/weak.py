@@ -116,7 +116,7 @@ def captions(of: Evidence) -> Looked:
         f"short at {WORDS.value:g}, alike above {SAME_CAPTIONS.value:.0%}",
         finding=f"captions {' and '.join(wrongs)}" if wrongs else "",
         source=WORDS.reason if words <= WORDS.value else SAME_CAPTIONS.reason,
-        todo="say in each caption what is in that picture" if wrongs else "",
+        todo="say in each caption what is in that picture: lorac check lists them" if wrongs else "",
     )
 
 

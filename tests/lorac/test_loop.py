@@ -158,3 +158,17 @@ def test_a_spec_of_several_experiments_is_for_a_sweep(tmp_path: Path) -> None:
         f"error: {several}: binds 2 experiments, and one is wanted",
         "hint: lorac sweep runs several",
     ]
+
+
+def test_a_run_that_is_stopped_says_how_far_the_loop_is(
+    trainer: Callable[..., Looped], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer({1e-5: (0.5, 1e-4), 1e-4: (0.4, 1e-3)}, Limits(rounds=1, seconds=3600.0))
+    monkeypatch.setattr(launch, "complete", lambda path: 130)
+    monkeypatch.chdir(tmp_path)
+    called = call("loop", "cat.py")
+    assert called.code == 130
+    assert called.err.splitlines() == [
+        "error: cat-round-2: ended with exit code 130; 1 rounds are done",
+        "hint: run the same command again to go on",
+    ]
