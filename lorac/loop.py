@@ -169,7 +169,7 @@ def _round(
         try:
             row = sweep.attempt(Job(planned, {}))
         except LoracError as error:
-            raise sweep.stopped(error, f"{len(before)} rounds are done") from None
+            raise sweep.stopped(error, f"rounds done: {len(before)}") from None
     folder = figures.folder(planned.plan)
     advice = advise(folder, has_diverged=row.state == "diverged")
     write(advice, folder)

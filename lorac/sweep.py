@@ -44,7 +44,7 @@ def sweep(jobs: Sequence[Job], folder: Path) -> list[Row]:
                 rows[place] = attempt(job)
             except LoracError as error:
                 done = sum(row.state != "waiting" for row in rows)
-                raise stopped(error, f"{done} of {len(rows)} runs are done") from None
+                raise stopped(error, f"runs done: {done} of {len(rows)}") from None
         _keep(rows, folder)
     draw(rows, folder)
     return rows

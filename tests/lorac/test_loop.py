@@ -169,6 +169,6 @@ def test_a_run_that_is_stopped_says_how_far_the_loop_is(
     called = call("loop", "cat.py")
     assert called.code == 130
     assert called.err.splitlines() == [
-        "error: cat-round-2: ended with exit code 130; 1 rounds are done",
+        "error: cat-round-2: ended with exit code 130; rounds done: 1",
         "hint: run the same command again to go on",
     ]

@@ -74,6 +74,6 @@ def test_any_other_end_stops_the_sweep_with_its_code_and_says_how_to_go_on(
         sweep.sweep(jobs, tmp_path / "sweep")
     assert caught.value.exit_code == 130
     assert caught.value.lines() == [
-        "error: b: ended with exit code 130; 1 of 2 runs are done",
+        "error: b: ended with exit code 130; runs done: 1 of 2",
         "hint: run the same command again to go on",
     ]
