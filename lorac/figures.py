@@ -123,12 +123,12 @@ def held_out(of: Run) -> Loss | None:
 
 def bounded(of: Run) -> dict[int, Loss]:
     """Every measurement of the held-out loss by its step."""
-    low, high = (
-        {point.step: point.value for point in of.metrics.get(f"held_out/{name}", ())}
-        for name in ("low", "high")
-    )
     return {
-        at.step: Loss(mean=at.value, low=low.get(at.step, at.value), high=high.get(at.step, at.value))
+        at.step: Loss(
+            mean=at.value,
+            low=at.value if at.low is None else at.low,
+            high=at.value if at.high is None else at.high,
+        )
         for at in of.metrics.get("held_out/loss", ())
     }
 

@@ -48,9 +48,9 @@ def run(plans: Sequence[Path], options: Sequence[str]) -> int:
     return _become(command(plans[-1], options))
 
 
-def complete(plan: Path) -> int:
-    """Run one plan to its end, what it says on stderr, and come back; its exit code."""
-    return _waited_for(command(plan, []), stdout=STDERR)
+def complete(what: Path, module: str = "runtime", options: Sequence[str] = ()) -> int:
+    """Run one of the runtime's programs to its end, what it says on stderr, and come back; its exit code."""
+    return _waited_for(command(what, options, module), stdout=STDERR)
 
 
 def start(module: str, what: Path, options: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Plan, train, measure, advise, and again with what was advised: `lorac loop`.
+"""Plan, train, evaluate, advise, and again with what was advised: `lorac loop`.
 
 Every round is a spec that can be read and run by itself, its run, and its advice; none is thrown away. Nothing is left
 to chance: the same files lead to the same decisions, so a stopped loop goes on by the same command. A round makes one
@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from lorac import changes, figures, sweep
+from lorac import changes, figures, launch, sweep
 from lorac.advice.advise import Advice, advise, answer, write
 from lorac.advice.looked import Moved, Moves, words
 from lorac.figures import Gain, Row
@@ -23,6 +23,7 @@ from lorac.generate import generate
 from lorac.load import Loaded
 from lorac.rewrite import written
 from lorac.sweep import TABLE, Job
+from runtime import plan
 from runtime.errors import LoracError
 from runtime.safeio import atomic, strict_json
 
@@ -160,7 +161,7 @@ def _once_more(field: str, moved: Moved) -> Any:
 def _round(
     spec: Loaded, moves: Moves, before: Sequence[Round], plans: Path, card: str | None, known: Known
 ) -> Round:
-    """Plan, train, measure and advise; what is done already is only read."""
+    """Plan, train, evaluate and advise; what is done already is only read."""
     began = time.monotonic()
     planned = generate([spec], plans, card=card)[0]
     mark = planned.plan.plan_hash
@@ -168,6 +169,8 @@ def _round(
     if row.state == "waiting":
         try:
             row = sweep.attempt(Job(planned, {}))
+            if row.state == "done":
+                _evaluate(planned.plan)
         except LoracError as error:
             raise sweep.stopped(error, f"rounds done: {len(before)}") from None
     folder = figures.folder(planned.plan)
@@ -182,6 +185,14 @@ def _round(
         gain=figures.gain(best, row) if best else None,
         seconds=known.seconds.get(mark, time.monotonic() - began),
     )
+
+
+def _evaluate(of: plan.Plan) -> None:
+    """`lorac eval` of what was exported, at the weight that it is for. Raises LoracError with its exit code."""
+    options = ["--checkpoints=last", f"--weights={of.outputs.preferred_weight:g}"]
+    code = launch.complete(figures.folder(of), "runtime.evaluation", options)
+    if code:
+        raise sweep.failed(of.outputs.name, code)
 
 
 def _were_tried(moves: Moves, rounds: Sequence[Round]) -> bool:

@@ -54,10 +54,15 @@ def attempt(job: Job) -> Row:
     """Run a plan to its end, or until it diverges. Raises LoracError with the run's exit code."""
     code = launch.complete(job.written.path)
     if code not in (0, DivergedError.exit_code):
-        error = LoracError(Problem(job.written.plan.outputs.name, f"ended with exit code {code}"))
-        error.exit_code = code
-        raise error
+        raise failed(job.written.plan.outputs.name, code)
     return figures.row(job.written.plan, job.settings, has_diverged=code != 0)
+
+
+def failed(name: str, code: int) -> LoracError:
+    """A process's own end, which has told why, as an error with its exit code."""
+    error = LoracError(Problem(name, f"ended with exit code {code}"))
+    error.exit_code = code
+    return error
 
 
 def diverged(folder: Path) -> Collection[str]:

@@ -30,6 +30,7 @@ ONLY_IN = {
     "runtime.adapters": {"lorac/estimate", "lorac/resolve_adapter.py"},
     "runtime.average": {"lorac/estimate"},
     "runtime.evaluate": {"lorac/estimate"},
+    "runtime.evaluation": {"lorac/advice"},
     "runtime.data": {"lorac/check", "lorac/data_lock.py", "lorac/estimate", "lorac/text_lock.py"},
     "runtime.dtypes": {"lorac/commands", "lorac/estimate"},
     "runtime.encoders": {"lorac/estimate"},

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
 from runtime import plan
 from runtime.errors import LoracError
+from runtime.evaluation import results
+from runtime.evaluation.results import Evaluation
 from runtime.report.gather import Run, gather
 from runtime.safeio import images
+
+_T = TypeVar("_T")
 
 
 @attrs.frozen(kw_only=True)
 class Evidence:
     """A run's files; `norm` is the median of ‖ΔW‖ / ‖W‖ over modules, `pixels` how far the last pictures are from the
-    base's, in levels of 255. Where one is None, `unknown` says why under its name."""
+    base's, in levels of 255; `evaluation` what `lorac eval` measured. Where one is None, `unknown` may say why."""
 
     run: Run
     has_diverged: bool
     norm: float | None
     pixels: float | None
+    evaluation: Evaluation | None
     unknown: dict[str, str]
 
     @property
@@ -39,16 +46,28 @@ def measured(folder: Path, has_diverged: bool = False) -> Evidence:
     """Read and measure a run's folder. Raises InputError where it is none."""
     run = gather(folder)
     unknown: dict[str, str] = {}
-    norm = pixels = None
-    try:
-        norm = _norm(run, folder)
-    except LoracError as error:
-        unknown["norm"] = str(error.problems[0])
-    try:
-        pixels = _pixels(run, folder)
-    except LoracError as error:
-        unknown["pixels"] = str(error.problems[0])
-    return Evidence(run=run, has_diverged=has_diverged, norm=norm, pixels=pixels, unknown=unknown)
+
+    def told(name: str, measure: Callable[[Run, Path], _T]) -> _T | None:
+        try:
+            return measure(run, folder)
+        except LoracError as error:
+            unknown[name] = str(error.problems[0])
+            return None
+
+    return Evidence(
+        run=run,
+        has_diverged=has_diverged,
+        norm=told("norm", _norm),
+        pixels=told("pixels", _pixels),
+        evaluation=told("evaluation", _evaluation),
+        unknown=unknown,
+    )
+
+
+def _evaluation(run: Run, folder: Path) -> Evaluation | None:
+    """What `lorac eval` measured of this plan's run."""
+    found = results.read(folder) if (folder / results.FILE).is_file() else None
+    return found if found and found.plan_hash == run.plan.plan_hash else None
 
 
 def _norm(run: Run, folder: Path) -> float | None:

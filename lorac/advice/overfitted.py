@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 from lorac import figures
 from lorac.advice.evidence import Evidence
 from lorac.advice.looked import Looked, Moves, shorter, slower
-from lorac.advice.thresholds import CHANCE, EXPOSURES
+from lorac.advice.thresholds import EXPOSURES
 from runtime import plan
+from runtime.evaluation import recommend
+from runtime.evaluation.figures import DOUBT, EXPECTED
+from runtime.evaluation.results import Row
 
 
 def held_out(of: Evidence) -> Looked:
@@ -30,22 +30,19 @@ def held_out(of: Evidence) -> Looked:
 
 def copies(of: Evidence) -> Looked:
     """Pictures that are near to a training picture, by `lorac eval`, against what chance makes of it."""
-    about = "copies of training pictures"
-    row = _evaluated(of.run.evaluation)
-    if row is None:
-        return Looked(about=about, kind="overfitted", unknown="not measured: lorac eval does")
-    threshold = (of.run.evaluation or {}).get("threshold") or {}
-    expected, pictures = float(threshold.get("expected") or 0.0), row.get("pictures") or []
-    count = sum(bool(one.get("is_copy")) for one in pictures)
-    is_wrong = _tail(count, len(pictures), expected) < CHANCE.value
-    steps = of.run.plan.program.train.steps
+    about, row = "copies of training pictures", _recommended(of)
+    if row is None or row.copies is None:
+        why = of.unknown.get("evaluation", "not measured: lorac eval does")
+        return Looked(about=about, kind="overfitted", unknown=why)
+    count = sum(one.is_copy for one in row.pictures)
+    is_wrong = recommend.copies(row)
     return Looked(
         about=about,
         kind="overfitted",
-        figure=f"{count} of {len(pictures)} pictures, by chance {expected:.1%} are",
+        figure=f"{count} of {len(row.pictures)} pictures, by chance {EXPECTED:.0%} are",
         finding="pictures repeat the training pictures" if is_wrong else "",
-        source=CHANCE.reason,
-        moves=shorter(of.run.plan, steps // 2) if is_wrong else {},
+        source=f"a binomial test to {DOUBT:.0%}: fewer could be an accident",
+        moves=shorter(of.run.plan, of.run.plan.program.train.steps // 2) if is_wrong else {},
     )
 
 
@@ -89,18 +86,12 @@ def _back_to(of: Evidence, step: int) -> Moves:
     return shorter(of.run.plan, step) or slower(of.run.plan)
 
 
-def _evaluated(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The row of what is exported at the weight that is recommended; None where its copies were not counted."""
-    chosen = (evaluation or {}).get("chosen") or {}
-    for row in (evaluation or {}).get("rows") or []:
-        if (row.get("step"), row.get("weight")) == (chosen.get("step"), chosen.get("weight")):
-            return row if row.get("copies") is not None else None
-    return None
-
-
-def _tail(count: int, total: int, share: float) -> float:
-    """How likely chance makes `count` or more of `total`."""
-    return sum(math.comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(count, total + 1))
+def _recommended(of: Evidence) -> Row | None:
+    """What was measured of what is exported, at the weight that is recommended."""
+    if of.evaluation is None:
+        return None
+    chosen = (of.evaluation.chosen.step, of.evaluation.chosen.weight)
+    return next((row for row in of.evaluation.rows if (row.step, row.weight) == chosen), None)
 
 
 RULES = (held_out, copies, exposures)

@@ -39,7 +39,6 @@ IGNORANT_FLOW = Threshold(
 
 # -------------------------------------------------------------------------------------------------------- overfitted
 
-CHANCE = Threshold(0.01, "one run in a hundred would be accused by chance (binomial test)")
 EXPOSURES = Threshold(
     200.0,
     "the longest of the recipes that trainers ship (facts/peers.md): ai-toolkit's 2000 steps on ten pictures",

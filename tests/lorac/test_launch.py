@@ -88,6 +88,6 @@ def test_what_a_run_of_many_says_is_no_result(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     saying = [sys.executable, "-c", "print('step 1'); raise SystemExit(6)"]
-    monkeypatch.setattr(launch, "command", lambda plan, options: saying)
+    monkeypatch.setattr(launch, "command", lambda *_: saying)
     assert launch.complete(Path("plan.json")) == 6
     assert capfd.readouterr() == ("", "step 1\n")

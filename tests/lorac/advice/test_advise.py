@@ -16,6 +16,7 @@ from lorac.advice.advise import Advice
 from lorac.advice.looked import Looked
 from lorac.load import load
 from runtime import plan
+from runtime.evaluation import results
 from runtime.sheet import sheet
 from tests.lorac.calling import call
 from tests.lorac.runs import made_plan, write_run
@@ -115,14 +116,46 @@ def test_a_lora_that_is_worse_than_none_from_the_start_wants_a_lower_rate(tmp_pa
 def test_copies_are_found_where_chance_does_not_make_them(
     tmp_path: Path, copies: int, is_found: bool
 ) -> None:
-    folder = write_run(made_plan(tmp_path), falling())
-    pictures = [{"is_copy": number < copies} for number in range(12)]
-    rows = [{"step": 40, "weight": 0.8, "copies": copies / 12, "pictures": pictures}]
-    told = {"rows": rows, "chosen": {"step": 40, "weight": 0.8}, "threshold": {"expected": 0.05}}
-    (folder / "evaluation.json").write_text(json.dumps(told))
+    of = made_plan(tmp_path)
+    folder = write_run(of, falling())
+    results.write(evaluation(of, copies), folder)
     advice = advise.advise(folder)
     assert ("pictures repeat the training pictures" in found(advice)) is is_found
     assert moved(advice) == ({"train.steps": (40, 20)} if is_found else {})
+
+
+def test_an_evaluation_of_another_plan_is_none_of_this_run(tmp_path: Path) -> None:
+    folder = write_run(made_plan(tmp_path), falling())
+    results.write(evaluation(made_plan(tmp_path, seed=3), copies=12), folder)
+    assert advise.advise(folder).findings == []
+
+
+def evaluation(of: plan.Plan, copies: int) -> results.Evaluation:
+    """What `lorac eval` writes of twelve pictures, some of them copies."""
+    picture = results.Picture(
+        file="a.png",
+        prompt="a",
+        seed=0,
+        similarity=None,
+        closeness=None,
+        nearest=0.5,
+        nearest_file="b.png",
+        is_copy=False,
+    )
+    pictures = tuple(attrs.evolve(picture, is_copy=number < copies) for number in range(12))
+    row = results.Row(step=40, weight=0.8, copies=copies / 12, pictures=pictures)
+    return results.Evaluation(
+        plan_hash=of.plan_hash,
+        name=of.outputs.name,
+        kind="images",
+        judge=None,
+        threshold=None,
+        base=results.Row(step=0, weight=0.0),
+        rows=(row,),
+        chosen=results.Chosen(step=40, weight=0.8, step_reason="", weight_reason=""),
+        grid="",
+        warnings=(),
+    )
 
 
 def test_pictures_that_are_seen_too_often_want_fewer_steps_unless_something_is_held_out(
