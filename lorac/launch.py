@@ -12,6 +12,8 @@ from pathlib import Path
 from runtime.errors import Problem, SpecError
 
 PLAN = "plan.json"
+STDERR = 2
+"""The file descriptor: whatever stands for sys.stderr here, another process needs a real one."""
 
 
 def newest(generated: Path) -> Path:
@@ -46,6 +48,11 @@ def run(plans: Sequence[Path], options: Sequence[str]) -> int:
     return _become(command(plans[-1], options))
 
 
+def complete(what: Path, module: str = "runtime", options: Sequence[str] = ()) -> int:
+    """Run one of the runtime's programs to its end, what it says on stderr, and come back; its exit code."""
+    return _waited_for(command(what, options, module), stdout=STDERR)
+
+
 def start(module: str, what: Path, options: Sequence[str]) -> int:
     """Start another of the runtime's programs on a run; the exit code. May not return, as `_become`."""
     return _become(command(what, options, module))
@@ -60,11 +67,11 @@ def _become(arguments: list[str]) -> int:
     return _waited_for(arguments)
 
 
-def _waited_for(arguments: list[str]) -> int:
+def _waited_for(arguments: list[str], stdout: int | None = None) -> int:
     """Run to the end. Ctrl-C reaches the process by the terminal; a SIGTERM for this one is handed on."""
     sys.stdout.flush()
     sys.stderr.flush()
-    process = subprocess.Popen(arguments)
+    process = subprocess.Popen(arguments, stdout=stdout)
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),

@@ -72,6 +72,23 @@ def load(path: Path | str, limit: float = LIMIT_SECONDS) -> list[Loaded]:
     return loaded
 
 
+def of_name(loaded: list[Loaded], name: str) -> Loaded:
+    """The one experiment of a spec, or of several the one of that name. Raises SpecError."""
+    found = [one for one in loaded if len(loaded) == 1 or one.experiment.name == name]
+    if not found:
+        names = ", ".join(one.experiment.name for one in loaded)
+        raise SpecError(Problem(f"{loaded[0].path}", f"binds {names}, and none is called {name}"))
+    return found[0]
+
+
+def the_only(loaded: list[Loaded]) -> Loaded:
+    """The one experiment of a spec. Raises SpecError for a sweep."""
+    if len(loaded) > 1:
+        what = f"binds {len(loaded)} experiments, and one is wanted"
+        raise SpecError(Problem(f"{loaded[0].path}", what, "lorac sweep runs several"))
+    return loaded[0]
+
+
 def _compiled(path: Path, file: str) -> CodeType:
     try:
         raw = path.read_bytes()

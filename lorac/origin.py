@@ -38,7 +38,7 @@ class Origin:
 
         `names` are the ways to write it: a keyword, or a place among the unnamed arguments.
         """
-        call = self._call()
+        call = self.call()
         argument = _argument(call, (self.within,) if self.within else names) if call else None
         if argument is None:
             return self.line
@@ -47,7 +47,8 @@ class Origin:
             return node.elts[element].lineno
         return line
 
-    def _call(self) -> ast.Call | None:
+    def call(self) -> ast.Call | None:
+        """The call in its source; None where that is not known."""
         if not self.end_line:
             return None
         end = (self.end_line, self.end_column)

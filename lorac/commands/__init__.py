@@ -18,6 +18,8 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Plan and run": {
         "plan": "lorac.commands.planning:plan_",
         "run": "lorac.commands.running:run",
+        "sweep": "lorac.commands.looping:sweep_",
+        "loop": "lorac.commands.looping:loop_",
         "fit": "lorac.commands.planning:fit_",
         "explain": "lorac.commands.planning:explain_",
         "diff": "lorac.commands.planning:diff",
@@ -33,6 +35,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "install": "lorac.commands.running:install",
         "chat": "lorac.commands.running:chat",
         "eval": "lorac.commands.looking:eval_",
+        "advise": "lorac.commands.advising:advise_",
         "lora": "lorac.commands.lora:lora",
     },
     "Write a spec": {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from runtime.errors import InputError, Problem
 from runtime.lora_files import keys
-from runtime.lora_files.adapter import Update
+from runtime.lora_files.adapter import Adapter, Update
 from runtime.lora_files.bases import Model, Stored
 from runtime.lora_files.factors import change
 from runtime.lora_files.keys import brief
@@ -74,7 +74,7 @@ def _changes(weighted: Sequence[Weighted], model: Model) -> dict[Place, list[tup
     problems = []
     for one in weighted:
         shown = paths.display(one.adapter.path)
-        for place, update in _places(one, model).items():
+        for place, update in modules_of(one.adapter, model).items():
             weight = (place[0], f"{place[1]}.weight")
             if weight not in model.weights:
                 problems.append(
@@ -92,14 +92,15 @@ def _changes(weighted: Sequence[Weighted], model: Model) -> dict[Place, list[tup
     return found
 
 
-def _places(one: Weighted, model: Model) -> Mapping[Place, Update]:
-    updates = one.adapter.updates
+def modules_of(adapter: Adapter, model: Model) -> Mapping[Place, Update]:
+    """Which module of the base each update changes. Raises InputError for names that are none of its modules'."""
+    updates = adapter.updates
     if model.names is not None:
-        places = placed(one.adapter, model.names).places
+        places = placed(adapter, model.names).places
         return {place: updates[at] for at, place in places.items()}
     others = [at[1] for at in updates if not at[1].startswith(keys.PEFT_PREFIX)]
     if others:
-        shown, what = paths.display(one.adapter.path), f"{brief(others[0])} is no name in PEFT's style"
+        shown, what = paths.display(adapter.path), f"{brief(others[0])} is no name in PEFT's style"
         raise InputError(Problem(shown, what, "a language model's adapter has PEFT's names"))
     return {(keys.WHOLE, at[1].removeprefix(keys.PEFT_PREFIX)): update for at, update in updates.items()}
 

@@ -79,6 +79,15 @@ def test_a_chat_takes_this_process_place_too(monkeypatch: pytest.MonkeyPatch) ->
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, arguments: started.append([program, *arguments]))
     monkeypatch.setattr(launch, "_waited_for", lambda arguments: 0)
-    launch.chat(Path("output/jargon"), ["--json"])
+    launch.start("runtime.chat", Path("output/jargon"), ["--json"])
     expected = [sys.executable, "-P", "-m", "runtime.chat", "output/jargon", "--json"]
     assert started == [[sys.executable, *expected]]
+
+
+def test_what_a_run_of_many_says_is_no_result(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    saying = [sys.executable, "-c", "print('step 1'); raise SystemExit(6)"]
+    monkeypatch.setattr(launch, "command", lambda *_: saying)
+    assert launch.complete(Path("plan.json")) == 6
+    assert capfd.readouterr() == ("", "step 1\n")
