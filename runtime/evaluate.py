@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 import torch
 
-from runtime import average
+from runtime import average, processes
 
 if TYPE_CHECKING:
     from runtime.families.protocol import Batch
@@ -52,15 +52,21 @@ def held_out(of: Trainee, batches: Iterable[tuple[Batch, list[int]]]) -> HeldOut
         module.eval()
     try:
         with average.shown(of), torch.no_grad():
-            for batch, weight in batches:
-                losses += of.family.loss(of.modules, batch, program.base, program.train.objective).tolist()
+            for number, (batch, weight) in enumerate(batches):
                 weights += weight
+                if processes.is_mine(number):
+                    found = of.family.loss(of.modules, batch, program.base, program.train.objective).tolist()
+                losses += found if processes.is_mine(number) else [0.0] * len(weight)
     finally:
         for name, module in of.modules.items():
             module.train(before[name])
     if of.stream is not None:
         of.stream.rest()
-    return interval(losses, weights) if losses else None
+    if not losses:
+        return None
+    shared = torch.tensor(losses, dtype=torch.float64)
+    processes.add_up(shared)  # each loss is one process's: the sums are exact
+    return interval(shared.tolist(), weights)
 
 
 def interval(losses: list[float], weights: list[int]) -> HeldOut:

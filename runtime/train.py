@@ -16,8 +16,9 @@ import attrs
 import psutil
 import torch
 
-from runtime import checkpoint, evaluate, log, plan
-from runtime.errors import DivergedError, Interrupted, MachineError, Problem
+from runtime import checkpoint, evaluate, log, plan, processes
+from runtime.errors import DivergedError, Interrupted, Lost, MachineError, Problem
+from runtime.families.protocol import Batch
 from runtime.media import Feed
 from runtime.optimizers import factor
 from runtime.step import Trainee, gradients, update
@@ -34,7 +35,7 @@ class Run:
     trainee: Trainee
     feed: Feed
     folder: Path
-    metrics: log.Metrics
+    metrics: log.Metrics | log.Silence
     state: checkpoint.State
     lora_files: Callable[[int], dict[str, bytes]]
     show: Callable[[int], None]
@@ -45,7 +46,7 @@ def train(run: Run) -> checkpoint.State:
     """Train to the plan's last step. Raises Interrupted (all saved), DivergedError or MachineError."""
     program = run.plan.program.train
     measure(run)
-    with log.Bar("step", program.steps, run.state.step) as bar, stoppable() as stop:
+    with saying_what_is_safe(run), log.Bar("step", program.steps, run.state.step) as bar, stoppable() as stop:
         while run.state.step < program.steps:
             began = time.monotonic()
             loss, norm = one_step(run, run.feed.step(run.state.step))
@@ -61,12 +62,12 @@ def train(run: Run) -> checkpoint.State:
             values = {"loss": loss, "grad_norm": norm, "lr": rate, "seconds": spent, "memory": memory_now()}
             run.metrics.scalars(step, values)
             bar.step(note=note(run, bar.rate()))
-            if stop():
+            if processes.any_of(stop()):
                 interrupted(run)
             if due(step, run.plan.outputs.save_steps) or step == program.steps:
                 measure(run)
                 save(run)  # the last step too: whatever happens after it, nothing is lost
-            if due(step, run.plan.outputs.samples.every) and step < program.steps:
+            if due(step, run.plan.outputs.samples.every) and step < program.steps and processes.first():
                 run.show(step)
     return run.state
 
@@ -74,19 +75,24 @@ def train(run: Run) -> checkpoint.State:
 def one_step(run: Run, samples: Sequence[Any]) -> tuple[float, float]:
     """One optimizer step; where memory runs out, again with the plan's next smaller micro-batch."""
     program = run.plan.program.train
+    total = run.feed.weigh(samples)
     while True:
         try:
-            run.fault(run.state.step)
-            groups = run.feed.cut(samples, run.state.micro_batch)
-            batches = ((run.feed.batch(group), [sample.key for sample in group]) for group in groups)
-            total = run.feed.weigh(samples)
-            loss, norm = (value.item() for value in gradients(run.trainee, batches, total))
+            found = gradients(run.trainee, batches(run, samples), total)
+            loss, norm = (value.item() for value in found)
             break
         except torch.OutOfMemoryError as error:
             step_down(run, error)
     check_finite(run, samples, loss, norm)
     update(run.trainee, factor(program.schedule, run.state.step, program.steps))
     return loss, norm
+
+
+def batches(run: Run, samples: Sequence[Any]) -> Iterator[tuple[Batch, list[int]]]:
+    """This process's share of a step's micro-batches, each with its samples' keys."""
+    run.fault(run.state.step)
+    for group in processes.share(run.feed.cut(samples, run.state.micro_batch)):
+        yield run.feed.batch(group), [sample.key for sample in group]
 
 
 def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
@@ -121,8 +127,6 @@ def check_finite(run: Run, samples: Sequence[Any], loss: float, norm: float) -> 
     step = run.state.step
     if math.isfinite(loss) and math.isfinite(norm) and (norm > 0 or step > 0):
         return
-    last = checkpoint.whole(run.folder / "checkpoints")
-    kept = f"last good checkpoint {last[-1].name}" if last else "no checkpoint was due yet"
     what = "loss is not finite" if not math.isfinite(loss) else "the gradient is not finite"
     if norm == 0:
         what = "the gradient is zero: nothing learns"
@@ -130,7 +134,25 @@ def check_finite(run: Run, samples: Sequence[Any], loss: float, norm: float) -> 
     rate = program.learning_rate * factor(program.schedule, step, program.steps)
     names = " ".join(dict.fromkeys(run.feed.names(samples)))
     hint = "lower train.learning_rate, or look at these samples"
-    raise DivergedError(Problem(f"step {step + 1}", f"{what} (lr {rate:.1e}, samples {names}); {kept}", hint))
+    raise DivergedError(
+        Problem(f"step {step + 1}", f"{what} (lr {rate:.1e}, samples {names}); {kept(run)}", hint)
+    )
+
+
+@contextmanager
+def saying_what_is_safe(run: Run) -> Iterator[None]:
+    """Where another process of the run is lost, name the step and the checkpoint that the run goes on from."""
+    try:
+        yield
+    except Lost as error:
+        safe = f"at step {run.state.step + 1}; {kept(run)}"
+        raise Lost(attrs.evolve(one, what=f"{one.what} {safe}") for one in error.problems) from error
+
+
+def kept(run: Run) -> str:
+    """What of the run is safe, in words."""
+    last = checkpoint.whole(run.folder / "checkpoints")
+    return f"last good checkpoint {last[-1].name}" if last else "no checkpoint was due yet"
 
 
 def measure(run: Run) -> None:
@@ -147,11 +169,14 @@ def measure(run: Run) -> None:
 
 
 def save(run: Run) -> Path:
-    """Write a checkpoint of the present state, and drop those that are too old."""
+    """Write a checkpoint of the present state, and drop those that are too old; all wait until it is whole."""
     root = run.folder / "checkpoints"
     step = run.state.step
-    path = checkpoint.save(root, run.trainee, run.state, run.plan.plan_hash, run.lora_files(step))
-    checkpoint.prune(root, run.plan.outputs.keep_checkpoints)
+    if processes.first():
+        checkpoint.save(root, run.trainee, run.state, run.plan.plan_hash, run.lora_files(step))
+        checkpoint.prune(root, run.plan.outputs.keep_checkpoints)
+    processes.wait()
+    path = checkpoint.folder(root, step)
     log.info(f"Saved {path.parent.parent.name}/checkpoints/{path.name}")
     return path
 
