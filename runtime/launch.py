@@ -17,8 +17,8 @@ from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, Sign
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from runtime.errors import MachineError, Problem, Told
 from runtime.ending import INTERRUPTED
+from runtime.errors import MachineError, Problem, Told
 
 STOPPING = 600
 """Seconds that processes get, when the run is to stop, to end their step and save."""

@@ -84,7 +84,7 @@ def test_only_one_process_writes_and_speaks(through: Path) -> None:
     said = (through.parent / "said.txt").read_text(encoding="utf-8")
 
     assert [line["step"] for line in steps if "loss" in line] == [1, 2, 3, 4, 5, 6]
-    assert said.count("Saved checkpoints/step-000006") == 1
+    assert said.count("Saved tiny/checkpoints/step-000006") == 1
     assert "Using device: cpu" in said
     assert "× 2 processes" in said
 
@@ -97,9 +97,6 @@ def test_a_lost_process_stops_the_run_and_the_same_command_goes_on_to_the_same_b
     assert stopped.returncode == MachineError.exit_code
     assert "error: process 1 of 2 was ended by SIGKILL" in stopped.stderr
     assert "hint: run the same command again: it goes on from the last checkpoint" in stopped.stderr
-    assert (
-        stopped.stderr.count("at step 4; last good checkpoint step-000002") <= 1
-    )  # where it had the time to say so
     assert [path.name for path in checkpoint.whole(tmp_path / "tiny/checkpoints")] == ["step-000002"]
     assert "Resuming from step-000002" in start(of, tmp_path, cache).stdout
     assert (tmp_path / "tiny" / LANGUAGE).read_bytes() == (through / LANGUAGE).read_bytes()
