@@ -19,6 +19,7 @@ import cattrs
 from cattrs.preconf.json import make_converter
 from cattrs.v import format_exception
 
+from runtime import plan_items
 from runtime.errors import PlanError, Problem
 from runtime.plan_adapter import Adapter as Adapter
 from runtime.plan_adapter import AlphaOf as AlphaOf
@@ -367,7 +368,11 @@ def dumps(plan: Plan) -> str:
 
 def loads(text: str, where: str = "plan.json") -> Plan:
     """Read a plan from canonical (or any strict) JSON. Raises PlanError."""
-    data = strict_json.loads(text, where, error=PlanError)
+    return _checked(strict_json.loads(text, where, error=PlanError), where)
+
+
+def _checked(data: Any, where: str) -> Plan:
+    """A plan of plain JSON data. Raises PlanError."""
     again = "make the plan again: lorac plan SPEC"
     if not isinstance(data, dict) or "format" not in data:
         raise PlanError(Problem(where, "is not a lorac plan: it has no `format`", again))
@@ -383,17 +388,21 @@ def loads(text: str, where: str = "plan.json") -> Plan:
 
 
 def read(path: Path) -> Plan:
-    """Read a plan from a file. Raises PlanError."""
+    """Read a plan from a file, and from the one beside it where its pictures are many. Raises PlanError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(
             Problem(str(path), f"cannot be read: {error}", "give the path of a plan.json")
         ) from None
-    return loads(text, str(path))
+    data = strict_json.loads(text, str(path), error=PlanError)
+    plan_items.bring_back(data, path)
+    return _checked(data, str(path))
 
 
 def write(plan: Plan, path: Path) -> None:
-    """Write a plan to a file, whole or not at all."""
+    """Write a plan to a file, whole or not at all; many pictures to one beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(path, dumps(plan))
+    data = unstructure(plan)
+    plan_items.set_aside(data, path)
+    atomic.write_text(path, strict_json.canonical(data))

@@ -1,8 +1,8 @@
 """How cost grows with the data: `python -m tests.bench.growth --counts 100,10000,100000 --out docs/growth.json`.
 
 For each count of pictures (64 × 64, all different) and of rows (JSON lines) a tiny random base is planned for:
-- plan: all of `lorac plan`, nothing remembered; again: with what the first one left (files' digests, sizes, tokens), but
-  not the plan itself; kept: asked the very same once more
+- plan: all of `lorac plan`, nothing remembered; kept: asked the very same once more; again: with what the first
+  left (digests, sizes, tokens, traces), but not the plan itself
 - check: what `lorac run` does before it starts: the plan read, every file hashed
 - steps: the plan read, the order of an epoch and 100 steps' samples out of it
 
@@ -13,6 +13,7 @@ count before, with what a plan of the fewest items costs taken off: 1 is linear.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -95,7 +96,7 @@ def ratios(costs: dict[str, dict[str, Any]], counts: list[int]) -> dict[str, dic
     for stage in STAGES:
         found[stage] = {}
         least = costs[str(counts[0])][stage]
-        for before, now in zip(counts[1:], counts[2:], strict=False):
+        for before, now in itertools.pairwise(counts[1:]):
             found[stage][f"{before}-{now}"] = {
                 what: round(
                     (costs[str(now)][stage][what] - least[what])
@@ -210,11 +211,7 @@ def take_steps(kind: str) -> Cost:
 
     began = time.monotonic()
     of = plan.read(Path("out/plan.json"))
-    order: Any
-    if kind == "pictures":
-        order = Order(plan.pictures(of.program.data), 1, BATCH)
-    else:
-        order = order_of_rows(of)
+    order: Any = Order(plan.pictures(of.program.data), 1, BATCH) if kind == "pictures" else order_of_rows(of)
     for number in range(STEPS):
         order.step(number)
     return spent(began)
