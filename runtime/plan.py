@@ -347,7 +347,10 @@ def _said(error: BaseException, wanted: type | None) -> str:
 
 def hash_program(program: Program) -> str:
     """sha256 of the program's canonical JSON, in hex."""
-    return hashlib.sha256(strict_json.canonical(unstructure(program)).encode()).hexdigest()
+    found = hashlib.sha256()
+    for chunk in strict_json.chunks(unstructure(program)):
+        found.update(chunk.encode())
+    return found.hexdigest()
 
 
 def make(program: Program, outputs: Outputs, estimate: Estimate) -> Plan:
@@ -381,6 +384,7 @@ def _checked(data: Any, where: str) -> Plan:
             Problem(where, f"plan format {data['format']!r}, but this lorac reads format {FORMAT}", again)
         )
     plan = structure(data, Plan, where)
+    del data  # a million pictures are some gigabytes of it, and the hash wants as much again
     problems = [Problem(where, what, again) for what in wrongs(plan, hash_program(plan.program))]
     if problems:
         raise PlanError(problems)
@@ -395,9 +399,9 @@ def read(path: Path) -> Plan:
         raise PlanError(
             Problem(str(path), f"cannot be read: {error}", "give the path of a plan.json")
         ) from None
-    data = strict_json.loads(text, str(path), error=PlanError)
-    plan_items.bring_back(data, path)
-    return _checked(data, str(path))
+    return _checked(
+        plan_items.bring_back(strict_json.loads(text, str(path), error=PlanError), path), str(path)
+    )
 
 
 def write(plan: Plan, path: Path) -> None:

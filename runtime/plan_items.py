@@ -41,17 +41,17 @@ def set_aside(data: dict[str, Any], path: Path) -> None:
     }
 
 
-def bring_back(data: Any, path: Path) -> None:
-    """Put the pictures that lie beside the plan at `path` back in it (plain JSON data, which is changed).
+def bring_back(data: Any, path: Path) -> Any:
+    """The plan at `path` (plain JSON data, which is changed) with the pictures that lie beside it.
 
     Only that one file is ever read, whatever the plan names. Raises PlanError where it is not what was written.
     """
     try:
         said = data["program"]["data"]["items"]
     except (KeyError, TypeError):
-        return  # no plan at all, or one of text: whoever reads it further says so
+        return data  # no plan at all, or one of text: whoever reads it further says so
     if not isinstance(said, dict):
-        return
+        return data
     file = beside(path)
     try:
         raw = file.read_bytes()
@@ -60,6 +60,7 @@ def bring_back(data: Any, path: Path) -> None:
     if hashlib.sha256(raw).hexdigest() != said.get("sha256"):
         raise PlanError(Problem(str(file), "is not the file that the plan was written with", AGAIN))
     data["program"]["data"]["items"] = list(_items(raw.splitlines(), file))
+    return data
 
 
 def _line(item: dict[str, Any]) -> str:

@@ -6,8 +6,8 @@ For each count of pictures (64 × 64, all different) and of rows (JSON lines) a 
 - check: what `lorac run` does before it starts: the plan read, every file hashed
 - steps: the plan read, the order of an epoch and 100 steps' samples out of it
 
-Each is a process of its own. Seconds are this machine's, whatever else it did; `ratio` is cost per item against the
-count before, with what a plan of the fewest items costs taken off: 1 is linear. Peak is VmHWM.
+Each is a process of its own. Seconds are this machine's, whatever else it did; `per_item` is what each further item
+cost between two counts, in seconds of the processor and bytes of the peak (VmHWM): the same figure twice is linear.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ BATCH = 8
 
 @attrs.frozen(kw_only=True)
 class Cost:
-    """What one process took: seconds of the work itself, bytes of its peak and of the plan's files."""
+    """What one process took: seconds of the work, of the processor (imports too), bytes of its peak and of the plan."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     written: dict[str, int]
 
@@ -68,7 +69,7 @@ def main() -> None:
         "command": f"python -m tests.bench.growth --counts {options.counts} --kinds {options.kinds}",
         "machine": {"cpus": os.cpu_count(), "load": [round(one, 1) for one in load]},
         "cost": found,
-        "ratio": {kind: ratios(costs, counts) for kind, costs in found.items()},
+        "per_item": {kind: per_item(costs, counts) for kind, costs in found.items()},
     }
     text = json.dumps(figures, indent=2) + "\n"
     if options.out:
@@ -90,21 +91,16 @@ def measured(kind: str, count: int) -> dict[str, Any]:
     return costs
 
 
-def ratios(costs: dict[str, dict[str, Any]], counts: list[int]) -> dict[str, dict[str, dict[str, float]]]:
-    """Stage -> "FROM-TO" -> cost an item against the count before, above what the fewest cost."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for stage in STAGES:
-        found[stage] = {}
-        least = costs[str(counts[0])][stage]
-        for before, now in itertools.pairwise(counts[1:]):
-            found[stage][f"{before}-{now}"] = {
-                what: round(
-                    (costs[str(now)][stage][what] - least[what])
-                    / max(1e-9, costs[str(before)][stage][what] - least[what])
-                    / (now / before),
-                    2,
+def per_item(costs: dict[str, dict[str, Any]], counts: list[int]) -> dict[str, dict[str, dict[str, float]]]:
+    """Stage -> "FROM-TO" -> what each further item cost: CPU seconds, bytes of the peak."""
+    found: dict[str, dict[str, dict[str, float]]] = {stage: {} for stage in STAGES}
+    for stage, steps in found.items():
+        for before, now in itertools.pairwise(counts):
+            steps[f"{before}-{now}"] = {
+                what: float(
+                    f"{(costs[str(now)][stage][what] - costs[str(before)][stage][what]) / (now - before):.3g}"
                 )
-                for what in ("seconds", "peak_bytes")
+                for what in ("cpu_seconds", "peak_bytes")
             }
     return found
 
@@ -237,9 +233,9 @@ def order_of_rows(of: Any) -> Any:
 
 
 def spent(began: float) -> Cost:
-    seconds = round(time.monotonic() - began, 2)
+    seconds, cpu = round(time.monotonic() - began, 2), round(time.process_time(), 2)
     written = {path.name: path.stat().st_size for path in Path("out").iterdir()}
-    return Cost(seconds=seconds, peak_bytes=peak(), written=written)
+    return Cost(seconds=seconds, cpu_seconds=cpu, peak_bytes=peak(), written=written)
 
 
 def peak() -> int:
