@@ -88,6 +88,18 @@ bench:
 bench-language *ARGS: language-base
     python -m tests.bench.language {{ ARGS }}
 
+# Measure how plan time, hash time and memory grow with the data; figures in docs/growth.json
+growth COUNTS="100,10000,100000":
+    python -m tests.bench.growth --counts {{ COUNTS }} --out docs/growth.json
+
+# Simulate how many 80 GB cards a day's LoRAs need, packed by their plans' peaks; figures in docs/packing.json
+packing WORK=".cache/bench/packing":
+    for spec in cyberpunk sd2 sdxl qwen_7b llama3_8b_qlora; do \
+        lorac plan specs/$spec.py --unlocked --card 80GB --out {{ WORK }}; done
+    python -m tests.bench.packing --out docs/packing.json {{ WORK }}/cyberpunk/plan.json=0.4 \
+        {{ WORK }}/engraving/plan.json=0.1 {{ WORK }}/watercolour/plan.json=0.3 \
+        {{ WORK }}/qwen-instruct/plan.json=0.1 {{ WORK }}/llama3-chat/plan.json=0.1
+
 # Compare predicted memory with measured and published figures; LITGPT is a checkout of litgpt, for its rows
 validate-memory *LITGPT:
     python -m tests.validate.memory {{ if LITGPT == "" { "" } else { "--litgpt " + LITGPT } }}

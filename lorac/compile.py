@@ -34,7 +34,7 @@ def compile_experiment(
     `root` is the folder that lorac runs in; the spec's paths are relative to `spec_dir`. Raises SpecError,
     InputError (base or data) and MachineError (nothing fits).
     """
-    found = cards.find(card or experiment.fit.card)
+    found = cards.share(cards.find(card or experiment.fit.card), experiment.fit.processes)
     path = cache_folder() / "plans" / f"{_question(experiment, root, spec_dir, found, unlocked)}.json"
     kept = _kept(path)
     if kept is not None:

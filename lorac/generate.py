@@ -16,6 +16,8 @@ from runtime import plan
 from runtime.safeio import atomic
 
 PLAN, SCRIPT = "plan.json", "run.sh"
+FOR_SEVERAL = ("slurm.sh", "k8s-job.yaml")
+"""What is written beside, where the plan has several processes: scripts for batch systems."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,7 +51,9 @@ def generate(
     for one in compiled(loaded, root, card, unlocked):
         folder = out / one.outputs.name
         folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(folder / SCRIPT, launch_script(one, folder.absolute(), root))
+        several = FOR_SEVERAL if one.program.train.processes > 1 else ()
+        for script in (SCRIPT, *several):
+            atomic.write_text(folder / script, launch_script(one, folder.absolute(), root, script))
         plan.write(one, folder / PLAN)
         written.append(Written(plan=one, path=folder / PLAN))
     return written
@@ -63,15 +67,20 @@ def compiled(loaded: list[Loaded], root: Path, card: str | None, unlocked: bool)
     ]
 
 
-def launch_script(of: plan.Plan, folder: Path, root: Path) -> str:
-    """A POSIX shell script that runs the plan in `folder` from the folder `root`, for batch systems."""
+def launch_script(of: plan.Plan, folder: Path, root: Path, script: str = SCRIPT) -> str:
+    """A script that runs the plan in `folder` from the folder `root`: POSIX shell, SLURM's, or a Kubernetes Job."""
     templates = Environment(
         loader=PackageLoader("lorac"), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
-    )  # shell, not HTML: each value goes through `quote`
+    )  # no HTML: each value goes through `quote` in shell, `tojson` in YAML
     templates.filters["quote"] = shlex.quote
-    return templates.get_template("run.sh.j2").render(
+    processes = of.program.train.processes
+    return templates.get_template(f"{script}.j2").render(
         name=of.outputs.name,
         plan_hash=of.plan_hash,
+        processes=processes,
+        cards=of.program.compute.device == "cuda",
+        host_bytes=of.estimate.host_bytes * processes,
+        script=Path(os.path.relpath(folder / script, root)).as_posix(),
         root=Path(os.path.relpath(root, folder)).as_posix(),
         plan=Path(os.path.relpath(folder / PLAN, root)).as_posix(),
     )

@@ -52,7 +52,6 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
 
     `root` is the folder that lorac runs in, `folder` the one that the spec's paths are relative to.
     """
-    refuse_what_is_not_carried_out(experiment)
     base_path = folder / experiment.base.path
     base, base_name, base_locked = _base(experiment, base_path, unlocked)
     architecture = family(base.family)
@@ -111,36 +110,6 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         card=card,
         decisions=_decisions(experiment, program, card) + notes,
     )
-
-
-CARRIED_OUT: dict[str, Any] = {"processes": 1}
-"""The one value of these fields of Fit that the runtime acts on today."""
-
-
-def refuse_what_is_not_carried_out(experiment: spec.Experiment) -> None:
-    """A field that the runtime does not act on yet is refused, never passed over. Raises SpecError."""
-    fit = experiment.fit
-    refused = [field for field, can in CARRIED_OUT.items() if not admits(getattr(fit, field), can)]
-    if refused:
-        raise SpecError(
-            Problem(
-                spec_place(fit, field),
-                f"fit.{field} = {getattr(fit, field)!r} is not carried out by this version of lorac",
-                "leave it out",
-            )
-            for field in refused
-        )
-
-
-def admits(wanted: Any, value: Any) -> bool:
-    """Whether a field of the spec may be this value: it is pinned to it, or left open to it and prefers no other."""
-    if not isinstance(wanted, spec.Auto):
-        return bool(wanted == value)
-    if wanted.prefer is not None and wanted.prefer != value:
-        return False
-    if wanted.choices:
-        return value in wanted.choices
-    return wanted.low is None or wanted.low <= value
 
 
 def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan.Base, str, bool]:

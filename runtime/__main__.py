@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtime import plan, preflight
 from runtime.ending import ended
-from runtime.errors import PlanError, Problem
+from runtime.errors import DivergedError, Interrupted, Lost, PlanError, Problem, Told
 from runtime.preflight import Where
+from runtime.world import is_launched, world
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,13 +24,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def carry_out(options: argparse.Namespace) -> None:
-    """Run the plan at its places."""
+    """Run the plan at its places; start its processes first, where it has several and no launcher did."""
     of = plan.read(options.plan)
     where = places(of, options)
-    preflight.check(of, where, options.accept_versions)
+    if of.program.train.processes > 1 and not is_launched():
+        from runtime.launch import launch
+
+        launch(of.program.train.processes, options.plan, given(options))
+        return
+    if world().local_rank == 0:
+        preflight.check(of, where, options.accept_versions)
     from runtime.run import Options, run  # torch and the families are needed from here on
 
-    run(of, Options(where=where, fault=fault()))
+    try:
+        run(of, Options(where=where, fault=fault()))
+    except TOLD_ONCE as error:
+        raise Told(error.exit_code) if world().rank else error from None
+
+
+TOLD_ONCE = (Interrupted, DivergedError, Lost)
+"""What ends all of a run's processes alike: the first one says so."""
+
+
+def given(options: argparse.Namespace) -> list[str]:
+    """The options as they came, for another process."""
+    words = [
+        f"--{name}={value}"
+        for name in ("base", "data", "output", "log")
+        if (value := getattr(options, name)) is not None
+    ]
+    return words + ["--accept-versions"] * options.accept_versions + ["--debug"] * options.debug
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,20 +96,27 @@ def places(of: plan.Plan, options: argparse.Namespace) -> Where:
 
 
 def fault() -> Callable[[int], None]:
-    """A fault to inject, for tests: LORAC_FAULT=oom@12 raises torch's out-of-memory error before step 12, once."""
-    wanted = os.environ.get("LORAC_FAULT", "")
-    if not wanted.startswith("oom@"):
-        return lambda step: None
-    left = [int(wanted.removeprefix("oom@"))]
+    """A fault to inject, for tests: LORAC_FAULT=oom@12 raises torch's out-of-memory error before step 12, once.
 
-    def raise_once(step: int) -> None:
+    kill@12 ends the process by SIGKILL instead; oom@12/1 and kill@12/1 are for process 1 alone. A run that the
+    launcher started again is left in peace.
+    """
+    wanted = re.fullmatch(r"(oom|kill)@(\d+)(?:/(\d+))?", os.environ.get("LORAC_FAULT", ""))
+    is_again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if wanted is None or is_again or (wanted[3] and int(wanted[3]) != world().rank):
+        return lambda step: None
+    left = [int(wanted[2])]
+
+    def once(step: int) -> None:
         if left and step == left[0]:
             import torch
 
             left.pop()
+            if wanted[1] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
             raise torch.OutOfMemoryError("injected by LORAC_FAULT")
 
-    return raise_once
+    return once
 
 
 if __name__ == "__main__":

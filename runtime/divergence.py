@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from runtime import checkpoint, log, step
+from runtime import checkpoint, log, processes, step
 from runtime.errors import DivergedError, Problem
 from runtime.optimizers import factor
 
@@ -87,7 +87,9 @@ def go_back(run: Run) -> None:
     )
     run.trainee.optimizer = step.optimizer(run.trainee.family, run.trainee.masters, run.plan.program)
     checkpoint.restore(path, run.trainee)
-    checkpoint.drop_after(root, state.good)
+    processes.wait()  # until all have read it
+    if processes.first():
+        checkpoint.drop_after(root, state.good)
     run.state = attrs.evolve(
         then,
         micro_batch=state.micro_batch,

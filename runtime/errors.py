@@ -82,10 +82,22 @@ class DoesNotFit(MachineError):
         super().__init__(problem)
 
 
+class Lost(MachineError):
+    """Another process of the run has ended."""
+
+
 class DivergedError(LoracError):
     """Training went to nowhere: loss not finite, or nothing learns."""
 
     exit_code = 6
+
+
+class Told(LoracError):
+    """A process that we started failed and has said why; this one ends with its exit code and adds nothing."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__([])
+        self.exit_code = exit_code
 
 
 class Interrupted(LoracError):

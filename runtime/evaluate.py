@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 import torch
 
-from runtime import average
+from runtime import average, processes
 
 if TYPE_CHECKING:
     from runtime.families.protocol import Batch
@@ -78,8 +78,10 @@ def held_out(of: Trainee, batches: Iterable[tuple[Batch, Rows]]) -> Losses | Non
         module.eval()
     try:
         with average.shown(of), torch.no_grad():
-            for batch, rows in batches:
-                losses = of.family.loss(of.modules, batch, program.base, program.train.objective).tolist()
+            for number, (batch, rows) in enumerate(batches):
+                losses = [0.0] * len(rows)
+                if processes.is_mine(number):
+                    losses = of.family.loss(of.modules, batch, program.base, program.train.objective).tolist()
                 for (sample, weight), loss in zip(rows, losses, strict=True):
                     sums[sample] = sums.get(sample, 0.0) + loss
                     weights[sample] = weights.get(sample, 0) + weight
@@ -88,7 +90,11 @@ def held_out(of: Trainee, batches: Iterable[tuple[Batch, Rows]]) -> Losses | Non
             module.train(before[name])
     if of.stream is not None:
         of.stream.rest()
-    return Losses(sums=tuple(sums.values()), weights=tuple(weights.values())) if sums else None
+    if not sums:
+        return None
+    shared = torch.tensor(list(sums.values()), dtype=torch.float64)
+    processes.add_up(shared)  # each batch is one process's
+    return Losses(sums=tuple(shared.tolist()), weights=tuple(weights.values()))
 
 
 def interval(losses: Sequence[float], weights: Sequence[int]) -> HeldOut:

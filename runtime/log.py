@@ -96,6 +96,22 @@ class Metrics:
                 self.board.close()
 
 
+class Silence:
+    """The metrics of a process that writes none: another one of the run does."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Record nothing."""
+
+    def picture(self, step: int, name: str, picture: Image) -> None:
+        """Record nothing."""
+
+    def rewind(self, step: int) -> None:
+        pass
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def _step(line: str) -> int:
     try:
         return int(json.loads(line)["step"])

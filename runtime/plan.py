@@ -19,6 +19,7 @@ import cattrs
 from cattrs.preconf.json import make_converter
 from cattrs.v import format_exception
 
+from runtime import plan_items
 from runtime.errors import PlanError, Problem
 from runtime.plan_adapter import Adapter as Adapter
 from runtime.plan_adapter import AlphaOf as AlphaOf
@@ -363,7 +364,10 @@ def _said(error: BaseException, wanted: type | None) -> str:
 
 def hash_program(program: Program) -> str:
     """sha256 of the program's canonical JSON, in hex."""
-    return hashlib.sha256(strict_json.canonical(unstructure(program)).encode()).hexdigest()
+    found = hashlib.sha256()
+    for chunk in strict_json.chunks(unstructure(program)):
+        found.update(chunk.encode())
+    return found.hexdigest()
 
 
 def make(program: Program, outputs: Outputs, estimate: Estimate) -> Plan:
@@ -384,10 +388,19 @@ def dumps(plan: Plan) -> str:
 
 def loads(text: str, where: str = "plan.json") -> Plan:
     """Read a plan from canonical (or any strict) JSON. Raises PlanError."""
+    return _checked(_parsed(text, where), where)
+
+
+def _parsed(text: str, where: str) -> Any:
+    """Plain JSON data. Raises PlanError."""
     try:
-        data = strict_json.loads(text, where, error=PlanError)
+        return strict_json.loads(text, where, error=PlanError)
     except PlanError as error:
         raise PlanError(attrs.evolve(one, hint=AGAIN) for one in error.problems) from None
+
+
+def _checked(data: Any, where: str) -> Plan:
+    """A plan of plain JSON data. Raises PlanError."""
     if not isinstance(data, dict) or "format" not in data:
         raise PlanError(Problem(where, "is not a lorac plan: it has no `format`", AGAIN))
     if data["format"] != FORMAT:
@@ -395,6 +408,7 @@ def loads(text: str, where: str = "plan.json") -> Plan:
             Problem(where, f"plan format {data['format']!r}, but this lorac reads format {FORMAT}", AGAIN)
         )
     plan = structure(data, Plan, where)
+    del data  # a million pictures are some gigabytes of it, and the hash wants as much again
     problems = [Problem(where, what, AGAIN) for what in wrongs(plan, hash_program(plan.program))]
     if problems:
         raise PlanError(problems)
@@ -402,7 +416,7 @@ def loads(text: str, where: str = "plan.json") -> Plan:
 
 
 def read(path: Path) -> Plan:
-    """Read a plan from a file. Raises PlanError."""
+    """Read a plan from a file, and from the one beside it where its pictures are many. Raises PlanError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -412,10 +426,12 @@ def read(path: Path) -> Plan:
         raise PlanError(
             Problem(str(path), f"cannot be read: {why}", "give the path of a plan.json")
         ) from None
-    return loads(text, str(path))
+    return _checked(plan_items.bring_back(_parsed(text, str(path)), path), str(path))
 
 
 def write(plan: Plan, path: Path) -> None:
-    """Write a plan to a file, whole or not at all."""
+    """Write a plan to a file, whole or not at all; many pictures to one beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(path, dumps(plan))
+    data = unstructure(plan)
+    plan_items.set_aside(data, path)
+    atomic.write_text(path, strict_json.canonical(data))

@@ -18,6 +18,7 @@ from runtime.errors import LoracError, MachineError, PlanError, Problem
 from runtime.families import inspect
 from runtime.human import size
 from runtime.safeio import digest, paths
+from runtime.world import world
 
 AGAIN = "make the plan again and review it: lorac plan SPEC"
 
@@ -34,18 +35,21 @@ class Where:
 
 
 def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
-    """Refuse a plan whose inputs changed or that this machine can't run. Raises PlanError or MachineError."""
+    """Refuse a plan whose inputs changed or that this machine can't run. Raises PlanError or MachineError.
+
+    With several processes, one of each machine checks for all that are there.
+    """
     if not of.program.locked:
         hint = "put the base and the data where the spec says and run: lorac plan SPEC"
         raise PlanError(Problem("plan.json", "is unlocked: it was made without the base or the data", hint))
     problems = data_problems(of.program.data, where.data) + base_problems(of.program.base, where.base)
     if problems:
         raise PlanError(problems)
-    problems = _versions(of.program, accept_versions) + _disk(of, where) + _memory(of.estimate)
-    if of.program.train.processes > 1:
-        hint = "set Fit(processes=1)"
-        problems.append(Problem("processes", "several processes are not supported yet", hint))
-    problems += _device(of.program) + _packages(of.outputs)
+    here = world()
+    problems = _processes(of.program.train.processes, here.size)
+    problems += _versions(of.program, accept_versions) + _disk(of, where)
+    problems += _memory(of.estimate, here.local_size)
+    problems += _device(of.program, here.local_size) + _packages(of.outputs)
     if problems:
         raise MachineError(problems)
 
@@ -98,13 +102,24 @@ def _packages(outputs: plan.Outputs) -> list[Problem]:
     return [Problem("outputs.gguf", what, "pip install 'lorac[gguf]'")]
 
 
-def _device(program: plan.Program) -> list[Problem]:
+def _processes(planned: int, started: int) -> list[Problem]:
+    if started == planned:
+        return []
+    hint = f"start {planned}, or plan again for {started}: Fit(processes={started})"
+    return [Problem("processes", f"the plan is for {planned}, and {started} were started", hint)]
+
+
+def _device(program: plan.Program, processes: int) -> list[Problem]:
     if program.compute.device != "cuda":
         return []
     import torch
 
-    if torch.cuda.is_available():
+    cards = torch.cuda.device_count()
+    if cards >= processes:
         return []
+    if cards:
+        hint = "start fewer on each machine, or plan for fewer: Fit(processes=…)"
+        return [Problem("device", f"{processes} processes want a card each, and {cards} are here", hint)]
     hint = "plan for this machine: lorac plan SPEC --card cpu"
     return [Problem("device", "the plan is for a CUDA card, and there is none here", hint)]
 
@@ -150,9 +165,9 @@ def _existing(path: Path) -> Path:
     return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
 
 
-def _memory(estimate: plan.Estimate) -> list[Problem]:
+def _memory(estimate: plan.Estimate, processes: int) -> list[Problem]:
     """The computer's memory: what the system can give now, without swapping."""
-    need, free = estimate.host_bytes, psutil.virtual_memory().available
+    need, free = estimate.host_bytes * processes, psutil.virtual_memory().available
     if free >= need:
         return []
     what = f"the run needs {size(need)} of the computer's memory, and {size(free)} are available"

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,19 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import average, checkpoint, choice, divergence, encoders, evaluate, export, log, media, plan
+from runtime import (
+    average,
+    checkpoint,
+    choice,
+    divergence,
+    encoders,
+    evaluate,
+    export,
+    log,
+    media,
+    plan,
+    processes,
+)
 from runtime import step as train_step
 from runtime.adapters import adapted, method, whole
 from runtime.dtypes import DTYPES
@@ -38,13 +50,15 @@ class Options:
 
 
 def run(of: plan.Plan, options: Options) -> Path:
-    """Carry out a plan that `preflight.check` has let through. The run's folder. Raises LoracError, Interrupted too."""
+    """Carry out a plan that `preflight.check` has let through. The run's folder. Raises LoracError, Interrupted too.
+
+    Where the plan has several processes, this is one of them.
+    """
     where, program, outputs = options.where, of.program, of.outputs
     device = torch.device(program.compute.device)
     deterministic(program.compute)
-    log.info(f"Using device: {device_name(program.compute)}")
-    make_room(of, where.output)
-    with locked(where.output):
+    with processes.joined(program.compute.device), held(of, where.output):
+        log.info(f"Using device: {device_name(program.compute)}{in_all(program.train)}")
         done = export.finished(where.output, of)
         if done is not None:
             log.info(f"Already complete: {done}")
@@ -53,11 +67,12 @@ def run(of: plan.Plan, options: Options) -> Path:
         modules, tokenizers = load(architecture, program, where, device)
         log.info(f"Loaded base model from {outputs.places.base} ({architecture.TITLE})")
         medium = media.medium(program.data)
-        feed = medium.prepare(architecture, modules, tokenizers, program, where, device)
+        with processes.one_goes_ahead():
+            feed = medium.prepare(architecture, modules, tokenizers, program, where, device)
         put_away(modules, of)
         trainee = adapt(architecture, modules, program)
         state = begin(of, trainee, where.output / "checkpoints")
-        metrics = log.Metrics(where.log, state.step)
+        metrics = log.Metrics(where.log, state.step) if processes.first() else log.Silence()
         ready = media.Ready(
             plan=of, trainee=trainee, modules=modules, tokenizers=tokenizers, where=where, metrics=metrics
         )
@@ -79,9 +94,10 @@ def run(of: plan.Plan, options: Options) -> Path:
             with refusals():
                 job.state = train(job)
             exported = take_chosen(job)
-            with average.shown(trainee):
-                previews = medium.finish(ready)
-            finish(job, exported, previews, where)
+            if processes.first():
+                with average.shown(trainee):
+                    previews = medium.finish(ready)
+                finish(job, exported, previews, where)
         finally:
             metrics.close()
     return where.output
@@ -138,8 +154,11 @@ def put_away(modules: Modules, of: plan.Plan) -> None:
 
 
 def begin(of: plan.Plan, trainee: train_step.Trainee, checkpoints: Path) -> checkpoint.State:
-    """The first state, or that of the newest undamaged checkpoint of this plan."""
+    """The first state, or that of the newest undamaged checkpoint of this plan, the same in all processes."""
     found = checkpoint.newest(checkpoints, of.plan_hash)
+    if not processes.is_alike(found[1].step if found else 0):
+        hint = "put it on a file system that all machines share: --output DIR"
+        raise MachineError(Problem(str(checkpoints), "the processes find different checkpoints there", hint))
     if found is None:
         micro = of.program.train.micro_batch
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -287,6 +306,16 @@ def make_room(of: plan.Plan, folder: Path) -> None:
 
 
 @contextmanager
+def held(of: plan.Plan, folder: Path) -> Iterator[None]:
+    """The run's folder, made and locked by the first process; the others wait until it is."""
+    if processes.first():
+        make_room(of, folder)
+    with locked(folder) if processes.first() else nullcontext():
+        processes.wait()
+        yield
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; a crash leaves none behind. Raises MachineError if another run holds it."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -300,6 +329,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def in_all(train: plan.Train) -> str:
+    """ " × 2 processes"."""
+    return f" × {train.processes} processes" if train.processes > 1 else ""
 
 
 def device_name(compute: plan.Compute) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runtime import adapters, average, offload, plan
+from runtime import adapters, average, offload, plan, processes
 from runtime.adapters import adapted, dropout, noise, whole
 from runtime.attention import slice_blocks
 from runtime.dtypes import DTYPES
@@ -190,9 +190,22 @@ def gradients(
 ) -> tuple[Tensor, Tensor]:
     """Forward and backward over a step's micro-batches of `total` samples, clipped.
 
-    Each batch comes with one key a sample, for its dropout and noise. Returns the mean loss and the norm of the
-    gradient before clipping, both scalars on the device.
+    With several processes `batches` are this one's share, and `total` is the whole step's. Each batch comes with one
+    key a sample, for its dropout and noise. Returns the mean loss and the norm of the gradient before clipping, both
+    scalars on the device. Where memory runs out in one process, torch.OutOfMemoryError is raised in all.
     """
+    program, masters = of.program, of.masters.values()
+    with processes.together(torch.OutOfMemoryError):
+        loss = accumulate(of, batches, total)
+        flat = processes.flat_gradients(masters, loss) if program.train.processes > 1 else None
+    if flat is not None:
+        processes.add_up(flat)
+        loss = flat[-1]
+    return loss, nn.utils.clip_grad_norm_(masters, program.train.max_grad_norm or float("inf"))
+
+
+def accumulate(of: Trainee, batches: Iterable[tuple[Batch, Sequence[int]]], total: int) -> Tensor:
+    """Sum the gradients of these micro-batches in the masters. Their part of the step's mean loss."""
     program = of.program
     scale = FP16_SCALE if program.compute.dtype == "fp16" else 1.0
     losses = []
@@ -212,8 +225,9 @@ def gradients(
     for name, weight in of.weights.items():
         if scale != 1 and weight is of.masters[name] and weight.grad is not None:
             weight.grad.div_(scale)
-    norm = nn.utils.clip_grad_norm_(of.masters.values(), program.train.max_grad_norm or float("inf"))
-    return torch.stack(losses).sum(), norm
+    if not losses:  # a short step may have less micro-batches than there are processes
+        return torch.zeros((), device=next(iter(of.masters.values())).device)
+    return torch.stack(losses).sum()
 
 
 def update(of: Trainee, factor: float) -> None:

@@ -16,8 +16,9 @@ import attrs
 import psutil
 import torch
 
-from runtime import checkpoint, choice, divergence, evaluate, log, plan
-from runtime.errors import Interrupted, MachineError, Problem
+from runtime import checkpoint, choice, divergence, evaluate, log, plan, processes
+from runtime.errors import Interrupted, Lost, MachineError, Problem
+from runtime.families.protocol import Batch
 from runtime.media import Feed
 from runtime.step import Trainee, gradients, update
 
@@ -33,7 +34,7 @@ class Run:
     trainee: Trainee
     feed: Feed
     folder: Path
-    metrics: log.Metrics
+    metrics: log.Metrics | log.Silence
     state: checkpoint.State
     lora_files: Callable[[int], dict[str, bytes]]
     show: Callable[[int], None]
@@ -49,7 +50,7 @@ def train(run: Run) -> checkpoint.State:
     if run.state.step == 0:
         measure(run)
         first_checkpoint(run)
-    with log.Bar("step", program.steps, run.state.step) as bar, stoppable() as stop:
+    with saying_what_is_safe(run), log.Bar("step", program.steps, run.state.step) as bar, stoppable() as stop:
         while run.state.step < program.steps and not is_over(run):
             began = time.monotonic()
             rate = program.learning_rate * divergence.rate_factor(run)
@@ -66,12 +67,12 @@ def train(run: Run) -> checkpoint.State:
                 continue
             if is_due(run.plan, step):
                 measure(run)  # before it is left, too: what may be chosen is never without its loss
-            is_stopped = stop()
+            is_stopped = processes.any_of(stop())
             if is_due(run.plan, step) or is_stopped:
                 path = save(run)  # the last step too: whatever happens after it, nothing is lost
             if is_stopped:
                 interrupted(run, path)
-            if due(step, run.plan.outputs.samples.every) and step < program.steps:
+            if due(step, run.plan.outputs.samples.every) and step < program.steps and processes.first():
                 run.show(step)
     if not run.state.losses:
         raise divergence.stopped(run, "no step moved anything")
@@ -80,7 +81,9 @@ def train(run: Run) -> checkpoint.State:
 
 def first_checkpoint(run: Run) -> None:
     """The values before the first step, to go back to; and a folder that cannot be written to shows at once."""
-    checkpoint.save(run.folder / "checkpoints", run.trainee, run.state, run.plan.plan_hash, {})
+    if processes.first():
+        checkpoint.save(run.folder / "checkpoints", run.trainee, run.state, run.plan.plan_hash, {})
+    processes.wait()
 
 
 def one_step(run: Run, samples: Sequence[Any]) -> tuple[float, float, str]:
@@ -88,13 +91,11 @@ def one_step(run: Run, samples: Sequence[Any]) -> tuple[float, float, str]:
 
     Where memory runs out, it is done again with the plan's next smaller micro-batch.
     """
+    total = run.feed.weigh(samples)
     while True:
         try:
-            run.fault(run.state.step)
-            groups = run.feed.cut(samples, run.state.micro_batch)
-            batches = ((run.feed.batch(group), [sample.key for sample in group]) for group in groups)
-            total = run.feed.weigh(samples)
-            loss, norm = (value.item() for value in gradients(run.trainee, batches, total))
+            found = gradients(run.trainee, batches(run, samples), total)
+            loss, norm = (value.item() for value in found)
             break
         except torch.OutOfMemoryError as error:
             step_down(run, error)
@@ -135,6 +136,13 @@ def forget(of: Trainee) -> None:
         weight.grad = None
 
 
+def batches(run: Run, samples: Sequence[Any]) -> Iterator[tuple[Batch, list[int]]]:
+    """This process's share of a step's micro-batches, each with its samples' keys."""
+    run.fault(run.state.step)
+    for group in processes.share(run.feed.cut(samples, run.state.micro_batch)):
+        yield run.feed.batch(group), [sample.key for sample in group]
+
+
 def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
     """Take the plan's next fallback: same samples, same effective batch, smaller micro-batch."""
     train, micro = run.plan.program.train, run.state.micro_batch
@@ -156,6 +164,16 @@ def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     log.warn(steps_down)
+
+
+@contextmanager
+def saying_what_is_safe(run: Run) -> Iterator[None]:
+    """Where another process of the run is lost, name the step and the checkpoint that the run goes on from."""
+    try:
+        yield
+    except Lost as error:
+        safe = f"at step {run.state.step + 1}; {divergence.kept(run)}"
+        raise Lost(attrs.evolve(one, what=f"{one.what} {safe}") for one in error.problems) from error
 
 
 def measure(run: Run) -> None:
@@ -188,14 +206,18 @@ def is_over(run: Run) -> bool:
 
 
 def save(run: Run) -> Path:
-    """Write a checkpoint of the present state, and drop those that are too old and will not be exported."""
+    """Write a checkpoint of the present state, and drop those that are too old and will not be exported; all processes
+    wait until it is whole."""
     began = time.monotonic()
     root = run.folder / "checkpoints"
     step = run.state.step
-    path = checkpoint.save(root, run.trainee, run.state, run.plan.plan_hash, run.lora_files(step))
     standing, is_last = run.state.standing, step == run.plan.program.train.steps or is_over(run)
     spared = (standing.steps if standing else frozenset()) | (set() if is_last else {*run.state.needed})
-    checkpoint.prune(root, run.plan.outputs.keep_checkpoints, spared)
+    if processes.first():
+        checkpoint.save(root, run.trainee, run.state, run.plan.plan_hash, run.lora_files(step))
+        checkpoint.prune(root, run.plan.outputs.keep_checkpoints, spared)
+    processes.wait()
+    path = checkpoint.folder(root, step)
     run.metrics.scalars(step, {"checkpoint_seconds": time.monotonic() - began})
     log.info(f"Saved {path.parent.parent.name}/checkpoints/{path.name}")
     return path

@@ -183,7 +183,10 @@ def test_only_the_end_of_a_process_prints() -> None:
 
 
 def test_each_test_folder_mirrors_a_package() -> None:
-    own = {Path("tests") / name for name in ("attacks", "bench/language", "consumers", "emoji", "validate")}
+    own = {
+        Path("tests") / name
+        for name in ("attacks", "bench", "bench/language", "consumers", "emoji", "validate")
+    }
     folders = {path.parent for path in FILES if path.name.startswith("test_") and path.parts[0] == "tests"}
     rooms = (ROOT, ROOT / "specs")
     mirrored = {f for f in folders if any(room.joinpath(*f.parts[1:]).is_dir() for room in rooms)}

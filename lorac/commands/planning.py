@@ -18,13 +18,19 @@ from lorac.terminal import block, print_json, telling, uncollected, width
     click.option("--unlocked", is_flag=True, help="Plan though the base or the data is not here."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object (a sweep: a list)."),
     click.option("--out", type=A_PATH, default=GENERATED, show_default=True, help="Where the plans go."),
+    click.option("--verify", is_flag=True, help="Hash every file, even where size and times are as before."),
 )
-def plan_(spec: Path, card: str | None, unlocked: bool, as_json: bool, out: Path) -> None:
+def plan_(spec: Path, card: str | None, unlocked: bool, as_json: bool, out: Path, verify: bool) -> None:
     """Compile a spec into a plan.
 
     Writes OUT/NAME/plan.json and says what was decided, why, and what it will cost. A spec is a Python
     program, and planning runs it: read a stranger's first.
     """
+    if verify:
+        from lorac.places import cache_folder
+        from runtime.safeio import digest
+
+        digest.forget(cache_folder())
     written = planned(spec, out, card, unlocked)
     if as_json:
         answers = [one.answer() for one in written]

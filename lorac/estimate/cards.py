@@ -247,6 +247,20 @@ def _has_driver() -> bool:
     return True
 
 
+def share(card: Card, processes: int) -> Card:
+    """What each of a run's processes has: a card of its own, or its part of the computer."""
+    if card.device != "cpu" or processes == 1:
+        return card
+    return attrs.evolve(
+        card,
+        usable=card.usable // processes,
+        multiprocessors=max(1, card.multiprocessors // processes),
+        bandwidth=card.bandwidth / processes,
+        fp32=card.fp32 / processes,
+        measured=None,  # it was measured with all cores
+    )
+
+
 def cpu() -> Card:
     """This machine's processor and main memory, with its own measured speeds if `lorac calibrate` was run."""
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")

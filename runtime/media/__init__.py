@@ -70,7 +70,7 @@ class Ready:
     modules: Modules
     tokenizers: dict[str, Any]
     where: Where
-    metrics: log.Metrics
+    metrics: log.Metrics | log.Silence
 
 
 class Medium(Protocol):

@@ -28,6 +28,7 @@ SETTLED = 2.0
 coarsely as 2 s (FAT), and a second change within one stamp would go unseen."""
 
 CACHE_LIMIT = 256 * 2**20
+REMEMBERED = "digests.jsonl"
 Digest = str
 Stamp = tuple[int, int, int, int]
 
@@ -46,6 +47,16 @@ def sha256_files(paths: Iterable[str | os.PathLike[str]]) -> dict[Path, Digest]:
     return _all_of([Path(path) for path in paths], sha256_file)
 
 
+def forget(folder: Path) -> None:
+    """Remember no digest any longer: the next one asked for is of what the file holds. Raises MachineError."""
+    try:
+        (folder / REMEMBERED).unlink(missing_ok=True)
+    except OSError as error:
+        raise MachineError(
+            Problem(str(folder / REMEMBERED), f"cannot be removed: {error.strerror}")
+        ) from None
+
+
 class DigestCache:
     """Digests remembered in `folder/digests.jsonl`: one JSON object a line, the last one for a path counts.
 
@@ -54,7 +65,7 @@ class DigestCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder) / "digests.jsonl"
+        self.path = Path(folder) / REMEMBERED
         self._known, lines = _load(self.path)
         if lines > 2 * len(self._known) + 1000:
             with contextlib.suppress(MachineError):

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from runtime.errors import InputError, LoracError, Problem
@@ -76,8 +77,15 @@ def canonical(value: Any) -> str:
 
     Raises TypeError for other types and ValueError for numbers or strings that `loads` would refuse.
     """
-    text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=2)
-    return CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
+    return "".join(chunks(value))
+
+
+def chunks(value: Any) -> Iterator[str]:
+    """The text of `canonical` piece by piece, for what is hashed and need not be held whole."""
+    encoder = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, indent=2)
+    for chunk in encoder.iterencode(_plain(value)):
+        yield CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", chunk)
+    yield "\n"
 
 
 def _decoded(text: str | bytes) -> str:

@@ -150,18 +150,21 @@ def test_another_family_than_the_spec_says_is_refused_from_the_header(
         inspect.inspect(tiny_base, lambda path: "0" * 64, "sdxl")
 
 
-@pytest.mark.parametrize(
-    "fit",
-    [
-        Fit(card="cpu", processes=2),
-    ],
-    ids=lambda fit: repr(fit),
-)
-def test_what_the_runtime_does_not_act_on_yet_is_refused_and_not_passed_over(
-    tmp_path: Path, tiny_base: Path, tiny_data: Path, fit: Fit
+def test_several_processes_are_planned_together_and_share_a_computers_cores(
+    tmp_path: Path, tiny_base: Path, tiny_data: Path
 ) -> None:
-    with pytest.raises(SpecError, match="is not carried out by this version of lorac"):
-        compile_experiment(experiment(tiny_base, tiny_data, fit=fit), tmp_path, tmp_path)
+    alone, shared = (
+        compile_experiment(
+            experiment(tiny_base, tiny_data, fit=Fit(card="cpu", processes=n)), tmp_path, tmp_path
+        )
+        for n in (1, 2)
+    )
+
+    train, compute = shared.program.train, shared.program.compute
+    assert train.micro_batch * train.accumulation * 2 == train.effective_batch
+    assert compute.threads == max(1, alone.program.compute.threads // 2)
+    assert shared.estimate.usable_bytes == alone.estimate.usable_bytes // 2
+    assert shared.plan_hash != alone.plan_hash
 
 
 @pytest.mark.parametrize(

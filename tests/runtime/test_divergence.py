@@ -25,9 +25,8 @@ def spoilt(monkeypatch: pytest.MonkeyPatch, when: Callable[[Trainee], bool]) -> 
     """Have the loss overflow where the weights say so, as a real one does."""
 
     def overflowing(of: Trainee, *rest: object) -> tuple[torch.Tensor, torch.Tensor]:
-        is_spoilt = when(of)
         loss, norm = gradients(of, *rest)  # type: ignore[arg-type]
-        return loss * math.nan if is_spoilt else loss, norm
+        return loss * math.nan if when(of) else loss, norm
 
     monkeypatch.setattr(train, "gradients", overflowing)
 

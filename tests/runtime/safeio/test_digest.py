@@ -92,6 +92,17 @@ def test_a_changed_file_is_read_again_though_size_and_time_are_the_same(settled:
     assert cache.sha256_files([path])[path] == hashlib.sha256(b"2").hexdigest()
 
 
+def test_what_was_forgotten_is_read_again(settled: None, reads: list[str]) -> None:
+    path = old_file("a", b"abc")
+    digest.DigestCache("cache").sha256_file(path)
+
+    digest.forget(Path("cache"))
+    digest.forget(Path("cache"))
+    digest.DigestCache("cache").sha256_file(path)
+
+    assert reads == ["a", "a"]
+
+
 def test_a_file_of_this_moment_is_not_remembered(reads: list[str]) -> None:
     path = old_file("a", b"1")
     cache = digest.DigestCache("cache")
