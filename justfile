@@ -57,6 +57,10 @@ generate: language-base
     lorac plan specs/svd.py --unlocked --card 12GB --out generated/12GB
     lorac plan specs/svd.py --unlocked --card 24GB --out generated/24GB
 
+# Compile every golden plan whole and compare it with what lies in generated/; some minutes
+validate-generated: language-base
+    LORAC_ALL_PLANS=1 pytest tests/test_generated.py
+
 # Train the embedded base anew, in WORK: some two hours on two cores; npm fetches the pictures
 base WORK=".cache/base":
     mkdir -p {{ WORK }}/google {{ WORK }}/twitter

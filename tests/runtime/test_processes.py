@@ -97,7 +97,10 @@ def test_a_lost_process_stops_the_run_and_the_same_command_goes_on_to_the_same_b
     assert stopped.returncode == MachineError.exit_code
     assert "error: process 1 of 2 was ended by SIGKILL" in stopped.stderr
     assert "hint: run the same command again: it goes on from the last checkpoint" in stopped.stderr
-    assert [path.name for path in checkpoint.whole(tmp_path / "tiny/checkpoints")] == ["step-000000", "step-000002"]
+    assert [path.name for path in checkpoint.whole(tmp_path / "tiny/checkpoints")] == [
+        "step-000000",
+        "step-000002",
+    ]
     assert "Resuming from step-000002" in start(of, tmp_path, cache).stdout
     assert (tmp_path / "tiny" / LANGUAGE).read_bytes() == (through / LANGUAGE).read_bytes()
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains cyberpunk, plan 9c8a23140021e6f3d507a2c59eb7736b9dc12961a30b0942a3a78f31a3ae3886.
+# Trains cyberpunk, plan 8dc91d4638fd4352d1f80ad860d56104bec449072d4d2ca4ae5832069851e766.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

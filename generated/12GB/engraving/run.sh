@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains engraving, plan 705d851d32695ca18e895248ac26d7546003063f48fbb689f4f6de91a74b5a3d.
+# Trains engraving, plan 9e86f33230b197a4c258d87f022a846a25b23251c3e78e84e0b9a9b102acf08a.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains flux-subject, plan 03d1affee21d6c2b540f1b165a1000fd1de7fb2532d56e7b40ecb3df42c65b1b.
+# Trains flux-subject, plan e7c1222257ce365786f5afc115827937ff82bae9bdcad7644949d31a4e62ac8a.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains qwen-instruct, plan b9a350fa02bfed225f9f8e742a986fa41783d9b7ced102b6d8650652f5ec0307.
+# Trains qwen-instruct, plan e252a673654c6edf4618c9e6e44c22c50e8b9fb84463f840679725c8698d569f.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains sd35-style, plan a70b30e8b14629e3315fd4ede236c938c4c960bfc93f90eceebfb75602e0df4d.
+# Trains sd35-style, plan f1f65c91b44a67fe5025da471b945ab2259b785e7f70958b6f5af5c7783046ce.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

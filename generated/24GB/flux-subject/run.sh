@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains flux-subject, plan 5347c5220941ebf7c64115ef6941f0c0db5d009c1bfe560b2ee999298dff69d6.
+# Trains flux-subject, plan 8ffef0ae480f2b3388472a49700cdef277bcad32bf056ea49abc604cd0d7cd63.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains llama3-chat, plan b347621d3314734fb6c57b38482bf282fa51b5e118b1594f6407fad521df492d.
+# Trains llama3-chat, plan a0a4dcdf0634adf85ce28235cdc500a770615ee3b7313f842ebe8f836d47c122.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains qwen-instruct, plan ebe4ebda3130ca9f086e8cf7e081f2e00080d0864437f2ede6be8a934ef80211.
+# Trains qwen-instruct, plan be35aa15cec7181b811682bfe48116f129f6877bd92687605a2ed4e603556d80.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains sd35-style, plan c355e855b39a477e3ae682d623ae6c7d8cfee88c07330be4e65f4de69cdcb841.
+# Trains sd35-style, plan b85c086e11138f50ac120dee369cb6bac90118aaadeeffdbc739fd107cef82de.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

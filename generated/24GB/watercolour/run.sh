@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains watercolour, plan ddaeb131f3015e4861f93d8ce2c4aee931cea038b5b9185ef05d8a0f71ea7077.
+# Trains watercolour, plan 8ddd592028a99ce56cacaf98678b6a6ed2e8f2a0ff932fc0a75f5ff3f6781d3d.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

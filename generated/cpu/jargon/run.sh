@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains jargon, plan 42a8232176fe4b7e5a40177f1e55dd2832d735c2649c4569daa90d7a2320e62e.
+# Trains jargon, plan ce9fa63efa2ae51a7903c48f5ac0508aa619e2de717a1168b7a88948e1fdaa7e.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains twemoji, plan 78e533366a93ea6854ed03d8e0b25d98f522d2bae50a8b7a2151cefa8d29e97e.
+# Trains twemoji, plan 618960d9e4b0446fc03671723a27d5a7c71575096865baca9f4ea581a6c1827b.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..
