@@ -18,7 +18,7 @@ experiment = Experiment(
         frames=14,  # what img2vid was made for; img2vid-xt takes 25
         fps=7,
         motion=127,  # 1 to 255: how much moves
-        resolution=448,  # of about as many pixels as 448 * 448, in each clip's own shape: 512 takes a 16 GB card
+        resolution=384,  # of about as many pixels as 384 * 384, in each clip's own shape: 512 takes a 16 GB card
         flip=True,
         expected_images=30,  # clips, for --unlocked, while the folder is not here
     ),

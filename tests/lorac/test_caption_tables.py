@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from lorac import caption_tables
 from lorac.caption_tables import Row
-from runtime.data import tables
 from runtime.errors import InputError
 
 
@@ -45,19 +43,3 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
     table.write_text("image,prompt\r\n0000.png,a\r\n", encoding="utf-8-sig", newline="")
 
     assert caption_tables.read(table)[0] == [Row("0000.png", "a", f"{table}:2")]
-
-
-@pytest.mark.parametrize(
-    "reader", [caption_tables.read, lambda path: list(tables.rows(path))], ids=["captions", "rows"]
-)
-def test_the_time_of_reading_grows_with_the_rows_and_no_faster(tmp_path: Path, reader) -> None:  # type: ignore[no-untyped-def]
-    def seconds(rows: int) -> float:
-        table = tmp_path / f"{rows}.csv"
-        table.write_text("image,text\n" + "".join(f"{n}.png,a thing {n}\n" for n in range(rows)))
-        began = time.process_time()
-        reader(table)
-        return time.process_time() - began
-
-    seconds(100)
-    few, many = seconds(4_000), seconds(64_000)
-    assert many < 4 * 16 * few  # were it the square, it would be 256 times

@@ -100,7 +100,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             " adapter(VeRA), adapter(IA3), train, train.optimizer,"
             " train.optimizer(Adafactor), train.optimizer(Lion), train.optimizer(Prodigy),"
             " train.optimizer(ScheduleFreeAdamW), fit, samples,"
-            " samples(Answers), outputs\nhint: lorac spec --help shows the usage\n",
+            " samples(Answers), evaluation, outputs\nhint: lorac spec --help shows the usage\n",
         ),
         (
             ["run", "plan.json", "--card", "12GB"],
