@@ -30,7 +30,8 @@ def set_aside(data: dict[str, Any], path: Path) -> None:
     """Write the pictures of a plan (plain JSON data, which is changed) beside `path`, where they are many."""
     items = data["program"]["data"].get("items", ())
     if len(items) < MANY:
-        beside(path).unlink(missing_ok=True)  # an earlier plan's
+        if beside(path).exists():  # an earlier plan's
+            beside(path).unlink()
         return
     text = "".join(_line(item) for item in items)
     atomic.write_text(beside(path), text)

@@ -32,7 +32,18 @@ SERIES = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, evaluate, and turn every end into its exit code (see `runtime.errors`)."""
     options = parser().parse_args(arguments)
-    return ended(lambda: carry_out(options), lambda: options.debug)
+    return ended(lambda: _with_words_apart(options), lambda: options.debug)
+
+
+def _with_words_apart(options: argparse.Namespace) -> None:
+    """`carry_out`; with --json, stdout is for the JSON alone and what is said meanwhile goes to stderr."""
+    from runtime import log
+
+    before, log.CONSOLE.stderr = log.CONSOLE.stderr, options.json
+    try:
+        carry_out(options)
+    finally:
+        log.CONSOLE.stderr = before
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,8 +72,6 @@ def carry_out(options: argparse.Namespace) -> None:
     from runtime.evaluation import apply, results, subject
     from runtime.preflight import Where
 
-    if options.json:
-        log.CONSOLE.stderr = True
     of, manifest = subject.read(options.run)
     if of.program.data.kind == "clips":
         raise SpecError(Problem(str(options.run), "is a LoRA for clips, which are not evaluated yet"))

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from runtime import plan
 from runtime.errors import InputError, Problem
 from runtime.families import FAMILIES, family
-from runtime.families.protocol import Family
 from runtime.safeio import strict_json, weights
+
+if TYPE_CHECKING:
+    from runtime.families.protocol import Family
 
 RUNS_CODE = ("auto_map", "custom_pipeline", "_attn_implementation_internal", "trust_remote_code")
 """Keys by which a repository asks a library to run its own code (facts: CVE-2026-4372, CVE-2026-5241)."""

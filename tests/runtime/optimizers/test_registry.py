@@ -13,6 +13,7 @@ from torch import nn
 from lorac.estimate import phases
 from lorac.estimate.trace import materialize, measure, trace
 from runtime import plan
+from runtime.adapters import adapted
 from runtime.errors import PlanError
 from runtime.export.peft import FILE
 from runtime.families import family
@@ -150,9 +151,7 @@ def test_the_plans_memory_has_the_state_where_it_is(name: str, four_steps: plan.
     )
     modules = phases._adapted(family("causal_lm"), here)
     kept = phases.state_bytes(here, modules)
-    numbers = sum(
-        p.numel() for module in modules.values() for n, p in module.named_parameters() if "lora" in n
-    )
+    numbers = sum(p.numel() for module in modules.values() for p in adapted.parameters(module).values())
     each = WANTED[name][2]
     assert kept == 4 * each * numbers if each else 0 < kept < 4 * numbers
     on_card, on_host = phases.training(here, (8, 6)), phases.training(paged, (8, 6))
