@@ -164,6 +164,8 @@ def with_full_logs() -> None:
 
 @pytest.fixture(scope="module")
 def can_mount() -> None:
+    """A full or read-only disk is a real one here, a tmpfs in a namespace of the test's own. Some containers and
+    kernels forbid such a namespace; a stand-in for the disk would try nothing, so the test says that it did not run."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine does not let a test mount a small disk")
 
