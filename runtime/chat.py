@@ -222,17 +222,16 @@ def computed(compute: plan.Compute, has_cuda: bool) -> plan.Compute:
 
 def adapter_file(folder: Path, of: plan.Plan) -> Path:
     """The finished adapter's file. Raises InputError, naming every file that is not as the manifest says."""
-    from runtime import export
-    from runtime.export import manifest, peft
+    from runtime.export import manifest, peft, write
     from runtime.safeio import digest
 
-    if export.finished(folder, of):
+    if write.finished(folder, of):
         return folder / peft.FILE
     receipt = folder / f"{of.outputs.name}{manifest.SUFFIX}"
     if not receipt.is_file():
         hint = f"finish it: lorac run {paths.display(folder)}"
         raise InputError(Problem(paths.display(folder), "holds no finished LoRA", hint))
-    found = export.read_manifest(receipt)
+    found = manifest.read(receipt)
     if found.plan_hash != of.plan_hash:
         raise InputError(Problem(paths.display(receipt), "is of another plan than plan.json", RUN_AGAIN))
     problems = []

@@ -106,7 +106,7 @@ class Silence:
         """Record nothing."""
 
     def rewind(self, step: int) -> None:
-        pass
+        """Nothing was recorded."""
 
     def close(self) -> None:
         """Nothing is open."""

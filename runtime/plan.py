@@ -308,6 +308,11 @@ class Plan:
     estimate: Estimate
 
 
+def planned_memory(of: Plan) -> int:
+    """Bytes that a run's memory is held against: the card's peak, or the process's own on a CPU."""
+    return of.estimate.peak_bytes if of.program.compute.device == "cuda" else of.estimate.host_bytes
+
+
 # ---------------------------------------------------------------------------------------------------------- reading
 
 

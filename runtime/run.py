@@ -23,7 +23,6 @@ from runtime import (
     divergence,
     encoders,
     evaluate,
-    export,
     log,
     media,
     plan,
@@ -34,6 +33,9 @@ from runtime.adapters import adapted, method, whole
 from runtime.dtypes import DTYPES
 from runtime.errors import MachineError, PlanError, Problem
 from runtime.exactness import deterministic, refusals
+from runtime.export import write
+from runtime.export.manifest import Choice, Facts
+from runtime.export.weights import Weights
 from runtime.families import family
 from runtime.families.protocol import Family, Modules
 from runtime.preflight import Where
@@ -59,7 +61,7 @@ def run(of: plan.Plan, options: Options) -> Path:
     deterministic(program.compute)
     with processes.joined(program.compute.device), held(of, where.output):
         log.info(f"Using device: {device_name(program.compute)}{in_all(program.train)}")
-        done = export.finished(where.output, of)
+        done = write.finished(where.output, of)
         if done is not None:
             log.info(f"Already complete: {done}")
             return where.output
@@ -84,7 +86,7 @@ def run(of: plan.Plan, options: Options) -> Path:
             metrics=metrics,
             state=state,
             lora_files=lambda step: {
-                f"{outputs.name}-{step:06}.safetensors": export.lora_bytes(of, factors(trainee), step)
+                f"{outputs.name}-{step:06}.safetensors": write.lora_bytes(of, factors(trainee), step)
             },
             show=lambda step: show(ready, medium, step),
             fault=options.fault,
@@ -179,14 +181,14 @@ def show(ready: media.Ready, medium: media.Medium, step: int) -> None:
         medium.show(ready, step)
 
 
-def factors(trainee: train_step.Trainee) -> export.Weights:
+def factors(trainee: train_step.Trainee) -> Weights:
     """What is exported: component -> {module path: {part: its value}} as float32 on the CPU; of what is trained whole
     the parts are weight, and bias where it has one."""
     with average.shown(trainee):
         return _factors(trainee)
 
 
-def _factors(trainee: train_step.Trainee) -> export.Weights:
+def _factors(trainee: train_step.Trainee) -> Weights:
     found: dict[str, dict[str, adapted.Parts]] = {}
     for component in trainee.program.adapter.targets:
         found[component] = {
@@ -222,7 +224,7 @@ def take_chosen(job: Run) -> checkpoint.State:
     return state
 
 
-def chosen(job: Run, exported: checkpoint.State) -> export.Choice | None:
+def chosen(job: Run, exported: checkpoint.State) -> Choice | None:
     """Why this checkpoint was exported, for the manifest; None where nothing was decided by what is held out."""
     standing, evaluation = job.state.standing, job.plan.program.evaluation
     if standing is None:
@@ -233,7 +235,7 @@ def chosen(job: Run, exported: checkpoint.State) -> export.Choice | None:
         evaluate.difference(standing.chosen.losses, standing.lowest.losses) if is_best else (0.0, 0.0)
     )
     why = f"no lower held-out loss in {standing.since} checkpoints after step {standing.lowest.step}"
-    made = export.Choice(
+    made = Choice(
         rule=choice.BEST if is_best else choice.LAST,
         step=exported.step,
         loss=found.loss,
@@ -254,7 +256,7 @@ def chosen(job: Run, exported: checkpoint.State) -> export.Choice | None:
 def finish(job: Run, exported: checkpoint.State, previews: Sequence[Image], where: Where) -> None:
     """Write every output, and leave nothing half done."""
     of = job.plan
-    facts = export.Facts(
+    facts = Facts(
         steps=exported.step,
         seconds=job.state.seconds,
         loss=sum(exported.losses) / len(exported.losses),
@@ -266,7 +268,7 @@ def finish(job: Run, exported: checkpoint.State, previews: Sequence[Image], wher
         choice=chosen(job, exported),
         started_at=job.state.started_at,
     )
-    manifest = export.export(where.output, factors(job.trainee), of, facts, previews)
+    manifest = write.export(where.output, factors(job.trainee), of, facts, previews)
     for note in manifest.run.notes:
         if note not in facts.notes:  # those were told when they came up
             log.warn(note)

@@ -28,7 +28,8 @@ LOSS_WINDOW = 100
 
 @attrs.define(kw_only=True)
 class Run:
-    """A run in progress. `at_checkpoint` is called with the step after each periodic checkpoint's state is known."""
+    """A run in progress. `lora_files` gives what else is kept in a checkpoint of a step, `show` draws samples after it;
+    `fault` is called in each step, for tests."""
 
     plan: plan.Plan
     trainee: Trainee
@@ -147,7 +148,7 @@ def step_down(run: Run, error: torch.OutOfMemoryError) -> None:
     """Take the plan's next fallback: same samples, same effective batch, smaller micro-batch."""
     train, micro = run.plan.program.train, run.state.micro_batch
     smaller = [f for f in train.fallbacks if f.micro_batch < micro]
-    planned, real = planned_memory(run.plan), peak_memory()
+    planned, real = plan.planned_memory(run.plan), peak_memory()
     said = f"out of memory at step {run.state.step + 1}: planned {log.size(planned)}, used {log.size(real)}"
     if not smaller:
         hint = (
@@ -242,13 +243,8 @@ def due(step: int, every: int) -> bool:
 def note(run: Run, rate: float) -> str:
     """The bar's words: loss over the last steps, speed, memory now / planned."""
     loss = sum(run.state.losses) / max(1, len(run.state.losses))
-    used, planned = log.size(memory_now()), log.size(planned_memory(run.plan))
+    used, planned = log.size(memory_now()), log.size(plan.planned_memory(run.plan))
     return f"loss {loss:.4f} {rate:.2f} it/s mem {used} / {planned}"
-
-
-def planned_memory(of: plan.Plan) -> int:
-    """What `memory_now` is held against: the card's peak, or the process's own on a CPU."""
-    return of.estimate.peak_bytes if of.program.compute.device == "cuda" else of.estimate.host_bytes
 
 
 def memory_now() -> int:

@@ -14,11 +14,11 @@ from typing import TypeVar
 
 import attrs
 
-from runtime import checkpoint, plan
+from runtime import plan
 from runtime.ending import ended
 from runtime.errors import InputError, LoracError, Problem, visible
+from runtime.export import manifest as manifests
 from runtime.export.manifest import SUFFIX, Manifest
-from runtime.export.write import read_manifest
 from runtime.human import size
 from runtime.preflight import base_problems, data_problems
 from runtime.safeio import digest, paths, strict_json
@@ -41,11 +41,13 @@ def manifest_of(run: Path) -> tuple[Manifest, Path]:
     if len(found) != 1:
         what = "holds no manifest: the run did not end" if not found else f"holds {len(found)} manifests"
         raise InputError(Problem(paths.display(run), what, "give the folder of a finished run"))
-    return read_manifest(found[0]), found[0]
+    return manifests.read(found[0]), found[0]
 
 
 def verify(run: Path) -> Iterator[Checked]:
     """Everything there is to check, in the order of the folder."""
+    from runtime import checkpoint  # torch comes with it
+
     manifest, _ = manifest_of(run)
     made = _told(lambda: plan.read(run / "plan.json"))
     if isinstance(made, str):
@@ -79,6 +81,8 @@ def _file(folder: Path, name: str, sha256: str, length: int | None = None) -> Ch
 
 
 def _checkpoint(folder: Path, plan_hash: str) -> Iterator[Checked]:
+    from runtime import checkpoint
+
     receipt = _told(lambda: checkpoint.receipt(folder))
     if isinstance(receipt, str):
         yield Checked(f"{folder.name}/{checkpoint.DONE}", receipt)

@@ -73,6 +73,15 @@ LIGHT = [
 ]
 """What the command line imports for help, for a wrong spec, and for looking at plans."""
 
+LOOKING = [
+    "runtime.report.page",
+    "runtime.report.watch",
+    "runtime.report.compare",
+    "runtime.verify",
+    "runtime.reproduce",
+]
+"""What is imported for a run's page, and before a run is checked: pictures are read for a page, nothing is computed."""
+
 
 def imports(path: Path) -> Iterator[str]:
     """The modules that a file imports; of `from a import b` it is a.b where that is a module, else a."""
@@ -134,9 +143,14 @@ def test_runtime_is_ours_and_not_a_package_of_that_name_from_elsewhere() -> None
     assert Path(runtime.__file__).resolve() == ROOT / "runtime" / "__init__.py"
 
 
-def test_what_help_and_looking_at_plans_imports_is_light() -> None:
-    heavy = {"torch", "diffusers", "transformers", "peft", "numpy", "PIL", "rich"}
-    code = f"import sys, {', '.join(LIGHT)}\nprint(sorted({heavy!r} & set(sys.modules)))"
+HEAVY = {"torch", "diffusers", "transformers", "peft", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"), [(LIGHT, HEAVY | {"PIL", "rich"}), (LOOKING, HEAVY)], ids=["plans", "runs"]
+)
+def test_what_help_and_looking_imports_is_light(modules: list[str], heavy: set[str]) -> None:
+    code = f"import sys, {', '.join(modules)}\nprint(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "[]\n"
 

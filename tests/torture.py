@@ -25,7 +25,7 @@ import attrs
 import cattrs
 
 from runtime import checkpoint, plan, preflight
-from runtime.export.write import read_manifest
+from runtime.export import manifest as manifests
 from runtime.safeio import atomic
 from tests import texts
 from tests.life import COUNTED, SAID, Lives
@@ -112,7 +112,7 @@ def undisturbed(of: plan.Plan, folder: Path, lives: Lives) -> Subject:
 def hashes(folder: Path) -> dict[str, str]:
     """The files that a finished run's manifest names."""
     (manifest,) = (folder / "out").glob("*.lorac.json")
-    return {file.name: file.sha256 for file in read_manifest(manifest).files}
+    return {file.name: file.sha256 for file in manifests.read(manifest).files}
 
 
 def trial(number: int, subject: Subject, folder: Path, lives: Lives, of: str, figures: Figures) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import attrs
 
-from runtime import export, plan
+from runtime import plan
 from runtime import run as running
 from runtime.evaluation import subject
 from runtime.evaluation.subject import Subject
+from runtime.export import write
 
 
 def prefer(of: Subject, weight: float) -> None:
@@ -22,4 +23,4 @@ def prefer(of: Subject, weight: float) -> None:
     subject.restore(of, of.manifest.run.steps)
     previews = subject.draw(of, samples, weight) if samples.prompts else []
     plan.write(changed, of.where.output / "plan.json")
-    export.export(of.where.output, running.factors(of.trainee), changed, of.manifest.run, previews)
+    write.export(of.where.output, running.factors(of.trainee), changed, of.manifest.run, previews)

@@ -11,11 +11,12 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import average, checkpoint, encoders, evaluate, export, media, plan, preflight
+from runtime import average, checkpoint, encoders, evaluate, media, plan, preflight
 from runtime import run as running
 from runtime.chat import computed
 from runtime.errors import InputError, PlanError, Problem
 from runtime.evaluate import Losses
+from runtime.export import manifest as manifests
 from runtime.export.manifest import SUFFIX, Manifest
 from runtime.families import family
 from runtime.families.protocol import Modules
@@ -54,7 +55,7 @@ def read(folder: Path) -> tuple[plan.Plan, Manifest]:
     path = folder / f"{of.outputs.name}{SUFFIX}"
     if not path.is_file():
         raise InputError(Problem(where, "holds no finished LoRA", f"finish it: lorac run {where}"))
-    return of, export.read_manifest(path)
+    return of, manifests.read(path)
 
 
 def load(of: plan.Plan, manifest: Manifest, where: Where) -> Subject:

@@ -7,9 +7,13 @@ figures, so it is not among the files that the same plan gives byte for byte.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import attrs
+
+from runtime import plan
+from runtime.safeio import paths, strict_json
 
 FORMAT = 1
 SUFFIX = ".lorac.json"
@@ -158,3 +162,8 @@ class Manifest:
     consumers: tuple[Verdict, ...]
     run: Facts
     again: Again
+
+
+def read(path: Path) -> Manifest:
+    """Read a manifest. Raises InputError or PlanError for a file that is none."""
+    return plan.structure(strict_json.read(path), Manifest, paths.display(path))

@@ -23,6 +23,7 @@ from runtime import plan as plans
 from runtime.adapters import method
 from runtime.errors import InputError, LoracError, MachineError, Problem, SpecError
 from runtime.export import diffusers, gguf, kohya, metadata, peft, pictures, sidecars
+from runtime.export import manifest as manifests
 from runtime.export.manifest import SUFFIX, Facts, Manifest
 from runtime.export.weights import Weights, check, low_rank
 from runtime.families import family
@@ -119,7 +120,7 @@ def finished(folder: Path, plan: Plan) -> Path | None:
     path = folder / f"{plan.outputs.name}{SUFFIX}"
     if _plan_of(path) != plan.plan_hash:
         return None
-    files = {folder / file.name: file.sha256 for file in read_manifest(path).files}
+    files = {folder / file.name: file.sha256 for file in manifests.read(path).files}
     try:
         found = digest.sha256_files(files)
     except InputError:
@@ -127,11 +128,6 @@ def finished(folder: Path, plan: Plan) -> Path | None:
     if found != files:
         return None
     return next(file for file in files if file.suffix == ".safetensors")
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Read a manifest. Raises InputError or PlanError for a file that is none."""
-    return plans.structure(strict_json.read(path), Manifest, paths.display(path))
 
 
 def _contents(weights: Weights, plan: Plan, step: int, previews: Sequence[Image]) -> dict[str, Content]:
@@ -206,7 +202,7 @@ def _plan_of(path: Path) -> str | None:
     try:
         if path.suffix == ".safetensors":
             return safetensors.read_header(path).metadata.get("lorac.plan_hash", UNMARKED)
-        return read_manifest(path).plan_hash
+        return manifests.read(path).plan_hash
     except LoracError:
         return UNMARKED
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from runtime import plan
 from runtime.errors import InputError, LoracError, Problem
+from runtime.export import manifest as manifests
 from runtime.export.manifest import SUFFIX, Manifest
 from runtime.safeio import images, paths, strict_json
 
@@ -162,7 +163,7 @@ def _log_folder(folder: Path, of: plan.Plan) -> Path:
 
 def _manifest(path: Path) -> Manifest | None:
     try:
-        return plan.structure(strict_json.read(path), Manifest, paths.display(path))
+        return manifests.read(path)
     except FAILED:
         return None
 

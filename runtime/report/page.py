@@ -143,12 +143,10 @@ def _summary(run: Run) -> Iterator[tuple[str, str]]:
     yield "adapter", f"{adapter.method}, rank {adapter.rank}"
     yield "batch", f"{train.effective_batch} = {train.micro_batch} × {train.accumulation}"
     if memory := run.metrics.get("memory"):
-        yield "memory, most", f"{size(max(p.value for p in memory))} (planned {size(planned_memory(of))})"
-
-
-def planned_memory(of: plan.Plan) -> int:
-    """What a run's memory is held against: the card's peak, or the process's own on a CPU."""
-    return of.estimate.peak_bytes if of.program.compute.device == "cuda" else of.estimate.host_bytes
+        yield (
+            "memory, most",
+            f"{size(max(p.value for p in memory))} (planned {size(plan.planned_memory(of))})",
+        )
 
 
 def charts(run: Run) -> list[Chart]:
@@ -164,7 +162,7 @@ def charts(run: Run) -> list[Chart]:
             Chart(title="Held-out loss", about=about, lines=(Line("held out", held), Line("", held, "dots")))
         )
     if memory := seen.get("memory"):
-        planned = float(planned_memory(run.plan))
+        planned = float(plan.planned_memory(run.plan))
         limit = (Point(memory[0].step, planned), Point(memory[-1].step, planned))
         both = (Line("used", memory), Line("planned", limit, "dashed"))
         made.append(Chart(title="Memory", about="used, against the planned peak", lines=both, unit="bytes"))

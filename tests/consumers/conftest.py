@@ -7,7 +7,8 @@ from typing import Any
 import attrs
 import pytest
 
-from runtime.export import Manifest, export
+from runtime.export.manifest import Manifest
+from runtime.export.write import export
 from tests.consumers.loaded import Changes
 from tests.runtime.export import cases
 

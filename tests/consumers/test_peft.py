@@ -9,7 +9,7 @@ from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from runtime.export import export
+from runtime.export.write import export
 from runtime.families import sd1
 from tests.runtime.export import cases
 

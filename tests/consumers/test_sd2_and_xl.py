@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from runtime import plan
-from runtime.export import Manifest, export
+from runtime.export.manifest import Manifest
+from runtime.export.write import export
 from runtime.families import family, sdxl, unet
 from runtime.families.protocol import Family
 from runtime.lora_files.adapter import read

@@ -21,7 +21,7 @@ LORA, SIDECAR, PREVIEW = "cyberpunk.safetensors", "cyberpunk.json", "cyberpunk.p
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder as the exporter leaves it."""
-    from runtime.export import export
+    from runtime.export.write import export
 
     folder = tmp_path_factory.mktemp("run") / "cyberpunk"
     trained = {"unet": {"mid_block.attentions.0.proj_in": cases.pair()}}

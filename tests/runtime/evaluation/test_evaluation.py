@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorac import Answers
-from runtime import export, plan
+from runtime import plan
 from runtime.evaluation import judge, results
 from runtime.evaluation.__main__ import main
+from runtime.export import manifest, write
 from runtime.families import clip_vocabulary
 from tests import texts
 from tests.runtime.plans import carry_out, tiny_plan
@@ -103,7 +104,7 @@ def test_each_checkpoint_and_weight_has_its_figures_and_pictures(
 
 
 def test_the_loss_is_what_was_measured_in_training(run: Path) -> None:
-    said = export.read_manifest(run / "tiny.lorac.json").run.choice
+    said = manifest.read(run / "tiny.lorac.json").run.choice
     assert main([str(run), "--weights=1", "--checkpoints=last", "--seeds=1"]) == 0
     found = results.read(run)
 
@@ -121,9 +122,9 @@ def test_the_recommended_weight_is_written_to_every_file_and_the_lora_stays(run:
     after, of = load_file(run / "tiny.safetensors"), plan.read(run / "plan.json")
 
     assert json.loads((run / "tiny.json").read_text())["preferred weight"] == 0.55
-    assert export.read_manifest(run / "tiny.lorac.json").usage.preferred_weight == 0.55
+    assert manifest.read(run / "tiny.lorac.json").usage.preferred_weight == 0.55
     assert of.outputs.preferred_weight == 0.55
-    assert export.finished(run, of) == run / "tiny.safetensors"
+    assert write.finished(run, of) == run / "tiny.safetensors"
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 

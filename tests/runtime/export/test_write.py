@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from runtime.errors import DivergedError, LoracError, MachineError, SpecError
+from runtime.export import manifest as manifest_file
 from runtime.export import write
 from runtime.plan import Plan
 from runtime.safeio import atomic, safetensors
@@ -57,7 +58,7 @@ def test_the_manifest_reads_back_and_tells_the_truth(
 ) -> None:
     manifest = export(tmp_path, trained, plan)
 
-    assert write.read_manifest(tmp_path / "cyberpunk.lorac.json") == manifest
+    assert manifest_file.read(tmp_path / "cyberpunk.lorac.json") == manifest
     assert [file.name for file in manifest.files] == [
         "cyberpunk.safetensors",
         "cyberpunk.json",
