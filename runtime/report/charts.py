@@ -14,12 +14,12 @@ WIDTH, HEIGHT = 640, 220
 MOST_POINTS = 1500
 """Points of a line at most: more are averaged in equal spans."""
 SMOOTHING = 25
-"""Of a noisy line: the mean over so many points around each is drawn on top."""
+"""Of a noisy line: the mean over so many points around each, fewer at its ends, is drawn on top."""
 
 
 @attrs.frozen
 class Line:
-    """One line of a chart: its points, and how it is drawn ("plain", "faint", "dots" or "dashed")."""
+    """One line of a chart: its points, and how it is drawn ("plain", "faint", "dotted" or "dashed")."""
 
     name: str
     points: tuple[Point, ...]
@@ -110,15 +110,14 @@ def thinned(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def smooth(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The mean over SMOOTHING points around each; fewer at the ends, as many on both sides."""
-    half = min(SMOOTHING // 2, max(0, (len(points) - 1) // 2))
+    """The mean over SMOOTHING points around each; at the ends over those that there are."""
+    half = SMOOTHING // 2
     sums = [0.0]
     for point in points:
         sums.append(sums[-1] + point.value)
     made = []
     for place, point in enumerate(points):
-        reach = min(half, place, len(points) - 1 - place)
-        low, high = place - reach, place + reach + 1
+        low, high = max(0, place - half), min(len(points), place + half + 1)
         made.append(Point(point.step, (sums[high] - sums[low]) / (high - low)))
     return tuple(made)
 

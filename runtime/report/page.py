@@ -158,9 +158,7 @@ def charts(run: Run) -> list[Chart]:
         made.append(Chart(title="Loss", about=about, lines=noisy("loss", loss)))
     if held := seen.get("held_out/loss"):
         about = "on samples that are never trained on"
-        made.append(
-            Chart(title="Held-out loss", about=about, lines=(Line("held out", held), Line("", held, "dots")))
-        )
+        made.append(Chart(title="Held-out loss", about=about, lines=(Line("held out", held, "dotted"),)))
     if memory := seen.get("memory"):
         planned = float(plan.planned_memory(run.plan))
         limit = (Point(memory[0].step, planned), Point(memory[-1].step, planned))
@@ -256,8 +254,8 @@ def _choice(run: Run) -> str:
         chosen = run.manifest.run.choice
         said.append(f"The LoRA is that of step {chosen.step}: {chosen.rule}.")
     found = (run.evaluation or {}).get("chosen")
-    if isinstance(found, dict):
-        said += [str(found[key]) for key in ("step_reason", "weight_reason") if found.get(key)]
+    if isinstance(found, dict) and found.get("weight_reason"):
+        said.append(f"Recommended weight {_cell(found.get('weight'))}: {found['weight_reason']}.")
     return " ".join(said)
 
 

@@ -19,10 +19,10 @@ function chart(figure) {
     high += air;
     const x = step => (step - from) / (to - from) * W, y = v => H - (v - low) / (high - low) * H;
     svg.querySelectorAll("g").forEach((group, place) => {
-      const points = seen[place], path = group.querySelector("path");
+      const points = seen[place], path = group.querySelector("path:not(.dot)");
       if (path) path.setAttribute("d", points.length ? "M" + points.map(p => x(p[0]).toFixed(1) + " " + y(p[1]).toFixed(1)).join("L") : "");
       const all = data.lines[place].points;
-      group.querySelectorAll("circle").forEach((dot, at) => { const p = all[at]; dot.setAttribute("cx", x(p[0])); dot.setAttribute("cy", y(p[1])); });
+      group.querySelectorAll(".dot").forEach((dot, at) => { const p = all[at]; dot.setAttribute("d", `M${x(p[0])} ${y(p[1])}h0`); });
       const bounded = all.filter(p => p[2] !== null && p[3] !== null);
       group.querySelectorAll("line").forEach((bar, at) => { const p = bounded[at]; for (const k of ["x1", "x2"]) bar.setAttribute(k, x(p[0])); bar.setAttribute("y1", y(p[2])); bar.setAttribute("y2", y(p[3])); });
     });

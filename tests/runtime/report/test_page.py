@@ -140,7 +140,7 @@ def test_an_evaluation_is_a_table_with_intervals_and_its_reasons_and_warnings_ar
             "step": 2,
             "weight": 0.8,
             "step_reason": "It is lowest.",
-            "weight_reason": "0.8 is nearest.",
+            "weight_reason": "it is nearest",
         },
         "warnings": ["half of them are copies"],
     }
@@ -149,7 +149,7 @@ def test_an_evaluation_is_a_table_with_intervals_and_its_reasons_and_warnings_ar
 
     assert "<td>2</td><td>0.8</td><td>0.25 (0.2 to 0.3)</td><td>0.5</td>" in text
     assert "like its prompt" not in text
-    assert "It is lowest. 0.8 is nearest." in text and "half of them are copies" in text
+    assert "Recommended weight 0.8: it is nearest." in text and "half of them are copies" in text
 
 
 # ------------------------------------------------------------------------------------------------------------- watching
