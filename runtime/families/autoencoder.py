@@ -18,6 +18,11 @@ def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
     return {"latent_mean": posterior.mean, "latent_std": posterior.std}
 
 
+def drawn(batch: Batch) -> Tensor:
+    """Latents of each picture's distribution, by the batch's `posterior` noise: (N, …)."""
+    return batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
+
+
 def decode(modules: Modules, latents: Tensor) -> Tensor:
     """Latents as `encode_picture` has their means -> pixels."""
     vae = modules["vae"]

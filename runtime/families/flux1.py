@@ -17,12 +17,21 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from PIL.Image import Image
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5EncoderModel
 
 from runtime import plan
 from runtime.errors import Problem, SpecError
-from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, fused_layouts, loading, t5
+from runtime.families import (
+    autoencoder,
+    bundles,
+    clip_vocabulary,
+    flow,
+    fused,
+    fused_layouts,
+    loading,
+    patches,
+    t5,
+)
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.autoencoder import decode as decode
@@ -60,10 +69,7 @@ DYNAMIC: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "shift": 3.0,
     "use_dynamic_shifting": True,
-    "base_image_seq_len": 256,
-    "base_shift": 0.5,
-    "max_image_seq_len": 4096,
-    "max_shift": 1.15,
+    **flow.BY_SIZE,
 }
 STATIC: dict[str, Any] = {"num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False}
 
@@ -273,13 +279,11 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
 
 
 def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    latent = item["latent_mean"]
-    return flow.draw(latent, generator, latent[0].numel() // 4, objective)
+    return flow.draw(item["latent_mean"], generator, objective)
 
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
-    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
-    latents = flow.scaled(latents, base.architecture["vae"])
+    latents = flow.scaled(autoencoder.drawn(batch), base.architecture["vae"])
     noise, sigma = batch["noise"], batch["sigma"]
     said = _denoise(modules["transformer"], flow.noisy(latents, noise, sigma), sigma, batch)
     return objectives.error(said, flow.target(latents, noise), batch, objective)
@@ -287,7 +291,7 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
 
 def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> Tensor:
     """The direction that the transformer gives for latents (N, C, h, w) at times `sigma` (N,)."""
-    rows, columns = latents.shape[2] // 2, latents.shape[3] // 2
+    rows, columns = (side // patches.SIDE for side in latents.shape[2:])
     dtype, device = transformer.dtype, latents.device
     words = text["hidden"].shape[1]
     places = torch.stack(
@@ -299,7 +303,7 @@ def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> T
     )
     guided = transformer.config.guidance_embeds
     said = transformer(
-        hidden_states=_packed(latents).to(dtype),
+        hidden_states=patches.packed(latents).to(dtype),
         timestep=sigma.to(dtype),
         guidance=torch.full((len(sigma),), GUIDANCE, device=device) if guided else None,
         pooled_projections=text["pooled"].to(dtype),
@@ -307,16 +311,7 @@ def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> T
         img_ids=places.flatten(0, 1).to(device),
         txt_ids=torch.zeros(words, 3, device=device),
     ).sample
-    return _unpacked(said, rows, columns)
-
-
-def _packed(latents: Tensor) -> Tensor:
-    """(N, C, 2 rows, 2 columns) -> (N, rows · columns, 4 C): a token for each square of 2 × 2."""
-    return F.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
-
-
-def _unpacked(tokens: Tensor, rows: int, columns: int) -> Tensor:
-    return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (rows, columns)), 2)
+    return patches.unpacked(said, rows, columns)
 
 
 # --------------------------------------------------------------------------------------------------------- sampling
@@ -348,8 +343,8 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
         generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
         output_type="latent",
     ).images
-    side = pipeline.vae_scale_factor * 2
-    latents = _unpacked(packed, wish.height // side, wish.width // side)
+    side = pipeline.vae_scale_factor * patches.SIDE
+    latents = patches.unpacked(packed, wish.height // side, wish.width // side)
     pixels = decode(modules, flow.unscaled(latents, base.architecture["vae"]))
     return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
 

@@ -9,12 +9,10 @@ Files in one piece hold the transformer alone: the base is a diffusers folder.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from diffusers import (
     AutoencoderKLQwenImage,
@@ -29,7 +27,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import bundles, flow, loading, patches, qwen
+from runtime.families import autoencoder, bundles, flow, loading, patches, qwen
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
@@ -278,22 +276,11 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
 
 
 def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    latent = item["latent_mean"]
-    tokens = latent[0].numel() // patches.SIDE**2
-    by = objective.timestep_shift or _shift(tokens)
-    return flow.draw(latent, generator, tokens, attrs.evolve(objective, timestep_shift=by))
-
-
-def _shift(tokens: int) -> float:
-    """The shift of a picture of so many tokens, which grows more slowly than Flux.1's: `calculate_shift`."""
-    few, many = SCHEDULER["base_image_seq_len"], SCHEDULER["max_image_seq_len"]
-    low, high = SCHEDULER["base_shift"], SCHEDULER["max_shift"]
-    return math.exp(low + (high - low) * (tokens - few) / (many - few))
+    return flow.draw(item["latent_mean"], generator, objective, SCHEDULER)
 
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
-    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
-    latents = _scaled(latents, base.architecture["vae"])
+    latents = _scaled(autoencoder.drawn(batch), base.architecture["vae"])
     noise, sigma = batch["noise"], batch["sigma"]
     said = _denoise(modules["transformer"], flow.noisy(latents, noise, sigma), sigma, batch)
     return objectives.error(said, flow.target(latents, noise), batch, objective)
@@ -305,8 +292,8 @@ def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> T
     As many tokens are looked at as the longest caption has. A single caption then needs no mask, without which
     attention takes less.
     """
-    count, _, height, width = latents.shape
-    rows, columns = height // patches.SIDE, width // patches.SIDE
+    count = len(latents)
+    rows, columns = (side // patches.SIDE for side in latents.shape[2:])
     mask = text["mask"].bool()
     used = mask.any(dim=0)
     said = transformer(

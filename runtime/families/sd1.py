@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from runtime import plan
-from runtime.families import clip_vocabulary, ldm, unet
+from runtime.families import autoencoder, clip_vocabulary, ldm, unet
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
 NAME = "sd1"
@@ -135,8 +135,8 @@ def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict
 
 blocks = unet.blocks
 caption_tokens = unet.caption_tokens
-encode_picture = unet.encode_picture
-decode = unet.decode
+encode_picture = autoencoder.encode_picture
+decode = autoencoder.decode
 draw = unet.draw
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from runtime import plan
-from runtime.families import clip_vocabulary, ldm, sd1, unet
+from runtime.families import autoencoder, clip_vocabulary, ldm, sd1, unet
 from runtime.families.protocol import Architecture, Shapes
 
 NAME = "sd2"
@@ -147,9 +147,9 @@ blocks = unet.blocks
 tokenize = sd1.tokenize
 caption_tokens = unet.caption_tokens
 encode_text = sd1.encode_text
-encode_picture = unet.encode_picture
+encode_picture = autoencoder.encode_picture
 conditions = sd1.conditions
-decode = unet.decode
+decode = autoencoder.decode
 example = sd1.example
 draw = unet.draw
 loss = sd1.loss

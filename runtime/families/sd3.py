@@ -319,14 +319,12 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
 
 
 def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    latent = item["latent_mean"]
-    return flow.draw(latent, generator, latent[0].numel() // 4, objective)
+    return flow.draw(item["latent_mean"], generator, objective)
 
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
     transformer = modules["transformer"]
-    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
-    latents = flow.scaled(latents, base.architecture["vae"])
+    latents = flow.scaled(autoencoder.drawn(batch), base.architecture["vae"])
     noise, sigma = batch["noise"], batch["sigma"]
     said = transformer(
         hidden_states=flow.noisy(latents, noise, sigma).to(transformer.dtype),

@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import clip_vocabulary, ldm, unet
+from runtime.families import autoencoder, clip_vocabulary, ldm, unet
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
 NAME = "sdxl"
@@ -196,8 +196,8 @@ def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict
 
 blocks = unet.blocks
 caption_tokens = unet.caption_tokens
-encode_picture = unet.encode_picture
-decode = unet.decode
+encode_picture = autoencoder.encode_picture
+decode = autoencoder.decode
 draw = unet.draw
 
 

@@ -32,7 +32,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import ldm, loading
+from runtime.families import autoencoder, ldm, loading
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
@@ -282,8 +282,7 @@ def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
     unet, noise = modules["unet"], batch["noise"]
-    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
-    latents = latents * base.architecture["vae"]["scaling_factor"]
+    latents = autoencoder.drawn(batch) * base.architecture["vae"]["scaling_factor"]
     sigma = batch["sigma"].view(-1, 1, 1, 1, 1)
     size = (sigma**2 + 1).sqrt()
     noisy = (latents + sigma * noise) / size

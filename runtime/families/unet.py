@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPTextConfig
 
 from runtime import plan
-from runtime.families import diffusion, ldm, loading
+from runtime.families import autoencoder, diffusion, ldm, loading
 from runtime.families.protocol import Architecture, Batch, Modules, Wish
 from runtime.safeio import weights
 
@@ -191,29 +191,10 @@ def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[
     return [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
 
 
-def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
-    posterior = modules["vae"].encode(pixels).latent_dist
-    return {"latent_mean": posterior.mean, "latent_std": posterior.std}
-
-
-def decode(modules: Modules, latents: Tensor) -> Tensor:
-    vae = modules["vae"]
-    return vae.decode(latents.to(vae.dtype)).sample
-
-
 def example(architecture: Architecture, size: int, shape: plan.Shape) -> Batch:
     """What a batch has of a picture and of `draw`."""
-    width, height = shape
-    vae = architecture["vae"]
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    latent = torch.empty(size, vae["latent_channels"], height // factor, width // factor)
-    return {
-        "latent_mean": latent,
-        "latent_std": torch.empty_like(latent),
-        "noise": torch.empty_like(latent),
-        "posterior": torch.empty_like(latent),
-        "timestep": torch.zeros(size, dtype=torch.long),
-    }
+    latents = autoencoder.example(architecture["vae"], size, shape)
+    return {**latents, "timestep": torch.zeros(size, dtype=torch.long)}
 
 
 def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
@@ -231,7 +212,7 @@ def loss(
     """The loss of each sample (N,), float32. `hidden` is the text (N, tokens, width); `added` what else the UNet is
     told, as diffusers' `added_cond_kwargs`."""
     scale = base.architecture["vae"]["scaling_factor"]
-    latents = (batch["latent_mean"] + batch["latent_std"] * batch["posterior"]) * scale
+    latents = autoencoder.drawn(batch) * scale
     alpha = diffusion.alphas_cumprod(base.architecture["scheduler"], latents.device)[batch["timestep"]]
     given = diffusion.noisy(latents, batch["noise"], alpha).to(unet.dtype)
     said = unet(
@@ -273,7 +254,7 @@ def drawn(
         generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
         output_type="latent",
     ).images
-    pixels = decode(modules, latents / base.architecture["vae"]["scaling_factor"])
+    pixels = autoencoder.decode(modules, latents / base.architecture["vae"]["scaling_factor"])
     return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
 
 

@@ -27,7 +27,7 @@ from torch import Generator, Tensor, nn
 from transformers import Qwen3Config, Qwen3Model
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, flow, fused, loading, qwen
+from runtime.families import autoencoder, bundles, flow, fused, loading, patches, qwen
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.autoencoder import decode as decode
@@ -63,7 +63,6 @@ PRESETS = {
 }
 """The refiners before the layers are left alone, as musubi-tuner's `lora_zimage` leaves them."""
 
-PATCH = 2
 TEXT = "text_encoders.qwen3_4b.transformer.model."
 VAE_FIXED: dict[str, Any] = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "sample_size": 1024}
 PAD_TOKENS = ("x_pad_token", "cap_pad_token")
@@ -119,7 +118,7 @@ def recognise_config(config: dict[str, Any]) -> bool:
 def published(name: str = "") -> Architecture:
     return {
         "transformer": {
-            "all_patch_size": [PATCH],
+            "all_patch_size": [patches.SIDE],
             "all_f_patch_size": [1],
             "in_channels": 16,
             "dim": 3840,
@@ -169,7 +168,7 @@ def _transformer(shapes: Shapes) -> dict[str, Any]:
     (head,) = shapes[f"{prefix}layers.0.attention.q_norm.weight"]
     return {
         **published()["transformer"],
-        "in_channels": patch // PATCH**2,
+        "in_channels": patch // patches.SIDE**2,
         "dim": dim,
         "n_layers": bundles.count(shapes, f"{prefix}layers."),
         "n_refiner_layers": bundles.count(shapes, f"{prefix}noise_refiner."),
@@ -302,14 +301,12 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
 
 
 def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    latent = item["latent_mean"]
-    return flow.draw(latent, generator, latent[0].numel() // PATCH**2, objective)
+    return flow.draw(item["latent_mean"], generator, objective)
 
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
     transformer = modules["transformer"]
-    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
-    latents = flow.scaled(latents, base.architecture["vae"])
+    latents = flow.scaled(autoencoder.drawn(batch), base.architecture["vae"])
     given = flow.noisy(latents, batch["noise"], batch["sigma"]).to(transformer.dtype).unsqueeze(2)
     texts = _own(batch["hidden"].to(transformer.dtype), batch["mask"])
     said = transformer(list(given), 1 - batch["sigma"], texts).sample
