@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from PIL.Image import Image
 from torch import Generator, Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, T5EncoderModel
 
 from runtime import plan
 from runtime.errors import Problem, SpecError
@@ -31,6 +31,7 @@ from runtime.families import (
     loading,
     patches,
     t5,
+    tokenizing,
 )
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
@@ -208,12 +209,10 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
-    if base.layout == "diffusers":
-        clip = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", local_files_only=True)
-    else:
-        clip = clip_vocabulary.tokenizer(base.architecture["text_encoder"]["vocab_size"])
-    length = _tokens(base.architecture)
-    return {"text_encoder": clip, "text_encoder_2": t5.tokenizer(path, "tokenizer_2", length)}
+    return {
+        "text_encoder": clip_vocabulary.of_base(path, base, "text_encoder"),
+        "text_encoder_2": t5.tokenizer(path, "tokenizer_2", _tokens(base.architecture)),
+    }
 
 
 def _tokens(architecture: Architecture) -> int:
@@ -240,13 +239,13 @@ def blocks(modules: Modules) -> dict[str, nn.Module]:
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
     return {
-        "tokens": clip_vocabulary.tokenize(tokenizers["text_encoder"], captions),
-        "tokens_2": t5.tokenize(tokenizers["text_encoder_2"], captions),
+        "tokens": tokenizing.ids(tokenizers["text_encoder"], captions),
+        "tokens_2": tokenizing.ids(tokenizers["text_encoder_2"], captions),
     }
 
 
 def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
-    return t5.caption_tokens(tokenizers["text_encoder_2"], captions)
+    return tokenizing.counts(tokenizers["text_encoder_2"], captions)
 
 
 def encode_text(modules: Modules, tokens: Batch) -> Batch:

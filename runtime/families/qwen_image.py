@@ -27,7 +27,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import autoencoder, bundles, flow, loading, patches, qwen
+from runtime.families import autoencoder, bundles, flow, loading, patches, qwen, tokenizing
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
@@ -226,11 +226,11 @@ def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
 
 def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
     vocabulary = tokenizers["text_encoder"]
-    return [count - _begin(vocabulary) for count in qwen.counts(vocabulary, _asked(captions))]
+    return [count - _begin(vocabulary) for count in tokenizing.counts(vocabulary, _asked(captions))]
 
 
 def _begin(vocabulary: Any) -> int:
-    (count,) = qwen.counts(vocabulary, [BEGIN])
+    (count,) = tokenizing.counts(vocabulary, [BEGIN])
     return count
 
 

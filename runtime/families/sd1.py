@@ -10,10 +10,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from runtime import plan
-from runtime.families import autoencoder, clip_vocabulary, ldm, unet
+from runtime.families import autoencoder, clip_vocabulary, ldm, tokenizing, unet
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
 NAME = "sd1"
@@ -119,11 +119,7 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
-    if base.layout == "diffusers":
-        return {
-            "text_encoder": CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", local_files_only=True)
-        }
-    return {"text_encoder": clip_vocabulary.tokenizer(base.architecture["text_encoder"]["vocab_size"])}
+    return {"text_encoder": clip_vocabulary.of_base(path, base, "text_encoder")}
 
 
 # --------------------------------------------------------------------------------------------------------- training
@@ -141,7 +137,7 @@ draw = unet.draw
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
-    return {"tokens": unet.token_ids(tokenizers["text_encoder"], captions)}
+    return {"tokens": tokenizing.ids(tokenizers["text_encoder"], captions)}
 
 
 def encode_text(modules: Modules, tokens: Batch) -> Batch:

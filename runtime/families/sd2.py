@@ -43,7 +43,7 @@ VAE_FIXED = {"norm_num_groups": 32, "scaling_factor": 0.18215, "sample_size": 76
 SCHEDULER = {**unet.SCHEDULER, "prediction_type": "v_prediction"}
 LEFT_OUT = 1
 """Layers of the text tower that a single file has and nobody runs (`layer: penultimate` there)."""
-PAD = "!"
+PAD = clip_vocabulary.OPEN_CLIP_PAD
 KINDS = {**unet.KINDS, "text_encoder": CLIPTextModel}
 PRESETS = unet.OPEN_CLIP_PRESETS
 
@@ -130,10 +130,7 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
-    if base.layout == "diffusers":
-        return sd1.load_tokenizers(path, base)
-    size = base.architecture["text_encoder"]["vocab_size"]
-    return {"text_encoder": clip_vocabulary.tokenizer(size, PAD)}
+    return {"text_encoder": clip_vocabulary.of_base(path, base, "text_encoder", PAD)}
 
 
 # ----------------------------------------------------------------------------- training and sampling: as SD 1 does

@@ -22,11 +22,21 @@ from diffusers import (
 from PIL.Image import Image
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5EncoderModel
 
 from runtime import plan
 from runtime.errors import Problem, SpecError
-from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, fused_layouts, loading, t5
+from runtime.families import (
+    autoencoder,
+    bundles,
+    clip_vocabulary,
+    flow,
+    fused,
+    fused_layouts,
+    loading,
+    t5,
+    tokenizing,
+)
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.autoencoder import decode as decode
@@ -56,7 +66,7 @@ VAE_FIXED: dict[str, Any] = {"scaling_factor": 1.5305, "shift_factor": 0.0609, "
 SCHEDULER: dict[str, Any] = {"num_train_timesteps": 1000, "shift": 3.0}
 HEAD_DIM = 64
 CLIP_PREFIXES = {"text_encoder": bundles.CLIP_L, "text_encoder_2": bundles.CLIP_G}
-PADS = {"text_encoder": "<|endoftext|>", "text_encoder_2": "!"}
+PADS = {"text_encoder": clip_vocabulary.END, "text_encoder_2": clip_vocabulary.OPEN_CLIP_PAD}
 
 # config.json of each transformer: stable-diffusion-3-medium, -3.5-medium, -3.5-large.
 SIZES: dict[str, dict[str, Any]] = {
@@ -241,14 +251,10 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
-    found: dict[str, Any] = {"text_encoder_3": t5.tokenizer(path, "tokenizer_3", CAPTION_TOKENS)}
-    for component, pad in PADS.items():
-        if base.layout == "diffusers":
-            folder = component.replace("text_encoder", "tokenizer")
-            found[component] = CLIPTokenizer.from_pretrained(path, subfolder=folder, local_files_only=True)
-        else:
-            found[component] = clip_vocabulary.tokenizer(base.architecture[component]["vocab_size"], pad)
-    return found
+    return {
+        **{tower: clip_vocabulary.of_base(path, base, tower, pad) for tower, pad in PADS.items()},
+        "text_encoder_3": t5.tokenizer(path, "tokenizer_3", CAPTION_TOKENS),
+    }
 
 
 # --------------------------------------------------------------------------------------------------------- training
@@ -270,14 +276,14 @@ def blocks(modules: Modules) -> dict[str, nn.Module]:
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
     return {
-        "tokens": clip_vocabulary.tokenize(tokenizers["text_encoder"], captions),
-        "tokens_2": clip_vocabulary.tokenize(tokenizers["text_encoder_2"], captions),
-        "tokens_3": t5.tokenize(tokenizers["text_encoder_3"], captions),
+        "tokens": tokenizing.ids(tokenizers["text_encoder"], captions),
+        "tokens_2": tokenizing.ids(tokenizers["text_encoder_2"], captions),
+        "tokens_3": tokenizing.ids(tokenizers["text_encoder_3"], captions),
     }
 
 
 def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
-    return t5.caption_tokens(tokenizers["text_encoder_3"], captions)
+    return tokenizing.counts(tokenizers["text_encoder_3"], captions)
 
 
 def encode_text(modules: Modules, tokens: Batch) -> Batch:
@@ -405,8 +411,8 @@ def tiny(folder: Path) -> Path:
         config[component] |= {**tiny_parts.CLIP, "projection_dim": 64}
     tiny_parts.write(folder, config, build, ("transformer", "vae", *CLIP_PREFIXES))
     t5.tiny(folder, "text_encoder_3", "tokenizer_3")
-    for component, pad in PADS.items():
-        place = folder / component.replace("text_encoder", "tokenizer")
+    for tower, pad in PADS.items():
+        place = folder / clip_vocabulary.folder(tower)
         clip_vocabulary.tokenizer(tiny_parts.CLIP_WORDS, pad).save_pretrained(place)
     classes = {
         "transformer": "SD3Transformer2DModel",

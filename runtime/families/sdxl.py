@@ -17,11 +17,11 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import autoencoder, clip_vocabulary, ldm, unet
+from runtime.families import autoencoder, clip_vocabulary, ldm, tokenizing, unet
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
 NAME = "sdxl"
@@ -52,8 +52,7 @@ SIZES = 6
 # What a single file cannot say: configs/inference/sd_xl_base.yaml of Stability-AI/generative-models.
 UNET_FIXED = {"norm_num_groups": 32, "sample_size": 128, "addition_embed_type": "text_time"}
 VAE_FIXED = {"norm_num_groups": 32, "scaling_factor": 0.13025, "sample_size": 1024}
-PADS = {"text_encoder": "<|endoftext|>", "text_encoder_2": "!"}
-TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+PADS = {"text_encoder": clip_vocabulary.END, "text_encoder_2": clip_vocabulary.OPEN_CLIP_PAD}
 TOKENS = {"text_encoder": "tokens", "text_encoder_2": "tokens_2"}
 KINDS = {**unet.KINDS, "text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 PRESETS = unet.OPEN_CLIP_PRESETS
@@ -171,15 +170,7 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
-    if base.layout == "diffusers":
-        return {
-            tower: CLIPTokenizer.from_pretrained(path, subfolder=folder, local_files_only=True)
-            for tower, folder in TOKENIZERS.items()
-        }
-    return {
-        tower: clip_vocabulary.tokenizer(base.architecture[tower]["vocab_size"], pad)
-        for tower, pad in PADS.items()
-    }
+    return {tower: clip_vocabulary.of_base(path, base, tower, pad) for tower, pad in PADS.items()}
 
 
 # --------------------------------------------------------------------------------------------------------- training
@@ -202,7 +193,7 @@ draw = unet.draw
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
-    return {key: unet.token_ids(tokenizers[tower], captions) for tower, key in TOKENS.items()}
+    return {key: tokenizing.ids(tokenizers[tower], captions) for tower, key in TOKENS.items()}
 
 
 def encode_text(modules: Modules, tokens: Batch) -> Batch:
@@ -361,7 +352,7 @@ def tiny(folder: Path) -> Path:
     config["text_encoder"] |= unet.TINY_CLIP
     config["text_encoder_2"] |= unet.TINY_CLIP | {"projection_dim": width}
     tokenizers = {
-        TOKENIZERS[tower]: clip_vocabulary.tokenizer(unet.TINY_CLIP["vocab_size"], pad)
+        clip_vocabulary.folder(tower): clip_vocabulary.tokenizer(unet.TINY_CLIP["vocab_size"], pad)
         for tower, pad in PADS.items()
     }
     return unet.write_folder(folder, config, build, tokenizers, INDEX)

@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPTextConfig
 
 from runtime import plan
-from runtime.families import autoencoder, diffusion, ldm, loading
+from runtime.families import autoencoder, diffusion, ldm, loading, tokenizing
 from runtime.families.protocol import Architecture, Batch, Modules, Wish
 from runtime.safeio import weights
 
@@ -175,20 +175,8 @@ def blocks(modules: Modules) -> dict[str, nn.Module]:
     }
 
 
-def token_ids(tokenizer: Any, captions: Sequence[str]) -> Tensor:
-    """Token ids (N, 77), cut and padded."""
-    return tokenizer(
-        list(captions),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-
-
 def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
-    tokenizer = tokenizers["text_encoder"]
-    return [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
+    return tokenizing.counts(tokenizers["text_encoder"], captions)
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape) -> Batch:

@@ -27,7 +27,7 @@ from torch import Generator, Tensor, nn
 from transformers import Qwen3Config, Qwen3Model
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, flow, fused, loading, patches, qwen
+from runtime.families import autoencoder, bundles, flow, fused, loading, patches, qwen, tokenizing
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.autoencoder import decode as decode
@@ -265,7 +265,7 @@ def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
 
 def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
     vocabulary = tokenizers["text_encoder"]
-    return qwen.counts(vocabulary, _asked(vocabulary, captions))
+    return tokenizing.counts(vocabulary, _asked(vocabulary, captions))
 
 
 def _asked(vocabulary: Any, captions: Sequence[str]) -> list[str]:
