@@ -11,6 +11,16 @@ from torch import Tensor
 from runtime import plan
 from runtime.families.protocol import Batch, Modules
 
+PUBLISHED: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+"""What those of Stable Diffusion 1 to 3, XL and Flux.1 have, whatever their latents' channels."""
+
 
 def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
     """Pixels (N, 3, H, W) in [-1, 1] -> mean and standard deviation of their latents, (N, C, H / f, W / f)."""

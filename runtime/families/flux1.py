@@ -24,10 +24,12 @@ from runtime.errors import Problem, SpecError
 from runtime.families import (
     autoencoder,
     bundles,
+    clip_towers,
     clip_vocabulary,
     flow,
     fused,
     fused_layouts,
+    ldm,
     loading,
     patches,
     t5,
@@ -128,7 +130,7 @@ def published(name: str = "") -> Architecture:
             "axes_dims_rope": [16, 56, 56],
         },
         "vae": {**bundles.VAE_PUBLISHED, **bundles.VAE_FIXED, **VAE_FIXED},
-        "text_encoder": dict(bundles.CLIP_L_PUBLISHED),
+        "text_encoder": dict(clip_towers.L),
         "text_encoder_2": dict(t5.XXL),
         "scheduler": dict(DYNAMIC if is_dev else STATIC),
     }
@@ -155,7 +157,7 @@ def architecture(shapes: Shapes) -> Architecture:
             "axes_dims_rope": [head // 8, head * 7 // 16, head * 7 // 16],  # BFL's 16, 56, 56 of 128
         },
         "vae": bundles.vae_config(shapes, VAE_FIXED),
-        "text_encoder": bundles.clip_config(shapes, bundles.CLIP_L),
+        "text_encoder": ldm.clip_config(shapes, bundles.CLIP_L),
         "text_encoder_2": t5.config(shapes, bundles.T5),
         "scheduler": dict(DYNAMIC if guided else STATIC),
     }

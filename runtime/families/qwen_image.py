@@ -26,7 +26,6 @@ from torch import Generator, Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextModel
 
 from runtime import plan
-from runtime.errors import InputError, Problem
 from runtime.families import autoencoder, bundles, flow, loading, patches, qwen, tokenizing
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
@@ -155,9 +154,7 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    what = f"is {TITLE}'s transformer without its text encoder, vocabulary and VAE"
-    hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
-    raise InputError(Problem("base", what, hint))
+    raise bundles.not_whole(f"is {TITLE}'s transformer without its text encoder, vocabulary and VAE")
 
 
 def prediction_type(architecture: Architecture) -> plan.PredictionType:

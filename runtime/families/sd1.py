@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from runtime import plan
-from runtime.families import autoencoder, clip_vocabulary, ldm, tokenizing, unet
+from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet
+from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
 NAME = "sd1"
@@ -79,7 +80,7 @@ def published(name: str = "") -> Architecture:
             "use_linear_projection": False,
         },
         "vae": {**unet.VAE, **VAE_FIXED},
-        "text_encoder": dict(unet.CLIP_L),
+        "text_encoder": dict(clip_towers.L),
         "scheduler": dict(unet.SCHEDULER),
     }
 
@@ -212,6 +213,6 @@ def tiny(folder: Path) -> Path:
     config = published()
     config["unet"] |= {"block_out_channels": [32, 32, 32, 32], "cross_attention_dim": 64, "sample_size": 8}
     config["vae"] |= unet.TINY_VAE
-    config["text_encoder"] |= unet.TINY_CLIP
-    tokenizers = {"tokenizer": clip_vocabulary.tokenizer(config["text_encoder"]["vocab_size"])}
+    config["text_encoder"] |= tiny_parts.CLIP
+    tokenizers = {"tokenizer": clip_vocabulary.tokenizer(tiny_parts.CLIP_WORDS)}
     return unet.write_folder(folder, config, build, tokenizers, INDEX)

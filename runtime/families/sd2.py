@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from runtime import plan
-from runtime.families import autoencoder, clip_vocabulary, ldm, sd1, unet
+from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, sd1, unet
+from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Shapes
 
 NAME = "sd2"
@@ -81,7 +82,7 @@ def published(name: str = "") -> Architecture:
         ),
         "vae": {**unet.VAE, **VAE_FIXED},
         "text_encoder": {
-            **unet.CLIP_L,
+            **clip_towers.L,
             "hidden_size": 1024,
             "intermediate_size": 4096,
             "num_hidden_layers": 23,
@@ -179,6 +180,6 @@ def tiny(folder: Path) -> Path:
     wide = {"block_out_channels": [64, 64, 64, 64], "cross_attention_dim": 64, "sample_size": 8}
     config["unet"] = unet.of_64(config["unet"] | wide)
     config["vae"] |= unet.TINY_VAE
-    config["text_encoder"] |= unet.TINY_CLIP
-    tokenizers = {"tokenizer": clip_vocabulary.tokenizer(unet.TINY_CLIP["vocab_size"], PAD)}
+    config["text_encoder"] |= tiny_parts.CLIP
+    tokenizers = {"tokenizer": clip_vocabulary.tokenizer(tiny_parts.CLIP_WORDS, PAD)}
     return unet.write_folder(folder, config, build, tokenizers, sd1.INDEX)

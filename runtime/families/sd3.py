@@ -29,10 +29,12 @@ from runtime.errors import Problem, SpecError
 from runtime.families import (
     autoencoder,
     bundles,
+    clip_towers,
     clip_vocabulary,
     flow,
     fused,
     fused_layouts,
+    ldm,
     loading,
     t5,
     tokenizing,
@@ -85,16 +87,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "qk_norm": "rms_norm",
     },
 }
-CLIP_G_PUBLISHED: dict[str, Any] = {
-    **bundles.CLIP_L_PUBLISHED,
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "hidden_act": "gelu",
-    "projection_dim": 1280,
-}
-"""laion/CLIP-ViT-bigG-14-laion2B-39B-b160k's text tower."""
 
 ATTENTION = r"attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
 FEED_FORWARD = r"ff(_context)?\.net\.(0\.proj|2)"
@@ -144,8 +136,8 @@ def published(name: str = "") -> Architecture:
             **size,
         },
         "vae": {**bundles.VAE_PUBLISHED, **bundles.VAE_FIXED, **VAE_FIXED},
-        "text_encoder": {**bundles.CLIP_L_PUBLISHED, "projection_dim": 768},
-        "text_encoder_2": dict(CLIP_G_PUBLISHED),
+        "text_encoder": {**clip_towers.L, "projection_dim": 768},
+        "text_encoder_2": dict(clip_towers.BIG_G),
         "text_encoder_3": dict(t5.XXL),
         "scheduler": dict(SCHEDULER),
     }
@@ -185,8 +177,8 @@ def architecture(shapes: Shapes) -> Architecture:
             "qk_norm": "rms_norm" if norm else None,
         },
         "vae": bundles.vae_config(shapes, VAE_FIXED),
-        "text_encoder": bundles.clip_config(shapes, bundles.CLIP_L) | _projection(shapes, bundles.CLIP_L),
-        "text_encoder_2": bundles.clip_config(shapes, bundles.CLIP_G)
+        "text_encoder": ldm.clip_config(shapes, bundles.CLIP_L) | _projection(shapes, bundles.CLIP_L),
+        "text_encoder_2": ldm.clip_config(shapes, bundles.CLIP_G)
         | _projection(shapes, bundles.CLIP_G)
         | {"hidden_act": "gelu"},
         "text_encoder_3": t5.config(shapes, bundles.T5),

@@ -21,7 +21,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import autoencoder, clip_vocabulary, ldm, tokenizing, unet
+from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet
+from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
 NAME = "sdxl"
@@ -107,16 +108,8 @@ def published(name: str = "") -> Architecture:
             }
         ),
         "vae": {**unet.VAE, **VAE_FIXED},
-        "text_encoder": dict(unet.CLIP_L),
-        "text_encoder_2": {
-            **unet.CLIP_L,
-            "hidden_size": 1280,
-            "intermediate_size": 5120,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 20,
-            "hidden_act": "gelu",
-            "projection_dim": 1280,
-        },
+        "text_encoder": dict(clip_towers.L),
+        "text_encoder_2": dict(clip_towers.BIG_G),
         "scheduler": dict(unet.SCHEDULER),
     }
 
@@ -344,15 +337,15 @@ INDEX = {
 
 def tiny(folder: Path) -> Path:
     config = published()
-    width = unet.TINY_CLIP["hidden_size"]
+    width = tiny_parts.CLIP["hidden_size"]
     wide = {"block_out_channels": [64, 64, 64], "cross_attention_dim": 2 * width, "sample_size": 8}
     told = {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": width + 8 * SIZES}
     config["unet"] = unet.of_64(config["unet"] | wide | told | {"transformer_layers_per_block": [1, 1, 2]})
     config["vae"] |= unet.TINY_VAE
-    config["text_encoder"] |= unet.TINY_CLIP
-    config["text_encoder_2"] |= unet.TINY_CLIP | {"projection_dim": width}
+    config["text_encoder"] |= tiny_parts.CLIP
+    config["text_encoder_2"] |= tiny_parts.CLIP | {"projection_dim": width}
     tokenizers = {
-        clip_vocabulary.folder(tower): clip_vocabulary.tokenizer(unet.TINY_CLIP["vocab_size"], pad)
+        clip_vocabulary.folder(tower): clip_vocabulary.tokenizer(tiny_parts.CLIP_WORDS, pad)
         for tower, pad in PADS.items()
     }
     return unet.write_folder(folder, config, build, tokenizers, INDEX)

@@ -31,8 +31,7 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from runtime import plan
-from runtime.errors import InputError, Problem
-from runtime.families import autoencoder, ldm, loading
+from runtime.families import autoencoder, bundles, ldm, loading
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
@@ -144,9 +143,7 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    what = f"is {TITLE} in Stability's own names, which are not read"
-    hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
-    raise InputError(Problem("base", what, hint))
+    raise bundles.not_whole(f"is {TITLE} in Stability's own names, which are not read")
 
 
 def prediction_type(architecture: Architecture) -> plan.PredictionType:

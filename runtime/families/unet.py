@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPTextConfig
 
 from runtime import plan
-from runtime.families import autoencoder, diffusion, ldm, loading, tokenizing
+from runtime.families import autoencoder, diffusion, ldm, loading, tiny, tokenizing
 from runtime.families.protocol import Architecture, Batch, Modules, Wish
 from runtime.safeio import weights
 
@@ -29,29 +29,7 @@ GRID = 64
 CAPTION_TOKENS = 77
 
 UNET: dict[str, Any] = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2, "norm_num_groups": 32}
-VAE: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-}
-CLIP_L: dict[str, Any] = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "bos_token_id": 49406,
-    "eos_token_id": 49407,
-}
-"""OpenAI's ViT-L/14 text tower, of SD 1.x and XL: its config.json."""
-
+VAE: dict[str, Any] = {**autoencoder.PUBLISHED, "latent_channels": 4, "norm_num_groups": 32}
 SCHEDULER: dict[str, Any] = {
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -265,15 +243,6 @@ TINY_VAE: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 3,
     "up_block_types": ["UpDecoderBlock2D"] * 3,
 }
-TINY_CLIP: dict[str, Any] = {
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 1,
-    "vocab_size": 1024,
-    "bos_token_id": 1022,
-    "eos_token_id": 1023,
-}
 
 
 def write_folder(
@@ -284,11 +253,7 @@ def write_folder(
     index: Mapping[str, Any],
 ) -> Path:
     """A diffusers folder of random weights in fp16. `index` is its model_index.json, the scheduler's line included."""
-    components = [name for name in config if name != "scheduler"]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for component in components:
-            build(config, component).half().save_pretrained(folder / component)
+    tiny.write(folder, config, build, [name for name in config if name != "scheduler"])
     for name, tokenizer in tokenizers.items():
         tokenizer.save_pretrained(folder / name)
     (folder / "scheduler").mkdir(exist_ok=True)
