@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from runtime import plan
 from runtime.families import objective as objectives
 from runtime.families import patches
-from runtime.families.protocol import Batch
+from runtime.families.protocol import Architecture, Batch
 
 Line = Mapping[str, Any]
 """On what the shift's logarithm grows with the picture's tokens, in the words of a scheduler's config."""
@@ -30,11 +30,16 @@ BY_SIZE: Line = {
 """As Flux.1's scheduler has it."""
 
 
-def draw(latent: Tensor, generator: Generator, objective: plan.Objective, line: Line = BY_SIZE) -> Batch:
-    """One sample's randomness: noise and posterior noise like `latent` (C, h, w), and `sigma`, a scalar in (0, 1).
+def prediction_type(architecture: Architecture) -> plan.PredictionType:
+    return "flow"
+
+
+def draw(item: Batch, generator: Generator, objective: plan.Objective, line: Line = BY_SIZE) -> Batch:
+    """One sample's randomness: noise and posterior noise like its latents (C, h, w), and `sigma`, a scalar in (0, 1).
 
     The same numbers are drawn whatever the objective, so that switching one term on moves nothing else.
     """
+    latent = item["latent_mean"]
     uniform = torch.rand((), generator=generator)
     normal = torch.randn((), generator=generator)
     noise = torch.randn(latent.shape, generator=generator)

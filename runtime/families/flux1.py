@@ -34,11 +34,10 @@ from runtime.families import (
     patches,
     t5,
     tokenizing,
+    usual,
 )
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.autoencoder import decode as decode
-from runtime.families.autoencoder import encode_picture as encode_picture
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 from runtime.safeio import weights
 
@@ -107,8 +106,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     )
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -163,8 +161,7 @@ def architecture(shapes: Shapes) -> Architecture:
     }
 
 
-def prediction_type(architecture: Architecture) -> plan.PredictionType:
-    return "flow"
+prediction_type = flow.prediction_type
 
 
 # ---------------------------------------------------------------------------------------------- building and loading
@@ -225,18 +222,12 @@ def _tokens(architecture: Architecture) -> int:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+    return {BACKBONE: usual.pattern(PRESETS, preset)}
 
 
 def blocks(modules: Modules) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
-    if "text_encoder_2" in modules:
-        found |= t5.blocks("text_encoder_2", modules["text_encoder_2"])
-    if "transformer" in modules:
-        for kind in ("transformer_blocks", "single_transformer_blocks"):
-            listed = getattr(modules["transformer"], kind)
-            found |= {f"transformer.{kind}.{number}": block for number, block in enumerate(listed)}
-    return found
+    kinds = ("transformer.transformer_blocks", "transformer.single_transformer_blocks")
+    return usual.listed(modules, f"text_encoder_2.{t5.BLOCKS}", *kinds)
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
@@ -257,8 +248,10 @@ def encode_text(modules: Modules, tokens: Batch) -> Batch:
     }
 
 
-def conditions(item: plan.Item) -> Batch:
-    return {}
+encode_picture = autoencoder.encode_picture
+decode = autoencoder.decode
+conditions = usual.conditions
+draw = flow.draw
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
@@ -277,10 +270,6 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
         "sigma": torch.zeros(size),
         **(words if tokens else said),
     }
-
-
-def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    return flow.draw(item["latent_mean"], generator, objective)
 
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
@@ -353,10 +342,9 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
 # ----------------------------------------------------------------------------------------------------------- naming
 
 
-def export_name(component: str, module: str) -> str:
-    # diffusers' own paths: ComfyUI and Forge map them onto BFL's fused layers, part by part, and take an alpha with
-    # them; kohya's names would need q, k and v packed into one (outputs.md, rule 9).
-    return f"{component}.{module}"
+# ComfyUI and Forge map diffusers' paths onto BFL's fused layers, part by part, and take an alpha with them; kohya's
+# names would need q, k and v packed into one (facts/outputs.md rule 9).
+export_name = usual.export_name
 
 
 def metadata(base: plan.Base) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from runtime.families import tokenizing
@@ -56,8 +56,3 @@ def causal(tokens: Tensor) -> Tensor:
     """
     length = tokens.shape[1]
     return torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()[None, None]
-
-
-def blocks(component: str, layers: nn.ModuleList) -> dict[str, nn.Module]:
-    """Its layers as `Family.blocks` names them."""
-    return {f"{component}.layers.{number}": layer for number, layer in enumerate(layers)}

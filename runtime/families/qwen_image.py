@@ -26,7 +26,7 @@ from torch import Generator, Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextModel
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, flow, loading, patches, qwen, tokenizing
+from runtime.families import autoencoder, bundles, flow, loading, patches, qwen, tokenizing, usual
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
@@ -115,8 +115,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return index.get("transformer", [None, None])[1] == "QwenImageTransformer2DModel" and not is_other
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -157,8 +156,7 @@ def architecture(shapes: Shapes) -> Architecture:
     raise bundles.not_whole(f"is {TITLE}'s transformer without its text encoder, vocabulary and VAE")
 
 
-def prediction_type(architecture: Architecture) -> plan.PredictionType:
-    return "flow"
+prediction_type = flow.prediction_type
 
 
 # ---------------------------------------------------------------------------------------------- building and loading
@@ -200,17 +198,11 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+    return {BACKBONE: usual.pattern(PRESETS, preset)}
 
 
 def blocks(modules: Modules) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
-    if "text_encoder" in modules:
-        found |= qwen.blocks("text_encoder", modules["text_encoder"].layers)
-    if "transformer" in modules:
-        listed = modules["transformer"].transformer_blocks
-        found |= {f"transformer.transformer_blocks.{number}": block for number, block in enumerate(listed)}
-    return found
+    return usual.listed(modules, "text_encoder.layers", "transformer.transformer_blocks")
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
@@ -247,13 +239,12 @@ def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
     return {"latent_mean": posterior.mean.squeeze(2), "latent_std": posterior.std.squeeze(2)}
 
 
-def conditions(item: plan.Item) -> Batch:
-    return {}
-
-
 def decode(modules: Modules, latents: Tensor) -> Tensor:
     vae = modules["vae"]
     return vae.decode(latents.to(vae.dtype).unsqueeze(2)).sample.squeeze(2)
+
+
+conditions = usual.conditions
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
@@ -273,7 +264,7 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
 
 
 def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    return flow.draw(item["latent_mean"], generator, objective, SCHEDULER)
+    return flow.draw(item, generator, objective, SCHEDULER)
 
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
@@ -358,8 +349,7 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
 # ----------------------------------------------------------------------------------------------------------- naming
 
 
-def export_name(component: str, module: str) -> str:
-    return f"{component}.{module}"  # diffusers' own paths: ComfyUI maps these, and no kohya names but musubi's exist
+export_name = usual.export_name  # ComfyUI maps diffusers' paths, and no kohya names but musubi's exist
 
 
 def metadata(base: plan.Base) -> dict[str, str]:

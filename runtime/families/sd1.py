@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from runtime import plan
-from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet
+from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet, usual
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
@@ -64,8 +64,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return unet.reads_clip(index) and not configs.get("unet", {}).get("use_linear_projection", False)
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -127,7 +126,7 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return unet.targets(unet.pair_of(PRESETS, preset), TEXT_ENCODERS if text_encoder else ())
+    return unet.targets(PRESETS, preset, TEXT_ENCODERS if text_encoder else ())
 
 
 blocks = unet.blocks
@@ -135,6 +134,7 @@ caption_tokens = unet.caption_tokens
 encode_picture = autoencoder.encode_picture
 decode = autoencoder.decode
 draw = unet.draw
+conditions = usual.conditions
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
@@ -143,10 +143,6 @@ def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
 
 def encode_text(modules: Modules, tokens: Batch) -> Batch:
     return {"hidden": modules["text_encoder"](tokens["tokens"])[0]}
-
-
-def conditions(item: plan.Item) -> Batch:
-    return {}
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:

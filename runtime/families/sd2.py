@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from runtime import plan
-from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, sd1, unet
+from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, sd1, unet, usual
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Shapes
 
@@ -63,8 +63,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return unet.reads_clip(index) and is_plain and bool(config.get("use_linear_projection"))
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -138,7 +137,7 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return unet.targets(unet.pair_of(PRESETS, preset), TEXT_ENCODERS if text_encoder else ())
+    return unet.targets(PRESETS, preset, TEXT_ENCODERS if text_encoder else ())
 
 
 blocks = unet.blocks
@@ -146,7 +145,7 @@ tokenize = sd1.tokenize
 caption_tokens = unet.caption_tokens
 encode_text = sd1.encode_text
 encode_picture = autoencoder.encode_picture
-conditions = sd1.conditions
+conditions = usual.conditions
 decode = autoencoder.decode
 example = sd1.example
 draw = unet.draw

@@ -38,11 +38,10 @@ from runtime.families import (
     loading,
     t5,
     tokenizing,
+    usual,
 )
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.autoencoder import decode as decode
-from runtime.families.autoencoder import encode_picture as encode_picture
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 from runtime.safeio import weights
 
@@ -112,8 +111,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return index.get("transformer", [None, None])[1] == "SD3Transformer2DModel" and "text_encoder_3" in index
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -190,8 +188,7 @@ def _projection(shapes: Shapes, prefix: str) -> dict[str, int]:
     return {"projection_dim": shapes[f"{prefix}text_projection.weight"][0]}
 
 
-def prediction_type(architecture: Architecture) -> plan.PredictionType:
-    return "flow"
+prediction_type = flow.prediction_type
 
 
 # ---------------------------------------------------------------------------------------------- building and loading
@@ -253,17 +250,11 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+    return {BACKBONE: usual.pattern(PRESETS, preset)}
 
 
 def blocks(modules: Modules) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
-    if "text_encoder_3" in modules:
-        found |= t5.blocks("text_encoder_3", modules["text_encoder_3"])
-    if "transformer" in modules:
-        listed = modules["transformer"].transformer_blocks
-        found |= {f"transformer.transformer_blocks.{number}": block for number, block in enumerate(listed)}
-    return found
+    return usual.listed(modules, f"text_encoder_3.{t5.BLOCKS}", "transformer.transformer_blocks")
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
@@ -293,8 +284,10 @@ def encode_text(modules: Modules, tokens: Batch) -> Batch:
     }
 
 
-def conditions(item: plan.Item) -> Batch:
-    return {}
+encode_picture = autoencoder.encode_picture
+decode = autoencoder.decode
+conditions = usual.conditions
+draw = flow.draw
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
@@ -314,10 +307,6 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
         "sigma": torch.zeros(size),
         **(words if tokens else said),
     }
-
-
-def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    return flow.draw(item["latent_mean"], generator, objective)
 
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
@@ -372,9 +361,7 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
 # ----------------------------------------------------------------------------------------------------------- naming
 
 
-def export_name(component: str, module: str) -> str:
-    # diffusers' own paths, part by part of the fused layers, as in FLUX.1 (runtime.families.flux1).
-    return f"{component}.{module}"
+export_name = usual.export_name  # part by part of the fused layers, as in FLUX.1 (runtime.families.flux1)
 
 
 def metadata(base: plan.Base) -> dict[str, str]:

@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet
+from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet, usual
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
@@ -87,8 +87,7 @@ def _refiner() -> InputError:
     )
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -170,7 +169,7 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    found = unet.targets(unet.pair_of(PRESETS, preset), TEXT_ENCODERS if text_encoder else ())
+    found = unet.targets(PRESETS, preset, TEXT_ENCODERS if text_encoder else ())
     if text_encoder:
         # Nothing of CLIP-L's last layer reaches the UNet, so nothing there would learn.
         last = architecture["text_encoder"]["num_hidden_layers"] - 1

@@ -31,7 +31,7 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, ldm, loading
+from runtime.families import autoencoder, bundles, ldm, loading, usual
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
@@ -96,8 +96,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return index.get("unet", [None, None])[1] == "UNetSpatioTemporalConditionModel"
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -182,7 +181,7 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return {"unet": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+    return {BACKBONE: usual.pattern(PRESETS, preset)}
 
 
 def blocks(modules: Modules) -> dict[str, nn.Module]:
@@ -340,8 +339,7 @@ def _in_dtype(said: Any, dtype: torch.dtype) -> Any:
 # ----------------------------------------------------------------------------------------------------------- naming
 
 
-def export_name(component: str, module: str) -> str:
-    return f"{component}.{module}"
+export_name = usual.export_name
 
 
 def metadata(base: plan.Base) -> dict[str, str]:

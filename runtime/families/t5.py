@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from runtime.families import tokenizing
@@ -33,6 +32,9 @@ XXL: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 """google/t5-v1_1-xxl's config.json, as far as an encoder depends on it."""
+
+BLOCKS = "encoder.block"
+"""Where its blocks are."""
 
 TINY = {**XXL, "vocab_size": 128, "d_model": 128, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 
@@ -69,11 +71,6 @@ def weights(names: Iterable[str], load: Callable[[str], _W], prefix: str) -> dic
     if "shared.weight" in found:
         found["encoder.embed_tokens.weight"] = found["shared.weight"]
     return found
-
-
-def blocks(component: str, module: Any) -> dict[str, nn.Module]:
-    """Its blocks as `Family.blocks` names them."""
-    return {f"{component}.encoder.block.{number}": block for number, block in enumerate(module.encoder.block)}
 
 
 # ------------------------------------------------------------------------------------------------------- vocabulary

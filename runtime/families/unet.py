@@ -125,14 +125,10 @@ def load(
 # --------------------------------------------------------------------------------------------------------- training
 
 
-def targets(pair: tuple[str, str], towers: Iterable[str]) -> dict[str, str]:
-    """Component -> regex, for the UNet and the text towers that are trained; `pair` is one of `PRESETS`' or alike."""
-    return {"unet": pair[0], **dict.fromkeys(towers, pair[1])}
-
-
-def pair_of(presets: Mapping[str, tuple[str, str]], preset: str) -> tuple[str, str]:
-    """A preset's regexes; "re:…" stands for the UNet and the text towers alike."""
-    return (preset[3:], preset[3:]) if preset.startswith("re:") else presets[preset]
+def targets(presets: Mapping[str, tuple[str, str]], preset: str, towers: Iterable[str]) -> dict[str, str]:
+    """Component -> regex, for the UNet and the text towers that are trained; "re:…" stands for all of them alike."""
+    own, of_towers = (preset[3:],) * 2 if preset.startswith("re:") else presets[preset]
+    return {"unet": own, **dict.fromkeys(towers, of_towers)}
 
 
 UNET_BLOCK = re.compile(

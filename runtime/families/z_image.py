@@ -27,11 +27,9 @@ from torch import Generator, Tensor, nn
 from transformers import Qwen3Config, Qwen3Model
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, flow, fused, loading, patches, qwen, tokenizing
+from runtime.families import autoencoder, bundles, flow, fused, loading, patches, qwen, tokenizing, usual
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.autoencoder import decode as decode
-from runtime.families.autoencoder import encode_picture as encode_picture
 from runtime.families.causal_lm import byte_tokenizer
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 from runtime.safeio import weights
@@ -111,8 +109,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return index.get("transformer", [None, None])[1] == "ZImageTransformer2DModel" and not reads_pictures
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -195,8 +192,7 @@ def _text_encoder(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def prediction_type(architecture: Architecture) -> plan.PredictionType:
-    return "flow"
+prediction_type = flow.prediction_type
 
 
 # ---------------------------------------------------------------------------------------------- building and loading
@@ -244,18 +240,11 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+    return {BACKBONE: usual.pattern(PRESETS, preset)}
 
 
 def blocks(modules: Modules) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
-    if "text_encoder" in modules:
-        found |= qwen.blocks("text_encoder", modules["text_encoder"].layers)
-    if "transformer" in modules:
-        for name in LISTS:
-            listed = getattr(modules["transformer"], name)
-            found |= {f"transformer.{name}.{number}": block for number, block in enumerate(listed)}
-    return found
+    return usual.listed(modules, "text_encoder.layers", *(f"transformer.{name}" for name in LISTS))
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
@@ -284,8 +273,10 @@ def encode_text(modules: Modules, tokens: Batch) -> Batch:
     return {"hidden": said.hidden_states[-2], "mask": tokens["mask"]}
 
 
-def conditions(item: plan.Item) -> Batch:
-    return {}
+encode_picture = autoencoder.encode_picture
+decode = autoencoder.decode
+conditions = usual.conditions
+draw = flow.draw
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
@@ -298,10 +289,6 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
         "mask": torch.ones(size, CAPTION_TOKENS, dtype=torch.bool),
         **(words if tokens else said),
     }
-
-
-def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    return flow.draw(item["latent_mean"], generator, objective)
 
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
@@ -355,8 +342,7 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
 # ----------------------------------------------------------------------------------------------------------- naming
 
 
-def export_name(component: str, module: str) -> str:
-    return f"{component}.{module}"  # diffusers' own paths: ComfyUI maps these, and no kohya names but musubi's exist
+export_name = usual.export_name  # ComfyUI maps diffusers' paths, and no kohya names but musubi's exist
 
 
 def metadata(base: plan.Base) -> dict[str, str]:
