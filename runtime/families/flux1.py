@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from PIL.Image import Image
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5EncoderModel
 
 from runtime import plan
@@ -26,6 +26,7 @@ from runtime.families import (
     bundles,
     clip_towers,
     clip_vocabulary,
+    drawing,
     flow,
     fused,
     fused_layouts,
@@ -308,35 +309,27 @@ def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> T
 
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
-    transformer, vae = modules["transformer"], modules["vae"]
+    transformer = modules["transformer"]
     pipeline: Any = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
-        vae=vae,
+        vae=modules["vae"],
         text_encoder=None,
         tokenizer=None,
         text_encoder_2=None,
         tokenizer_2=None,
         transformer=transformer,
     )
-    pipeline.set_progress_bar_config(disable=True)
     tokens = tokenize(tokenizers, [wish.prompt])
-    tokens = {name: ids.to(transformer.device) for name, ids in tokens.items()}
-    text = encode_text(modules, tokens)
-    count = len(wish.seeds)
-    packed = pipeline(
-        prompt_embeds=text["hidden"].to(transformer.dtype).repeat(count, 1, 1),
-        pooled_prompt_embeds=text["pooled"].to(transformer.dtype).repeat(count, 1),
-        num_inference_steps=wish.steps,
-        guidance_scale=wish.guidance,
-        width=wish.width,
-        height=wish.height,
-        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
-        output_type="latent",
-    ).images
+    said = encode_text(modules, {name: ids.to(transformer.device) for name, ids in tokens.items()})
+    text = {
+        "prompt_embeds": said["hidden"].to(transformer.dtype),
+        "pooled_prompt_embeds": said["pooled"].to(transformer.dtype),
+    }
+    packed = drawing.latents(pipeline, wish, text, guidance_scale=wish.guidance)
     side = pipeline.vae_scale_factor * patches.SIDE
     latents = patches.unpacked(packed, wish.height // side, wish.width // side)
     pixels = decode(modules, flow.unscaled(latents, base.architecture["vae"]))
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return drawing.pictures(pipeline, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- naming

@@ -26,7 +26,7 @@ from torch import Generator, Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextModel
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, flow, loading, patches, qwen, tokenizing, usual
+from runtime.families import autoencoder, bundles, drawing, flow, loading, patches, qwen, tokenizing, usual
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
@@ -312,7 +312,7 @@ def _by_channel(numbers: Sequence[float], latents: Tensor) -> Tensor:
 
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
-    transformer, count = modules["transformer"], len(wish.seeds)
+    transformer = modules["transformer"]
     pipeline: Any = QwenImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
         vae=modules["vae"],
@@ -320,30 +320,21 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
         tokenizer=None,
         transformer=transformer,
     )
-    pipeline.set_progress_bar_config(disable=True)
     given = {"prompt": wish.prompt} | ({"negative_prompt": wish.negative_prompt} if wish.guidance > 1 else {})
     words: dict[str, Tensor] = {}
     for name, text in given.items():
         tokens = {key: one.to(transformer.device) for key, one in tokenize(tokenizers, [text]).items()}
         said = encode_text(modules, tokens)
-        own = said["hidden"][:, said["mask"][0]].to(transformer.dtype).repeat(count, 1, 1)
+        own = said["hidden"][:, said["mask"][0]].to(transformer.dtype)
         words |= {
             f"{name}_embeds": own,
             f"{name}_embeds_mask": torch.ones_like(own[..., 0], dtype=torch.long),
         }
-    packed = pipeline(
-        **words,
-        num_inference_steps=wish.steps,
-        true_cfg_scale=wish.guidance,
-        width=wish.width,
-        height=wish.height,
-        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
-        output_type="latent",
-    ).images
+    packed = drawing.latents(pipeline, wish, words, true_cfg_scale=wish.guidance)
     side = pipeline.vae_scale_factor * patches.SIDE
     latents = patches.unpacked(packed.float(), wish.height // side, wish.width // side)
     pixels = decode(modules, _unscaled(latents, base.architecture["vae"]))
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return drawing.pictures(pipeline, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- naming

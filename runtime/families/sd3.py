@@ -20,7 +20,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from PIL.Image import Image
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5EncoderModel
 
@@ -31,6 +31,7 @@ from runtime.families import (
     bundles,
     clip_towers,
     clip_vocabulary,
+    drawing,
     flow,
     fused,
     fused_layouts,
@@ -326,7 +327,7 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
 
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
-    transformer, count = modules["transformer"], len(wish.seeds)
+    transformer = modules["transformer"]
     pipeline: Any = StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
@@ -338,24 +339,12 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
         text_encoder_3=None,
         tokenizer_3=None,
     )
-    pipeline.set_progress_bar_config(disable=True)
     tokens = tokenize(tokenizers, [wish.prompt, wish.negative_prompt])
-    text = encode_text(modules, {name: ids.to(transformer.device) for name, ids in tokens.items()})
-    hidden, pooled = (text[name].to(transformer.dtype) for name in ("hidden", "pooled"))
-    latents = pipeline(
-        prompt_embeds=hidden[:1].repeat(count, 1, 1),
-        negative_prompt_embeds=hidden[1:].repeat(count, 1, 1),
-        pooled_prompt_embeds=pooled[:1].repeat(count, 1),
-        negative_pooled_prompt_embeds=pooled[1:].repeat(count, 1),
-        num_inference_steps=wish.steps,
-        guidance_scale=wish.guidance,
-        width=wish.width,
-        height=wish.height,
-        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
-        output_type="latent",
-    ).images
+    said = encode_text(modules, {name: ids.to(transformer.device) for name, ids in tokens.items()})
+    text = drawing.with_and_without(*(said[name].to(transformer.dtype) for name in ("hidden", "pooled")))
+    latents = drawing.latents(pipeline, wish, text, guidance_scale=wish.guidance)
     pixels = decode(modules, flow.unscaled(latents, base.architecture["vae"]))
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return drawing.pictures(pipeline, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- naming

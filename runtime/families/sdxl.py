@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet, usual
+from runtime.families import autoencoder, clip_towers, clip_vocabulary, drawing, ldm, tokenizing, unet, usual
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
@@ -245,13 +245,7 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
     device, dtype = modules["unet"].device, modules["unet"].dtype
     tokens = tokenize(tokenizers, [wish.prompt, wish.negative_prompt])
     said = encode_text(modules, {name: ids.to(device) for name, ids in tokens.items()})
-    hidden, pooled = said["hidden"].to(dtype), said["pooled"].to(dtype)
-    text = {
-        "prompt_embeds": hidden[:1],
-        "negative_prompt_embeds": hidden[1:],
-        "pooled_prompt_embeds": pooled[:1],
-        "negative_pooled_prompt_embeds": pooled[1:],
-    }
+    text = drawing.with_and_without(*(said[name].to(dtype) for name in ("hidden", "pooled")))
     return unet.drawn(pipeline, modules, base, wish, text)
 
 

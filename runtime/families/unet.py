@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPTextConfig
 
 from runtime import plan
-from runtime.families import autoencoder, diffusion, ldm, loading, tiny, tokenizing
+from runtime.families import autoencoder, diffusion, drawing, ldm, loading, tiny, tokenizing
 from runtime.families.protocol import Architecture, Batch, Modules, Wish
 from runtime.safeio import weights
 
@@ -205,19 +205,9 @@ def drawn(
 ) -> list[Image]:
     """The wish's pictures by one of diffusers' pipelines. `text`: the pipeline's names for what is encoded of the
     prompt and the negative prompt -> that, (1, …)."""
-    pipeline.set_progress_bar_config(disable=True)
-    count = len(wish.seeds)
-    latents = pipeline(
-        **{name: tensor.repeat(count, *(1,) * (tensor.dim() - 1)) for name, tensor in text.items()},
-        num_inference_steps=wish.steps,
-        guidance_scale=wish.guidance,
-        width=wish.width,
-        height=wish.height,
-        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
-        output_type="latent",
-    ).images
+    latents = drawing.latents(pipeline, wish, text, guidance_scale=wish.guidance)
     pixels = autoencoder.decode(modules, latents / base.architecture["vae"]["scaling_factor"])
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return drawing.pictures(pipeline, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- naming

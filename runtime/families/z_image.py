@@ -23,11 +23,22 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 from PIL.Image import Image
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3Model
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, flow, fused, loading, patches, qwen, tokenizing, usual
+from runtime.families import (
+    autoencoder,
+    bundles,
+    drawing,
+    flow,
+    fused,
+    loading,
+    patches,
+    qwen,
+    tokenizing,
+    usual,
+)
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
@@ -311,32 +322,27 @@ def _own(hidden: Tensor, mask: Tensor) -> list[Tensor]:
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
     """Guidance is the pipeline's number: 4 means 1 + 4 times what the prompt changes. Up to 1 it is off."""
-    fixed = base.architecture["scheduler"]
     transformer = modules["transformer"]
     pipeline: Any = ZImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(fixed),
+        scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
         vae=modules["vae"],
         text_encoder=None,
         tokenizer=None,
         transformer=transformer,
     )
-    pipeline.set_progress_bar_config(disable=True)
     tokens = tokenize(tokenizers, [wish.prompt, wish.negative_prompt])
-    tokens = {name: tensor.to(transformer.device) for name, tensor in tokens.items()}
-    said = encode_text(modules, tokens)
+    said = encode_text(modules, {name: tensor.to(transformer.device) for name, tensor in tokens.items()})
     prompt, negative = _own(said["hidden"].to(transformer.dtype), said["mask"])
-    latents = pipeline(
+    latents = drawing.latents(
+        pipeline,
+        wish,
+        {},
         prompt_embeds=[prompt] * len(wish.seeds),
         negative_prompt_embeds=[negative] * len(wish.seeds),
-        num_inference_steps=wish.steps,
         guidance_scale=wish.guidance if wish.guidance > 1 else 0.0,
-        width=wish.width,
-        height=wish.height,
-        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
-        output_type="latent",
-    ).images
+    )
     pixels = decode(modules, flow.unscaled(latents, base.architecture["vae"]))
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return drawing.pictures(pipeline, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- naming
