@@ -40,7 +40,6 @@ from runtime.families import (
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
-from runtime.safeio import weights
 
 NAME = "flux1"
 TITLE = "FLUX.1"
@@ -167,6 +166,13 @@ prediction_type = flow.prediction_type
 
 # ---------------------------------------------------------------------------------------------- building and loading
 
+KINDS: dict[str, Any] = {
+    "transformer": FluxTransformer2DModel,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": T5EncoderModel,
+    "vae": AutoencoderKL,
+}
+
 
 def build(architecture: Architecture, component: str) -> Any:
     config = architecture[component]
@@ -174,30 +180,30 @@ def build(architecture: Architecture, component: str) -> Any:
         return CLIPTextModel(CLIPTextConfig(**config))
     if component == "text_encoder_2":
         return t5.build(config)
-    return {"transformer": FluxTransformer2DModel, "vae": AutoencoderKL}[component].from_config(config)
+    return KINDS[component].from_config(config)
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
     if base.layout == "diffusers":
-        kinds = (FluxTransformer2DModel, CLIPTextModel, T5EncoderModel, AutoencoderKL)
-        return loading.from_folder(
-            path, component, dict(zip(COMPONENTS, kinds, strict=True))[component], dtype
-        )
-    config = base.architecture[component]
-    with weights.open_weights(path) as file:
-        names = list(file)
-        read = loading.cast(file.load, dtype)
-        if component == "transformer":
-            width = config["attention_head_dim"] * config["num_attention_heads"]
-            state = fused.weights(fused_layouts.FLUX1, names, read, bundles.denoiser(names), width)
-        elif component == "vae":
-            state = bundles.vae_weights(names, read, config)
-        elif component == "text_encoder":
-            state = bundles.clip_weights(names, read, bundles.CLIP_L)
-        else:
-            state = t5.weights(names, read, bundles.T5)
+        return loading.from_folder(path, component, KINDS[component], dtype)
     make = partial(build, base.architecture, component)
-    return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
+    state = partial(_weights, base.architecture, component)
+    return loading.from_file(path, component, dtype, make, state, TITLE)
+
+
+def _weights(
+    architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> dict[str, Tensor]:
+    """A component's weights in a single file."""
+    config = architecture[component]
+    if component == "transformer":
+        width = config["attention_head_dim"] * config["num_attention_heads"]
+        return fused.weights(fused_layouts.FLUX1, names, read, bundles.denoiser(names), width)
+    if component == "vae":
+        return bundles.vae_weights(names, read, config)
+    if component == "text_encoder":
+        return bundles.clip_weights(names, read, bundles.CLIP_L)
+    return t5.weights(names, read, bundles.T5)
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:

@@ -11,6 +11,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from runtime.errors import InputError, Problem
+from runtime.safeio import weights
 
 
 def from_folder(path: Path, component: str, kind: Any, dtype: torch.dtype) -> nn.Module:
@@ -25,7 +26,26 @@ def _variant(folder: Path) -> str | None:
     return "fp16" if stems and all("fp16" in stem for stem in stems) else None
 
 
-def cast(load: Callable[[str], Tensor], dtype: torch.dtype) -> Callable[[str], Tensor]:
+Read = Callable[[str], Tensor]
+"""A tensor by its name in a file."""
+
+
+def from_file(
+    path: Path,
+    component: str,
+    dtype: torch.dtype,
+    build: Callable[[], nn.Module],
+    state: Callable[[list[str], Read], Mapping[str, Tensor]],
+    title: str,
+) -> nn.Module:
+    """A component of a single file. `state`: the file's names, and how one is read -> the component's weights under the
+    names that it has once built. Raises InputError for what is missing or of another shape, all at once."""
+    with weights.open_weights(path) as file:
+        found = state(list(file), _cast(file.load, dtype))
+    return _from_tensors(build, found, dtype, f"{path}: {component}", title)
+
+
+def _cast(load: Read, dtype: torch.dtype) -> Read:
     """`load`, each tensor of numbers in `dtype` as it is read: a file of another width is never in memory whole."""
 
     def read(name: str) -> Tensor:
@@ -35,13 +55,12 @@ def cast(load: Callable[[str], Tensor], dtype: torch.dtype) -> Callable[[str], T
     return read
 
 
-def from_tensors(
+def _from_tensors(
     build: Callable[[], nn.Module], state: Mapping[str, Tensor], dtype: torch.dtype, where: str, title: str
 ) -> nn.Module:
     """A component made of the file's weights, all of them and no others, in `dtype`; what no file holds is made anew.
 
-    `where` names the file and the component, `title` the family. Raises InputError for what is missing or of another
-    shape, all at once.
+    `where` names the file and the component, `title` the family.
     """
     with init_empty_weights(include_buffers=False):
         module = build()

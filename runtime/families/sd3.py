@@ -44,7 +44,6 @@ from runtime.families import (
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
-from runtime.safeio import weights
 
 NAME = "sd3"
 TITLE = "Stable Diffusion 3"
@@ -194,6 +193,13 @@ prediction_type = flow.prediction_type
 
 # ---------------------------------------------------------------------------------------------- building and loading
 
+KINDS: dict[str, Any] = {
+    "transformer": SD3Transformer2DModel,
+    **dict.fromkeys(CLIP_PREFIXES, CLIPTextModelWithProjection),
+    "text_encoder_3": T5EncoderModel,
+    "vae": AutoencoderKL,
+}
+
 
 def build(architecture: Architecture, component: str) -> Any:
     config = architecture[component]
@@ -201,31 +207,30 @@ def build(architecture: Architecture, component: str) -> Any:
         return CLIPTextModelWithProjection(CLIPTextConfig(**config))
     if component == "text_encoder_3":
         return t5.build(config)
-    return {"transformer": SD3Transformer2DModel, "vae": AutoencoderKL}[component].from_config(config)
+    return KINDS[component].from_config(config)
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
     if base.layout == "diffusers":
-        clip = CLIPTextModelWithProjection
-        kinds = (SD3Transformer2DModel, clip, clip, T5EncoderModel, AutoencoderKL)
-        return loading.from_folder(
-            path, component, dict(zip(COMPONENTS, kinds, strict=True))[component], dtype
-        )
-    config = base.architecture[component]
-    with weights.open_weights(path) as file:
-        names = list(file)
-        read = loading.cast(file.load, dtype)
-        if component == "transformer":
-            width = config["attention_head_dim"] * config["num_attention_heads"]
-            state = fused.weights(fused_layouts.SD3, names, read, bundles.denoiser(names), width)
-        elif component == "vae":
-            state = bundles.vae_weights(names, read, config)
-        elif component in CLIP_PREFIXES:
-            state = bundles.clip_weights(names, read, CLIP_PREFIXES[component], level="")
-        else:
-            state = t5.weights(names, read, bundles.T5)
+        return loading.from_folder(path, component, KINDS[component], dtype)
     make = partial(build, base.architecture, component)
-    return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
+    state = partial(_weights, base.architecture, component)
+    return loading.from_file(path, component, dtype, make, state, TITLE)
+
+
+def _weights(
+    architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> dict[str, Tensor]:
+    """A component's weights in a single file."""
+    config = architecture[component]
+    if component == "transformer":
+        width = config["attention_head_dim"] * config["num_attention_heads"]
+        return fused.weights(fused_layouts.SD3, names, read, bundles.denoiser(names), width)
+    if component == "vae":
+        return bundles.vae_weights(names, read, config)
+    if component in CLIP_PREFIXES:
+        return bundles.clip_weights(names, read, CLIP_PREFIXES[component], level="")
+    return t5.weights(names, read, bundles.T5)
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:

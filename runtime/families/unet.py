@@ -22,7 +22,6 @@ from transformers import CLIPTextConfig
 from runtime import plan
 from runtime.families import autoencoder, diffusion, drawing, ldm, loading, tiny, tokenizing
 from runtime.families.protocol import Architecture, Batch, Modules, Wish
-from runtime.safeio import weights
 
 KINDS: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
 GRID = 64
@@ -87,7 +86,7 @@ def prediction_type(architecture: Architecture) -> plan.PredictionType:
 
 Kinds = Mapping[str, Any]
 """Component -> its class in diffusers or transformers."""
-TowerWeights = Callable[[str, list[str], Callable[[str], Tensor]], Mapping[str, Tensor]]
+TowerWeights = Callable[[str, list[str], loading.Read], Mapping[str, Tensor]]
 """(component, a single file's names, how one is read) -> a text tower's weights under transformers' names."""
 
 
@@ -109,17 +108,16 @@ def load(
     if base.layout == "diffusers":
         return loading.from_folder(path, component, kinds[component], dtype)
     config = base.architecture[component]
-    with weights.open_weights(path) as file:
-        names = list(file)
-        read = loading.cast(file.load, dtype)
+
+    def state(names: list[str], read: loading.Read) -> Mapping[str, Tensor]:
         if component == "unet":
-            state: Mapping[str, Tensor] = ldm.unet_weights(names, read, config)
-        elif component == "vae":
-            state = ldm.vae_weights(names, read, config)
-        else:
-            state = towers(component, names, read)
+            return ldm.unet_weights(names, read, config)
+        if component == "vae":
+            return ldm.vae_weights(names, read, config)
+        return towers(component, names, read)
+
     make = partial(build, base.architecture, component, kinds)
-    return loading.from_tensors(make, state, dtype, f"{path}: {component}", title)
+    return loading.from_file(path, component, dtype, make, state, title)
 
 
 # --------------------------------------------------------------------------------------------------------- training

@@ -43,7 +43,6 @@ from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
-from runtime.safeio import weights
 
 NAME = "z_image"
 TITLE = "Z-Image"
@@ -208,32 +207,40 @@ prediction_type = flow.prediction_type
 
 # ---------------------------------------------------------------------------------------------- building and loading
 
+KINDS: dict[str, Any] = {
+    "transformer": ZImageTransformer2DModel,
+    "text_encoder": Qwen3Model,
+    "vae": AutoencoderKL,
+}
+
 
 def build(architecture: Architecture, component: str) -> Any:
     config = architecture[component]
     if component == "text_encoder":
         return Qwen3Model(Qwen3Config(**config))
-    return {"transformer": ZImageTransformer2DModel, "vae": AutoencoderKL}[component].from_config(config)
+    return KINDS[component].from_config(config)
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
     if base.layout == "diffusers":
-        kind = {"transformer": ZImageTransformer2DModel, "vae": AutoencoderKL, "text_encoder": Qwen3Model}
-        return loading.from_folder(path, component, kind[component], dtype)
-    config = base.architecture[component]
-    with weights.open_weights(path) as file:
-        names = list(file)
-        read = loading.cast(file.load, dtype)
-        if component == "transformer":
-            prefix = bundles.denoiser(names)
-            state = fused.weights(LAYOUT, names, read, prefix, config["dim"])
-            state |= {name: read(prefix + name) for name in PAD_TOKENS}
-        elif component == "vae":
-            state = bundles.vae_weights(names, read, config)
-        else:
-            state = {name.removeprefix(TEXT): read(name) for name in names if name.startswith(TEXT)}
+        return loading.from_folder(path, component, KINDS[component], dtype)
     make = partial(build, base.architecture, component)
-    return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
+    state = partial(_weights, base.architecture, component)
+    return loading.from_file(path, component, dtype, make, state, TITLE)
+
+
+def _weights(
+    architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> dict[str, Tensor]:
+    """A component's weights in a single file."""
+    config = architecture[component]
+    if component == "transformer":
+        prefix = bundles.denoiser(names)
+        pads = {name: read(prefix + name) for name in PAD_TOKENS}
+        return fused.weights(LAYOUT, names, read, prefix, config["dim"]) | pads
+    if component == "vae":
+        return bundles.vae_weights(names, read, config)
+    return {name.removeprefix(TEXT): read(name) for name in names if name.startswith(TEXT)}
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
