@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from runtime import plan
 from runtime.errors import InputError, Problem
+from runtime.families.protocol import Architecture
 from runtime.safeio import weights
 
 
@@ -30,19 +33,27 @@ Read = Callable[[str], Tensor]
 """A tensor by its name in a file."""
 
 
-def from_file(
+def load(
     path: Path,
+    base: plan.Base,
     component: str,
     dtype: torch.dtype,
-    build: Callable[[], nn.Module],
-    state: Callable[[list[str], Read], Mapping[str, Tensor]],
+    kinds: Mapping[str, Any],
+    build: Callable[[Architecture, str], nn.Module],
+    state: Callable[[Architecture, str, list[str], Read], Mapping[str, Tensor]],
     title: str,
 ) -> nn.Module:
-    """A component of a single file. `state`: the file's names, and how one is read -> the component's weights under the
-    names that it has once built. Raises InputError for what is missing or of another shape, all at once."""
+    """`Family.load`. `kinds`: component -> its class in diffusers or transformers. `state`: the architecture, the
+    component, a single file's names, how one is read -> the component's weights under the names that it has once built.
+
+    Raises InputError for what a single file lacks or has in another shape, all at once.
+    """
+    if base.layout == "diffusers":
+        return from_folder(path, component, kinds[component], dtype)
     with weights.open_weights(path) as file:
-        found = state(list(file), _cast(file.load, dtype))
-    return _from_tensors(build, found, dtype, f"{path}: {component}", title)
+        found = state(base.architecture, component, list(file), _cast(file.load, dtype))
+    make = partial(build, base.architecture, component)
+    return _from_tensors(make, found, dtype, f"{path}: {component}", title)
 
 
 def _cast(load: Read, dtype: torch.dtype) -> Read:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,11 +210,7 @@ def build(architecture: Architecture, component: str) -> Any:
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
-    if base.layout == "diffusers":
-        return loading.from_folder(path, component, KINDS[component], dtype)
-    make = partial(build, base.architecture, component)
-    state = partial(_weights, base.architecture, component)
-    return loading.from_file(path, component, dtype, make, state, TITLE)
+    return loading.load(path, base, component, dtype, KINDS, build, _weights, TITLE)
 
 
 def _weights(

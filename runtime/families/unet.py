@@ -105,19 +105,19 @@ def load(
     towers: TowerWeights,
     title: str,
 ) -> nn.Module:
-    if base.layout == "diffusers":
-        return loading.from_folder(path, component, kinds[component], dtype)
-    config = base.architecture[component]
+    made = partial(build, kinds=kinds)
+    return loading.load(path, base, component, dtype, kinds, made, partial(_weights, towers), title)
 
-    def state(names: list[str], read: loading.Read) -> Mapping[str, Tensor]:
-        if component == "unet":
-            return ldm.unet_weights(names, read, config)
-        if component == "vae":
-            return ldm.vae_weights(names, read, config)
-        return towers(component, names, read)
 
-    make = partial(build, base.architecture, component, kinds)
-    return loading.from_file(path, component, dtype, make, state, title)
+def _weights(
+    towers: TowerWeights, architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> Mapping[str, Tensor]:
+    """A component's weights in a single file."""
+    if component == "unet":
+        return ldm.unet_weights(names, read, architecture[component])
+    if component == "vae":
+        return ldm.vae_weights(names, read, architecture[component])
+    return towers(component, names, read)
 
 
 # --------------------------------------------------------------------------------------------------------- training

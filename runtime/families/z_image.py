@@ -11,7 +11,6 @@ training undoes. They differ in weights and in the scheduler's shift alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -222,11 +221,7 @@ def build(architecture: Architecture, component: str) -> Any:
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
-    if base.layout == "diffusers":
-        return loading.from_folder(path, component, KINDS[component], dtype)
-    make = partial(build, base.architecture, component)
-    state = partial(_weights, base.architecture, component)
-    return loading.from_file(path, component, dtype, make, state, TITLE)
+    return loading.load(path, base, component, dtype, KINDS, build, _weights, TITLE)
 
 
 def _weights(
