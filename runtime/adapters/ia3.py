@@ -14,6 +14,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
 from torch import Generator, Tensor, nn
 
 from runtime import plan
+from runtime.adapters import vectors
 from runtime.adapters.adapted import LINEAR, Adapted, Parts, sides
 
 TITLE = "(IA)³"
@@ -61,33 +62,19 @@ def layers(bases: Mapping[str, nn.Module], adapter: plan.Adapter) -> dict[str, A
 
 # ------------------------------------------------------------------------------------------------------------ files
 
-
-def files(adapter: plan.Adapter) -> tuple[str, ...]:
-    return ("peft",)
-
-
-def strength(parts: Parts, module: str, adapter: plan.Adapter) -> float:
-    return 1.0
-
-
-def read_strength(parts: Parts, alpha: float) -> float:
-    return 1.0
+files = vectors.files
+strength = vectors.strength
+read_strength = vectors.read_strength
+network = vectors.network
+for_peft = vectors.for_peft
 
 
 def fault(parts: Parts, module: str, adapter: plan.Adapter) -> str:
     return ""
 
 
-def network(adapter: plan.Adapter) -> tuple[str, int, dict[str, Any]]:
-    raise NotImplementedError("kohya's files hold no (IA)³")
-
-
 def in_peft(adapter: plan.Adapter) -> plan.Adapter:
     return adapter
-
-
-def for_peft(parts: Parts, module: str, adapter: plan.Adapter) -> Parts:
-    return parts
 
 
 def peft_config(modules: list[str], adapter: plan.Adapter) -> dict[str, Any]:

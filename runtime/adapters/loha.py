@@ -4,6 +4,7 @@ arXiv:2108.06098; LyCORIS, Yeh et al. 2024, arXiv:2309.14859). Of rank² at twic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,12 +31,9 @@ class LoHaLayer(WeightChange):
 
     def __init__(self, base: nn.Module, name: str, adapter: plan.Adapter) -> None:
         out, inner = sides(base)
-        rank, length = plan.rank_of(adapter, name), 1
-        for side in inner:
-            length *= side
-        shapes = {
-            f"w{half}_{end}": (out, rank) if end == "a" else (rank, length) for half in "12" for end in "ab"
-        }
+        rank = plan.rank_of(adapter, name)
+        sizes = {"a": (out, rank), "b": (rank, math.prod(inner))}
+        shapes = {f"w{half}_{end}": size for half in "12" for end, size in sizes.items()}
         super().__init__(base, name, adapter, shapes)
         self.strength = plan.alpha_of(adapter, name) / rank
 

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from runtime import plan
+from runtime.adapters import vectors
 from runtime.adapters.adapted import LINEAR, Adapted, Parts, sides, weight_of
 from runtime.adapters.dropout import SampleDropout
 
@@ -78,17 +79,11 @@ def layers(bases: Mapping[str, nn.Module], adapter: plan.Adapter) -> dict[str, A
 
 # ------------------------------------------------------------------------------------------------------------ files
 
-
-def files(adapter: plan.Adapter) -> tuple[str, ...]:
-    return ("peft",)
-
-
-def strength(parts: Parts, module: str, adapter: plan.Adapter) -> float:
-    return 1.0
-
-
-def read_strength(parts: Parts, alpha: float) -> float:
-    return 1.0
+files = vectors.files
+strength = vectors.strength
+read_strength = vectors.read_strength
+network = vectors.network
+for_peft = vectors.for_peft
 
 
 def fault(parts: Parts, module: str, adapter: plan.Adapter) -> str:
@@ -96,16 +91,8 @@ def fault(parts: Parts, module: str, adapter: plan.Adapter) -> str:
     return "" if length == adapter.rank else f"has d of {length}, not of rank {adapter.rank}"
 
 
-def network(adapter: plan.Adapter) -> tuple[str, int, dict[str, Any]]:
-    raise NotImplementedError("kohya's files hold no VeRA")
-
-
 def in_peft(adapter: plan.Adapter) -> plan.Adapter:
     return attrs.evolve(adapter, dropout=0.0)
-
-
-def for_peft(parts: Parts, module: str, adapter: plan.Adapter) -> Parts:
-    return parts
 
 
 def peft_config(modules: list[str], adapter: plan.Adapter) -> dict[str, Any]:

@@ -8,7 +8,7 @@ stable-diffusion.cpp). tests/consumers/ holds their rules as checks.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import attrs
 
@@ -190,8 +190,10 @@ def verdicts(
     architecture: str, keys: Collection[str], file: str, example: str, weight: float
 ) -> tuple[Verdict, ...]:
     """What each consumer does with the file that has these keys."""
-    if architecture in transformer_consumers.FLUX | transformer_consumers.SD3:
-        return transformer_consumers.verdicts(architecture, file, example, weight)
+    if rows := transformer_consumers.rows(architecture):
+        return tuple(
+            _of_transformer(row, file, {"example": example, "weight": f"{weight:g}"}) for row in rows
+        )
     prefixes = sorted(key.partition(".")[0] for key in keys)
     endings = frozenset(key.partition(".")[2] for key in keys)
     usual = CHECKED.get(architecture, USUAL)
@@ -208,6 +210,20 @@ def verdicts(
         )
         for consumer in CONSUMERS
         for loads, reason in [_judged(consumer, architecture, unusual, endings)]
+    )
+
+
+def _of_transformer(row: transformer_consumers.Row, file: str, words: Mapping[str, str]) -> Verdict:
+    name, loads, reason, which = row
+    consumer = next(one for one in CONSUMERS if one.name == name)
+    files = {"named": file, "plain": diffusers.FILE}
+    return Verdict(
+        consumer=name,
+        loads=loads,
+        reason=reason.format(**files),
+        file=files[which],
+        folder=consumer.folder,
+        call=consumer.call.format(file=file, **words),
     )
 
 

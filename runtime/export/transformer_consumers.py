@@ -6,8 +6,7 @@ packages_3rdparty/comfyui_lora_collection/lora.py (00f1cd36), where Stable Diffu
 
 from __future__ import annotations
 
-from runtime.export import diffusers
-from runtime.export.manifest import Loads, Verdict
+from runtime.export.manifest import Loads
 
 FLUX = frozenset({"flux-1-dev/lora", "flux-1-schnell/lora"})
 SD3 = frozenset({f"stable-diffusion-3-{size}/lora" for size in ("medium", "5-medium", "5-large")})
@@ -20,31 +19,14 @@ CONVERT_FLUX = "it knows BFL's fused names; its networks/convert_flux_lora.py ma
 PICTURE_STREAM = "it takes the attention of the picture's stream and leaves out the rest, in silence"
 
 Row = tuple[str, Loads, str, str]
-"""Consumer, what it does, why, which of the two files."""
+"""Consumer, what it does, why, which of the two files: "named" after the LoRA, or the "plain" one of diffusers."""
 
 
-def verdicts(architecture: str, file: str, example: str, weight: float) -> tuple[Verdict, ...]:
-    """What each consumer does with the LoRA of one of these architectures."""
-    rows = _flux() if architecture in FLUX else _sd3(architecture)
-    files = {"named": file, "plain": diffusers.FILE}
-    calls = {
-        "Stable Diffusion WebUI (AUTOMATIC1111)": ("models/Lora", f"in the prompt: {example}"),
-        "Forge": ("models/Lora", f"in the prompt: {example}"),
-        "ComfyUI": ("models/loras", f"node Load LoRA, strength {weight:g}"),
-        "diffusers": ("", "pipe.load_lora_weights(FOLDER)"),
-        "sd-scripts (kohya)": ("", f"--network_weights {file}"),
-    }
-    return tuple(
-        Verdict(
-            consumer=consumer,
-            loads=loads,
-            reason=reason.format(**files),
-            file=files[which],
-            folder=calls[consumer][0],
-            call=calls[consumer][1],
-        )
-        for consumer, loads, reason, which in rows
-    )
+def rows(architecture: str) -> tuple[Row, ...]:
+    """What each consumer does with the LoRA of one of these architectures; none of another."""
+    if architecture in FLUX:
+        return _flux()
+    return _sd3(architecture) if architecture in SD3 else ()
 
 
 def _flux() -> tuple[Row, ...]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from runtime.errors import InputError, Problem
-from runtime.families import ldm
+from runtime.families import autoencoder, ldm
 from runtime.families.protocol import Shapes
 
 DENOISER = "model.diffusion_model."
@@ -24,32 +24,10 @@ CLIP_G = "text_encoders.clip_g.transformer."
 T5 = "text_encoders.t5xxl.transformer."
 VAES = (ldm.VAE, "vae.")
 
-
-VAE_PUBLISHED: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 16,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-}
+VAE_PUBLISHED: dict[str, Any] = {**autoencoder.PUBLISHED, "latent_channels": 16}
 """The autoencoder of 16 channels that Flux.1 and Stable Diffusion 3 have, without what names and shapes cannot say."""
 
 VAE_FIXED: dict[str, Any] = {"norm_num_groups": 32, "use_quant_conv": False, "use_post_quant_conv": False}
-
-CLIP_L_PUBLISHED: dict[str, Any] = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "bos_token_id": 49406,
-    "eos_token_id": 49407,
-}
-"""openai/clip-vit-large-patch14's text tower."""
 
 _W = TypeVar("_W")
 
@@ -72,13 +50,13 @@ def require(shapes: Iterable[str], title: str, parts: Mapping[str, tuple[str, ..
     """Raise InputError where a file lacks some of these parts; each by what its names may begin with."""
     missing = [part for part, prefixes in parts.items() if not any(has(shapes, one) for one in prefixes)]
     if missing:
-        what = f"is a {title} file without {', '.join(missing)}"
-        hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
-        raise InputError(Problem("base", what, hint))
+        raise not_whole(f"is a {title} file without {', '.join(missing)}")
 
 
-def clip_config(shapes: Shapes, prefix: str) -> dict[str, Any]:
-    return ldm.clip_config(shapes, prefix)
+def not_whole(what: str) -> InputError:
+    """Of a single file that is no base, and `what` it is."""
+    hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
+    return InputError(Problem("base", what, hint))
 
 
 def vae_config(shapes: Shapes, fixed: Mapping[str, Any]) -> dict[str, Any]:

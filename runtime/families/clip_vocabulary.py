@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from torch import Tensor
 from transformers import CLIPTokenizer
+
+from runtime import plan
 
 SIZE = 49408
 """Tokens of every CLIP: 256 bytes, each also as a word's end, 48,894 merges, start and end (openai/CLIP)."""
 
 
+END = "<|endoftext|>"
+"""What ends a text, and pads it for OpenAI's towers."""
+
+OPEN_CLIP_PAD = "!"
+"""What pads a text for OpenCLIP's: token 0 (open_clip's `tokenize`)."""
+
+
 @cache
-def tokenizer(size: int = SIZE, pad: str = "<|endoftext|>") -> CLIPTokenizer:
-    """CLIP's tokenizer, at most 77 tokens a text, padded with the end token as for OpenAI's towers. OpenCLIP's are
-    padded with token 0, which is "!" (open_clip's `tokenize`).
+def tokenizer(size: int = SIZE, pad: str = END) -> CLIPTokenizer:
+    """CLIP's tokenizer, at most 77 tokens a text.
 
     A smaller `size` keeps only the first merges: for the random models of the tests.
     """
@@ -29,29 +35,29 @@ def tokenizer(size: int = SIZE, pad: str = "<|endoftext|>") -> CLIPTokenizer:
     merges = [tuple(line.split()) for line in lines[1 : size - 2 * 256 - 2 + 1]]
     letters = list(_byte_letters())
     words = letters + [letter + "</w>" for letter in letters] + ["".join(merge) for merge in merges]
-    words += ["<|startoftext|>", "<|endoftext|>"]
+    words += ["<|startoftext|>", END]
     made: type = CLIPTokenizer  # its annotations lag behind the pairs it takes
     return made(
         vocab={word: number for number, word in enumerate(words)},
         merges=merges,
-        unk_token="<|endoftext|>",
+        unk_token=END,
         bos_token="<|startoftext|>",
-        eos_token="<|endoftext|>",
+        eos_token=END,
         pad_token=pad,
         model_max_length=77,
     )
 
 
-def tokenize(vocabulary: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
-    """Token ids (N, 77), cut or padded."""
-    ids: Tensor = vocabulary(
-        list(captions),
-        padding="max_length",
-        max_length=vocabulary.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-    return ids
+def of_base(path: Path, base: plan.Base, tower: str, pad: str = END) -> CLIPTokenizer:
+    """A text tower's tokenizer: of a diffusers folder its own, of a single file, which holds none, `tokenizer`'s."""
+    if base.layout == "diffusers":
+        return CLIPTokenizer.from_pretrained(path, subfolder=folder(tower), local_files_only=True)
+    return tokenizer(base.architecture[tower]["vocab_size"], pad)
+
+
+def folder(tower: str) -> str:
+    """Where a diffusers folder has the tower's vocabulary: "text_encoder_2" -> "tokenizer_2"."""
+    return tower.replace("text_encoder", "tokenizer")
 
 
 def _byte_letters() -> list[str]:

@@ -15,27 +15,39 @@ from torch import Generator, Tensor
 
 from runtime import plan
 from runtime.families import objective as objectives
-from runtime.families.protocol import Batch
+from runtime.families import patches
+from runtime.families.protocol import Architecture, Batch
 
-BASE_TOKENS, BASE_SHIFT = 256, 0.5
-MOST_TOKENS, MOST_SHIFT = 4096, 1.15
-"""The line on which the shift's logarithm grows with the picture's tokens: `calculate_shift` of diffusers' pipelines
-(base_image_seq_len, base_shift, max_image_seq_len, max_shift), as Flux.1's scheduler has it."""
+Line = Mapping[str, Any]
+"""On what the shift's logarithm grows with the picture's tokens, in the words of a scheduler's config."""
+
+BY_SIZE: Line = {
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+}
+"""As Flux.1's scheduler has it."""
 
 
-def draw(latent: Tensor, generator: Generator, tokens: int, objective: plan.Objective) -> Batch:
-    """One sample's randomness: noise and posterior noise like `latent` (C, …), and `sigma`, a scalar in (0, 1).
+def prediction_type(architecture: Architecture) -> plan.PredictionType:
+    return "flow"
 
-    `tokens` is how many the denoiser sees of the picture. The same numbers are drawn whatever the objective, so that
-    switching one term on moves nothing else.
+
+def draw(item: Batch, generator: Generator, objective: plan.Objective, line: Line = BY_SIZE) -> Batch:
+    """One sample's randomness: noise and posterior noise like its latents (C, h, w), and `sigma`, a scalar in (0, 1).
+
+    The same numbers are drawn whatever the objective, so that switching one term on moves nothing else.
     """
+    latent = item["latent_mean"]
     uniform = torch.rand((), generator=generator)
     normal = torch.randn((), generator=generator)
     noise = torch.randn(latent.shape, generator=generator)
     posterior = torch.randn(latent.shape, generator=generator)
     offset = torch.randn((latent.shape[0], *(1,) * (latent.dim() - 1)), generator=generator)
     at = normal.sigmoid() if objective.timesteps == "logit_normal" else uniform
-    sigma = shifted(at, shift(tokens, objective))
+    tokens = latent[0].numel() // patches.SIDE**2
+    sigma = shifted(at, objective.timestep_shift or shift(tokens, line))
     return {
         "sigma": sigma,
         "posterior": posterior,
@@ -44,12 +56,12 @@ def draw(latent: Tensor, generator: Generator, tokens: int, objective: plan.Obje
     }
 
 
-def shift(tokens: int, objective: plan.Objective) -> float:
-    """How much later than drawn a time is taken: as the plan says, or by the picture's size where it says 0."""
-    if objective.timestep_shift:
-        return objective.timestep_shift
-    slope = (MOST_SHIFT - BASE_SHIFT) / (MOST_TOKENS - BASE_TOKENS)
-    return math.exp(BASE_SHIFT + slope * (tokens - BASE_TOKENS))
+def shift(tokens: int, line: Line) -> float:
+    """How much later than drawn the time of a picture of so many tokens is taken where the plan leaves it to the size:
+    `calculate_shift` of diffusers' pipelines."""
+    few, many = line["base_image_seq_len"], line["max_image_seq_len"]
+    low, high = line["base_shift"], line["max_shift"]
+    return math.exp(low + (high - low) / (many - few) * (tokens - few))
 
 
 def shifted(sigma: Tensor, by: float) -> Tensor:

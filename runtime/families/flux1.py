@@ -9,26 +9,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from PIL.Image import Image
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5EncoderModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, T5EncoderModel
 
 from runtime import plan
 from runtime.errors import Problem, SpecError
-from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, fused_layouts, loading, t5
+from runtime.families import (
+    autoencoder,
+    bundles,
+    clip_towers,
+    clip_vocabulary,
+    drawing,
+    flow,
+    fused,
+    fused_layouts,
+    ldm,
+    loading,
+    patches,
+    t5,
+    tokenizing,
+    usual,
+)
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.autoencoder import decode as decode
-from runtime.families.autoencoder import encode_picture as encode_picture
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
-from runtime.safeio import weights
 
 NAME = "flux1"
 TITLE = "FLUX.1"
@@ -60,10 +70,7 @@ DYNAMIC: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "shift": 3.0,
     "use_dynamic_shifting": True,
-    "base_image_seq_len": 256,
-    "base_shift": 0.5,
-    "max_image_seq_len": 4096,
-    "max_shift": 1.15,
+    **flow.BY_SIZE,
 }
 STATIC: dict[str, Any] = {"num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False}
 
@@ -98,8 +105,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     )
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -121,7 +127,7 @@ def published(name: str = "") -> Architecture:
             "axes_dims_rope": [16, 56, 56],
         },
         "vae": {**bundles.VAE_PUBLISHED, **bundles.VAE_FIXED, **VAE_FIXED},
-        "text_encoder": dict(bundles.CLIP_L_PUBLISHED),
+        "text_encoder": dict(clip_towers.L),
         "text_encoder_2": dict(t5.XXL),
         "scheduler": dict(DYNAMIC if is_dev else STATIC),
     }
@@ -148,17 +154,23 @@ def architecture(shapes: Shapes) -> Architecture:
             "axes_dims_rope": [head // 8, head * 7 // 16, head * 7 // 16],  # BFL's 16, 56, 56 of 128
         },
         "vae": bundles.vae_config(shapes, VAE_FIXED),
-        "text_encoder": bundles.clip_config(shapes, bundles.CLIP_L),
+        "text_encoder": ldm.clip_config(shapes, bundles.CLIP_L),
         "text_encoder_2": t5.config(shapes, bundles.T5),
         "scheduler": dict(DYNAMIC if guided else STATIC),
     }
 
 
-def prediction_type(architecture: Architecture) -> plan.PredictionType:
-    return "flow"
+prediction_type = flow.prediction_type
 
 
 # ---------------------------------------------------------------------------------------------- building and loading
+
+KINDS: dict[str, Any] = {
+    "transformer": FluxTransformer2DModel,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": T5EncoderModel,
+    "vae": AutoencoderKL,
+}
 
 
 def build(architecture: Architecture, component: str) -> Any:
@@ -167,30 +179,26 @@ def build(architecture: Architecture, component: str) -> Any:
         return CLIPTextModel(CLIPTextConfig(**config))
     if component == "text_encoder_2":
         return t5.build(config)
-    return {"transformer": FluxTransformer2DModel, "vae": AutoencoderKL}[component].from_config(config)
+    return KINDS[component].from_config(config)
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
-    if base.layout == "diffusers":
-        kinds = (FluxTransformer2DModel, CLIPTextModel, T5EncoderModel, AutoencoderKL)
-        return loading.from_folder(
-            path, component, dict(zip(COMPONENTS, kinds, strict=True))[component], dtype
-        )
-    config = base.architecture[component]
-    with weights.open_weights(path) as file:
-        names = list(file)
-        read = loading.cast(file.load, dtype)
-        if component == "transformer":
-            width = config["attention_head_dim"] * config["num_attention_heads"]
-            state = fused.weights(fused_layouts.FLUX1, names, read, bundles.denoiser(names), width)
-        elif component == "vae":
-            state = bundles.vae_weights(names, read, config)
-        elif component == "text_encoder":
-            state = bundles.clip_weights(names, read, bundles.CLIP_L)
-        else:
-            state = t5.weights(names, read, bundles.T5)
-    make = partial(build, base.architecture, component)
-    return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
+    return loading.load(path, base, component, dtype, KINDS, build, _weights, TITLE)
+
+
+def _weights(
+    architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> dict[str, Tensor]:
+    """A component's weights in a single file."""
+    config = architecture[component]
+    if component == "transformer":
+        width = config["attention_head_dim"] * config["num_attention_heads"]
+        return fused.weights(fused_layouts.FLUX1, names, read, bundles.denoiser(names), width)
+    if component == "vae":
+        return bundles.vae_weights(names, read, config)
+    if component == "text_encoder":
+        return bundles.clip_weights(names, read, bundles.CLIP_L)
+    return t5.weights(names, read, bundles.T5)
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
@@ -202,12 +210,10 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
-    if base.layout == "diffusers":
-        clip = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", local_files_only=True)
-    else:
-        clip = clip_vocabulary.tokenizer(base.architecture["text_encoder"]["vocab_size"])
-    length = _tokens(base.architecture)
-    return {"text_encoder": clip, "text_encoder_2": t5.tokenizer(path, "tokenizer_2", length)}
+    return {
+        "text_encoder": clip_vocabulary.of_base(path, base, "text_encoder"),
+        "text_encoder_2": t5.tokenizer(path, "tokenizer_2", _tokens(base.architecture)),
+    }
 
 
 def _tokens(architecture: Architecture) -> int:
@@ -218,29 +224,23 @@ def _tokens(architecture: Architecture) -> int:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+    return {BACKBONE: usual.pattern(PRESETS, preset)}
 
 
 def blocks(modules: Modules) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
-    if "text_encoder_2" in modules:
-        found |= t5.blocks("text_encoder_2", modules["text_encoder_2"])
-    if "transformer" in modules:
-        for kind in ("transformer_blocks", "single_transformer_blocks"):
-            listed = getattr(modules["transformer"], kind)
-            found |= {f"transformer.{kind}.{number}": block for number, block in enumerate(listed)}
-    return found
+    kinds = ("transformer.transformer_blocks", "transformer.single_transformer_blocks")
+    return usual.listed(modules, f"text_encoder_2.{t5.BLOCKS}", *kinds)
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
     return {
-        "tokens": clip_vocabulary.tokenize(tokenizers["text_encoder"], captions),
-        "tokens_2": t5.tokenize(tokenizers["text_encoder_2"], captions),
+        "tokens": tokenizing.ids(tokenizers["text_encoder"], captions),
+        "tokens_2": tokenizing.ids(tokenizers["text_encoder_2"], captions),
     }
 
 
 def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
-    return t5.caption_tokens(tokenizers["text_encoder_2"], captions)
+    return tokenizing.counts(tokenizers["text_encoder_2"], captions)
 
 
 def encode_text(modules: Modules, tokens: Batch) -> Batch:
@@ -250,8 +250,10 @@ def encode_text(modules: Modules, tokens: Batch) -> Batch:
     }
 
 
-def conditions(item: plan.Item) -> Batch:
-    return {}
+encode_picture = autoencoder.encode_picture
+decode = autoencoder.decode
+conditions = usual.conditions
+draw = flow.draw
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
@@ -272,14 +274,8 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
     }
 
 
-def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    latent = item["latent_mean"]
-    return flow.draw(latent, generator, latent[0].numel() // 4, objective)
-
-
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
-    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
-    latents = flow.scaled(latents, base.architecture["vae"])
+    latents = flow.scaled(autoencoder.drawn(batch), base.architecture["vae"])
     noise, sigma = batch["noise"], batch["sigma"]
     said = _denoise(modules["transformer"], flow.noisy(latents, noise, sigma), sigma, batch)
     return objectives.error(said, flow.target(latents, noise), batch, objective)
@@ -287,7 +283,7 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
 
 def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> Tensor:
     """The direction that the transformer gives for latents (N, C, h, w) at times `sigma` (N,)."""
-    rows, columns = latents.shape[2] // 2, latents.shape[3] // 2
+    rows, columns = (side // patches.SIDE for side in latents.shape[2:])
     dtype, device = transformer.dtype, latents.device
     words = text["hidden"].shape[1]
     places = torch.stack(
@@ -299,7 +295,7 @@ def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> T
     )
     guided = transformer.config.guidance_embeds
     said = transformer(
-        hidden_states=_packed(latents).to(dtype),
+        hidden_states=patches.packed(latents).to(dtype),
         timestep=sigma.to(dtype),
         guidance=torch.full((len(sigma),), GUIDANCE, device=device) if guided else None,
         pooled_projections=text["pooled"].to(dtype),
@@ -307,60 +303,42 @@ def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> T
         img_ids=places.flatten(0, 1).to(device),
         txt_ids=torch.zeros(words, 3, device=device),
     ).sample
-    return _unpacked(said, rows, columns)
-
-
-def _packed(latents: Tensor) -> Tensor:
-    """(N, C, 2 rows, 2 columns) -> (N, rows · columns, 4 C): a token for each square of 2 × 2."""
-    return F.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
-
-
-def _unpacked(tokens: Tensor, rows: int, columns: int) -> Tensor:
-    return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (rows, columns)), 2)
+    return patches.unpacked(said, rows, columns)
 
 
 # --------------------------------------------------------------------------------------------------------- sampling
 
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
-    transformer, vae = modules["transformer"], modules["vae"]
+    transformer = modules["transformer"]
     pipeline: Any = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
-        vae=vae,
+        vae=modules["vae"],
         text_encoder=None,
         tokenizer=None,
         text_encoder_2=None,
         tokenizer_2=None,
         transformer=transformer,
     )
-    pipeline.set_progress_bar_config(disable=True)
     tokens = tokenize(tokenizers, [wish.prompt])
-    tokens = {name: ids.to(transformer.device) for name, ids in tokens.items()}
-    text = encode_text(modules, tokens)
-    count = len(wish.seeds)
-    packed = pipeline(
-        prompt_embeds=text["hidden"].to(transformer.dtype).repeat(count, 1, 1),
-        pooled_prompt_embeds=text["pooled"].to(transformer.dtype).repeat(count, 1),
-        num_inference_steps=wish.steps,
-        guidance_scale=wish.guidance,
-        width=wish.width,
-        height=wish.height,
-        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
-        output_type="latent",
-    ).images
-    side = pipeline.vae_scale_factor * 2
-    latents = _unpacked(packed, wish.height // side, wish.width // side)
+    said = encode_text(modules, {name: ids.to(transformer.device) for name, ids in tokens.items()})
+    text = {
+        "prompt_embeds": said["hidden"].to(transformer.dtype),
+        "pooled_prompt_embeds": said["pooled"].to(transformer.dtype),
+    }
+    packed = drawing.latents(pipeline, wish, text, guidance_scale=wish.guidance)
+    side = pipeline.vae_scale_factor * patches.SIDE
+    latents = patches.unpacked(packed, wish.height // side, wish.width // side)
     pixels = decode(modules, flow.unscaled(latents, base.architecture["vae"]))
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return drawing.pictures(pipeline, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- naming
 
 
-def export_name(component: str, module: str) -> str:
-    # diffusers' own paths: ComfyUI and Forge map them onto BFL's fused layers, part by part, and take an alpha with
-    # them; kohya's names would need q, k and v packed into one (outputs.md, rule 9).
-    return f"{component}.{module}"
+# ComfyUI and Forge map diffusers' paths onto BFL's fused layers, part by part, and take an alpha with them; kohya's
+# names would need q, k and v packed into one (facts/outputs.md rule 9).
+export_name = usual.export_name
 
 
 def metadata(base: plan.Base) -> dict[str, str]:

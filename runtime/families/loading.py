@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from runtime import plan
 from runtime.errors import InputError, Problem
+from runtime.families.protocol import Architecture
+from runtime.safeio import weights
 
 
 def from_folder(path: Path, component: str, kind: Any, dtype: torch.dtype) -> nn.Module:
@@ -25,7 +29,34 @@ def _variant(folder: Path) -> str | None:
     return "fp16" if stems and all("fp16" in stem for stem in stems) else None
 
 
-def cast(load: Callable[[str], Tensor], dtype: torch.dtype) -> Callable[[str], Tensor]:
+Read = Callable[[str], Tensor]
+"""A tensor by its name in a file."""
+
+
+def load(
+    path: Path,
+    base: plan.Base,
+    component: str,
+    dtype: torch.dtype,
+    kinds: Mapping[str, Any],
+    build: Callable[[Architecture, str], nn.Module],
+    state: Callable[[Architecture, str, list[str], Read], Mapping[str, Tensor]],
+    title: str,
+) -> nn.Module:
+    """`Family.load`. `kinds`: component -> its class in diffusers or transformers. `state`: the architecture, the
+    component, a single file's names, how one is read -> the component's weights under the names that it has once built.
+
+    Raises InputError for what a single file lacks or has in another shape, all at once.
+    """
+    if base.layout == "diffusers":
+        return from_folder(path, component, kinds[component], dtype)
+    with weights.open_weights(path) as file:
+        found = state(base.architecture, component, list(file), _cast(file.load, dtype))
+    make = partial(build, base.architecture, component)
+    return _from_tensors(make, found, dtype, f"{path}: {component}", title)
+
+
+def _cast(load: Read, dtype: torch.dtype) -> Read:
     """`load`, each tensor of numbers in `dtype` as it is read: a file of another width is never in memory whole."""
 
     def read(name: str) -> Tensor:
@@ -35,13 +66,12 @@ def cast(load: Callable[[str], Tensor], dtype: torch.dtype) -> Callable[[str], T
     return read
 
 
-def from_tensors(
+def _from_tensors(
     build: Callable[[], nn.Module], state: Mapping[str, Tensor], dtype: torch.dtype, where: str, title: str
 ) -> nn.Module:
     """A component made of the file's weights, all of them and no others, in `dtype`; what no file holds is made anew.
 
-    `where` names the file and the component, `title` the family. Raises InputError for what is missing or of another
-    shape, all at once.
+    `where` names the file and the component, `title` the family.
     """
     with init_empty_weights(include_buffers=False):
         module = build()

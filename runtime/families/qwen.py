@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer
 
-from runtime.errors import InputError, Problem
+from runtime.families import tokenizing
 from runtime.families.protocol import Batch
 
 FOLDER = "tokenizer"
@@ -31,10 +31,7 @@ TINY: dict[str, Any] = {
 
 def tokenizer(path: Path) -> Any:
     """The vocabulary of a base's folder; of a single file it is looked for beside it. Raises InputError."""
-    place = (path if path.is_dir() else path.parent) / FOLDER
-    if not place.is_dir():
-        hint = f"put {FOLDER}/ of the publisher's repository there, or give the diffusers folder as the base"
-        raise InputError(Problem(str(place), "is not there, and a single file holds no vocabulary", hint))
+    place = tokenizing.folder_of(path, FOLDER, "vocabulary")
     return AutoTokenizer.from_pretrained(place, local_files_only=True)
 
 
@@ -51,11 +48,6 @@ def tokenize(vocabulary: Any, texts: Sequence[str], length: int) -> Batch:
     return {"tokens": found.input_ids, "mask": found.attention_mask.bool()}
 
 
-def counts(vocabulary: Any, texts: Sequence[str]) -> list[int]:
-    """How many tokens each text has."""
-    return [len(ids) for ids in vocabulary(list(texts), truncation=False, verbose=False).input_ids]
-
-
 def causal(tokens: Tensor) -> Tensor:
     """The attention mask of tokens (N, L) that look only back, (1, 1, L, L).
 
@@ -64,8 +56,3 @@ def causal(tokens: Tensor) -> Tensor:
     """
     length = tokens.shape[1]
     return torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()[None, None]
-
-
-def blocks(component: str, layers: nn.ModuleList) -> dict[str, nn.Module]:
-    """Its layers as `Family.blocks` names them."""
-    return {f"{component}.layers.{number}": layer for number, layer in enumerate(layers)}

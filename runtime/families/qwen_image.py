@@ -9,12 +9,10 @@ Files in one piece hold the transformer alone: the base is a diffusers folder.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from diffusers import (
     AutoencoderKLQwenImage,
@@ -28,8 +26,7 @@ from torch import Generator, Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextModel
 
 from runtime import plan
-from runtime.errors import InputError, Problem
-from runtime.families import bundles, flow, loading, patches, qwen
+from runtime.families import autoencoder, bundles, drawing, flow, loading, patches, qwen, tokenizing, usual
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
@@ -118,8 +115,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return index.get("transformer", [None, None])[1] == "QwenImageTransformer2DModel" and not is_other
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -157,13 +153,10 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    what = f"is {TITLE}'s transformer without its text encoder, vocabulary and VAE"
-    hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
-    raise InputError(Problem("base", what, hint))
+    raise bundles.not_whole(f"is {TITLE}'s transformer without its text encoder, vocabulary and VAE")
 
 
-def prediction_type(architecture: Architecture) -> plan.PredictionType:
-    return "flow"
+prediction_type = flow.prediction_type
 
 
 # ---------------------------------------------------------------------------------------------- building and loading
@@ -205,17 +198,11 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+    return {BACKBONE: usual.pattern(PRESETS, preset)}
 
 
 def blocks(modules: Modules) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
-    if "text_encoder" in modules:
-        found |= qwen.blocks("text_encoder", modules["text_encoder"].layers)
-    if "transformer" in modules:
-        listed = modules["transformer"].transformer_blocks
-        found |= {f"transformer.transformer_blocks.{number}": block for number, block in enumerate(listed)}
-    return found
+    return usual.listed(modules, "text_encoder.layers", "transformer.transformer_blocks")
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
@@ -228,11 +215,11 @@ def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
 
 def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
     vocabulary = tokenizers["text_encoder"]
-    return [count - _begin(vocabulary) for count in qwen.counts(vocabulary, _asked(captions))]
+    return [count - _begin(vocabulary) for count in tokenizing.counts(vocabulary, _asked(captions))]
 
 
 def _begin(vocabulary: Any) -> int:
-    (count,) = qwen.counts(vocabulary, [BEGIN])
+    (count,) = tokenizing.counts(vocabulary, [BEGIN])
     return count
 
 
@@ -252,13 +239,12 @@ def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
     return {"latent_mean": posterior.mean.squeeze(2), "latent_std": posterior.std.squeeze(2)}
 
 
-def conditions(item: plan.Item) -> Batch:
-    return {}
-
-
 def decode(modules: Modules, latents: Tensor) -> Tensor:
     vae = modules["vae"]
     return vae.decode(latents.to(vae.dtype).unsqueeze(2)).sample.squeeze(2)
+
+
+conditions = usual.conditions
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
@@ -278,22 +264,11 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
 
 
 def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    latent = item["latent_mean"]
-    tokens = latent[0].numel() // patches.SIDE**2
-    by = objective.timestep_shift or _shift(tokens)
-    return flow.draw(latent, generator, tokens, attrs.evolve(objective, timestep_shift=by))
-
-
-def _shift(tokens: int) -> float:
-    """The shift of a picture of so many tokens, which grows more slowly than Flux.1's: `calculate_shift`."""
-    few, many = SCHEDULER["base_image_seq_len"], SCHEDULER["max_image_seq_len"]
-    low, high = SCHEDULER["base_shift"], SCHEDULER["max_shift"]
-    return math.exp(low + (high - low) * (tokens - few) / (many - few))
+    return flow.draw(item, generator, objective, SCHEDULER)
 
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
-    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
-    latents = _scaled(latents, base.architecture["vae"])
+    latents = _scaled(autoencoder.drawn(batch), base.architecture["vae"])
     noise, sigma = batch["noise"], batch["sigma"]
     said = _denoise(modules["transformer"], flow.noisy(latents, noise, sigma), sigma, batch)
     return objectives.error(said, flow.target(latents, noise), batch, objective)
@@ -305,8 +280,8 @@ def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> T
     As many tokens are looked at as the longest caption has. A single caption then needs no mask, without which
     attention takes less.
     """
-    count, _, height, width = latents.shape
-    rows, columns = height // patches.SIDE, width // patches.SIDE
+    count = len(latents)
+    rows, columns = (side // patches.SIDE for side in latents.shape[2:])
     mask = text["mask"].bool()
     used = mask.any(dim=0)
     said = transformer(
@@ -337,7 +312,7 @@ def _by_channel(numbers: Sequence[float], latents: Tensor) -> Tensor:
 
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
-    transformer, count = modules["transformer"], len(wish.seeds)
+    transformer = modules["transformer"]
     pipeline: Any = QwenImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
         vae=modules["vae"],
@@ -345,37 +320,27 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
         tokenizer=None,
         transformer=transformer,
     )
-    pipeline.set_progress_bar_config(disable=True)
     given = {"prompt": wish.prompt} | ({"negative_prompt": wish.negative_prompt} if wish.guidance > 1 else {})
     words: dict[str, Tensor] = {}
     for name, text in given.items():
         tokens = {key: one.to(transformer.device) for key, one in tokenize(tokenizers, [text]).items()}
         said = encode_text(modules, tokens)
-        own = said["hidden"][:, said["mask"][0]].to(transformer.dtype).repeat(count, 1, 1)
+        own = said["hidden"][:, said["mask"][0]].to(transformer.dtype)
         words |= {
             f"{name}_embeds": own,
             f"{name}_embeds_mask": torch.ones_like(own[..., 0], dtype=torch.long),
         }
-    packed = pipeline(
-        **words,
-        num_inference_steps=wish.steps,
-        true_cfg_scale=wish.guidance,
-        width=wish.width,
-        height=wish.height,
-        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
-        output_type="latent",
-    ).images
+    packed = drawing.latents(pipeline, wish, words, true_cfg_scale=wish.guidance)
     side = pipeline.vae_scale_factor * patches.SIDE
     latents = patches.unpacked(packed.float(), wish.height // side, wish.width // side)
     pixels = decode(modules, _unscaled(latents, base.architecture["vae"]))
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return drawing.pictures(pipeline, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- naming
 
 
-def export_name(component: str, module: str) -> str:
-    return f"{component}.{module}"  # diffusers' own paths: ComfyUI maps these, and no kohya names but musubi's exist
+export_name = usual.export_name  # ComfyUI maps diffusers' paths, and no kohya names but musubi's exist
 
 
 def metadata(base: plan.Base) -> dict[str, str]:

@@ -10,10 +10,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from runtime import plan
-from runtime.families import clip_vocabulary, ldm, unet
+from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet, usual
+from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
 NAME = "sd1"
@@ -63,8 +64,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return unet.reads_clip(index) and not configs.get("unet", {}).get("use_linear_projection", False)
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -79,7 +79,7 @@ def published(name: str = "") -> Architecture:
             "use_linear_projection": False,
         },
         "vae": {**unet.VAE, **VAE_FIXED},
-        "text_encoder": dict(unet.CLIP_L),
+        "text_encoder": dict(clip_towers.L),
         "scheduler": dict(unet.SCHEDULER),
     }
 
@@ -119,37 +119,30 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
-    if base.layout == "diffusers":
-        return {
-            "text_encoder": CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", local_files_only=True)
-        }
-    return {"text_encoder": clip_vocabulary.tokenizer(base.architecture["text_encoder"]["vocab_size"])}
+    return {"text_encoder": clip_vocabulary.of_base(path, base, "text_encoder")}
 
 
 # --------------------------------------------------------------------------------------------------------- training
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return unet.targets(unet.pair_of(PRESETS, preset), TEXT_ENCODERS if text_encoder else ())
+    return unet.targets(PRESETS, preset, TEXT_ENCODERS if text_encoder else ())
 
 
 blocks = unet.blocks
 caption_tokens = unet.caption_tokens
-encode_picture = unet.encode_picture
-decode = unet.decode
+encode_picture = autoencoder.encode_picture
+decode = autoencoder.decode
 draw = unet.draw
+conditions = usual.conditions
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
-    return {"tokens": unet.token_ids(tokenizers["text_encoder"], captions)}
+    return {"tokens": tokenizing.ids(tokenizers["text_encoder"], captions)}
 
 
 def encode_text(modules: Modules, tokens: Batch) -> Batch:
     return {"hidden": modules["text_encoder"](tokens["tokens"])[0]}
-
-
-def conditions(item: plan.Item) -> Batch:
-    return {}
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
@@ -216,6 +209,6 @@ def tiny(folder: Path) -> Path:
     config = published()
     config["unet"] |= {"block_out_channels": [32, 32, 32, 32], "cross_attention_dim": 64, "sample_size": 8}
     config["vae"] |= unet.TINY_VAE
-    config["text_encoder"] |= unet.TINY_CLIP
-    tokenizers = {"tokenizer": clip_vocabulary.tokenizer(config["text_encoder"]["vocab_size"])}
+    config["text_encoder"] |= tiny_parts.CLIP
+    tokenizers = {"tokenizer": clip_vocabulary.tokenizer(tiny_parts.CLIP_WORDS)}
     return unet.write_folder(folder, config, build, tokenizers, INDEX)

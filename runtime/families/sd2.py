@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from runtime import plan
-from runtime.families import clip_vocabulary, ldm, sd1, unet
+from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, sd1, unet, usual
+from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Shapes
 
 NAME = "sd2"
@@ -43,7 +44,7 @@ VAE_FIXED = {"norm_num_groups": 32, "scaling_factor": 0.18215, "sample_size": 76
 SCHEDULER = {**unet.SCHEDULER, "prediction_type": "v_prediction"}
 LEFT_OUT = 1
 """Layers of the text tower that a single file has and nobody runs (`layer: penultimate` there)."""
-PAD = "!"
+PAD = clip_vocabulary.OPEN_CLIP_PAD
 KINDS = {**unet.KINDS, "text_encoder": CLIPTextModel}
 PRESETS = unet.OPEN_CLIP_PRESETS
 
@@ -62,8 +63,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return unet.reads_clip(index) and is_plain and bool(config.get("use_linear_projection"))
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -81,7 +81,7 @@ def published(name: str = "") -> Architecture:
         ),
         "vae": {**unet.VAE, **VAE_FIXED},
         "text_encoder": {
-            **unet.CLIP_L,
+            **clip_towers.L,
             "hidden_size": 1024,
             "intermediate_size": 4096,
             "num_hidden_layers": 23,
@@ -130,26 +130,23 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
-    if base.layout == "diffusers":
-        return sd1.load_tokenizers(path, base)
-    size = base.architecture["text_encoder"]["vocab_size"]
-    return {"text_encoder": clip_vocabulary.tokenizer(size, PAD)}
+    return {"text_encoder": clip_vocabulary.of_base(path, base, "text_encoder", PAD)}
 
 
 # ----------------------------------------------------------------------------- training and sampling: as SD 1 does
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return unet.targets(unet.pair_of(PRESETS, preset), TEXT_ENCODERS if text_encoder else ())
+    return unet.targets(PRESETS, preset, TEXT_ENCODERS if text_encoder else ())
 
 
 blocks = unet.blocks
 tokenize = sd1.tokenize
 caption_tokens = unet.caption_tokens
 encode_text = sd1.encode_text
-encode_picture = unet.encode_picture
-conditions = sd1.conditions
-decode = unet.decode
+encode_picture = autoencoder.encode_picture
+conditions = usual.conditions
+decode = autoencoder.decode
 example = sd1.example
 draw = unet.draw
 loss = sd1.loss
@@ -182,6 +179,6 @@ def tiny(folder: Path) -> Path:
     wide = {"block_out_channels": [64, 64, 64, 64], "cross_attention_dim": 64, "sample_size": 8}
     config["unet"] = unet.of_64(config["unet"] | wide)
     config["vae"] |= unet.TINY_VAE
-    config["text_encoder"] |= unet.TINY_CLIP
-    tokenizers = {"tokenizer": clip_vocabulary.tokenizer(unet.TINY_CLIP["vocab_size"], PAD)}
+    config["text_encoder"] |= tiny_parts.CLIP
+    tokenizers = {"tokenizer": clip_vocabulary.tokenizer(tiny_parts.CLIP_WORDS, PAD)}
     return unet.write_folder(folder, config, build, tokenizers, sd1.INDEX)

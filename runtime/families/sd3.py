@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,30 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from PIL.Image import Image
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5EncoderModel
 
 from runtime import plan
 from runtime.errors import Problem, SpecError
-from runtime.families import autoencoder, bundles, clip_vocabulary, flow, fused, fused_layouts, loading, t5
+from runtime.families import (
+    autoencoder,
+    bundles,
+    clip_towers,
+    clip_vocabulary,
+    drawing,
+    flow,
+    fused,
+    fused_layouts,
+    ldm,
+    loading,
+    t5,
+    tokenizing,
+    usual,
+)
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.autoencoder import decode as decode
-from runtime.families.autoencoder import encode_picture as encode_picture
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
-from runtime.safeio import weights
 
 NAME = "sd3"
 TITLE = "Stable Diffusion 3"
@@ -56,7 +66,7 @@ VAE_FIXED: dict[str, Any] = {"scaling_factor": 1.5305, "shift_factor": 0.0609, "
 SCHEDULER: dict[str, Any] = {"num_train_timesteps": 1000, "shift": 3.0}
 HEAD_DIM = 64
 CLIP_PREFIXES = {"text_encoder": bundles.CLIP_L, "text_encoder_2": bundles.CLIP_G}
-PADS = {"text_encoder": "<|endoftext|>", "text_encoder_2": "!"}
+PADS = {"text_encoder": clip_vocabulary.END, "text_encoder_2": clip_vocabulary.OPEN_CLIP_PAD}
 
 # config.json of each transformer: stable-diffusion-3-medium, -3.5-medium, -3.5-large.
 SIZES: dict[str, dict[str, Any]] = {
@@ -75,16 +85,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "qk_norm": "rms_norm",
     },
 }
-CLIP_G_PUBLISHED: dict[str, Any] = {
-    **bundles.CLIP_L_PUBLISHED,
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "hidden_act": "gelu",
-    "projection_dim": 1280,
-}
-"""laion/CLIP-ViT-bigG-14-laion2B-39B-b160k's text tower."""
 
 ATTENTION = r"attn2?\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
 FEED_FORWARD = r"ff(_context)?\.net\.(0\.proj|2)"
@@ -110,8 +110,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return index.get("transformer", [None, None])[1] == "SD3Transformer2DModel" and "text_encoder_3" in index
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -134,8 +133,8 @@ def published(name: str = "") -> Architecture:
             **size,
         },
         "vae": {**bundles.VAE_PUBLISHED, **bundles.VAE_FIXED, **VAE_FIXED},
-        "text_encoder": {**bundles.CLIP_L_PUBLISHED, "projection_dim": 768},
-        "text_encoder_2": dict(CLIP_G_PUBLISHED),
+        "text_encoder": {**clip_towers.L, "projection_dim": 768},
+        "text_encoder_2": dict(clip_towers.BIG_G),
         "text_encoder_3": dict(t5.XXL),
         "scheduler": dict(SCHEDULER),
     }
@@ -175,8 +174,8 @@ def architecture(shapes: Shapes) -> Architecture:
             "qk_norm": "rms_norm" if norm else None,
         },
         "vae": bundles.vae_config(shapes, VAE_FIXED),
-        "text_encoder": bundles.clip_config(shapes, bundles.CLIP_L) | _projection(shapes, bundles.CLIP_L),
-        "text_encoder_2": bundles.clip_config(shapes, bundles.CLIP_G)
+        "text_encoder": ldm.clip_config(shapes, bundles.CLIP_L) | _projection(shapes, bundles.CLIP_L),
+        "text_encoder_2": ldm.clip_config(shapes, bundles.CLIP_G)
         | _projection(shapes, bundles.CLIP_G)
         | {"hidden_act": "gelu"},
         "text_encoder_3": t5.config(shapes, bundles.T5),
@@ -188,11 +187,17 @@ def _projection(shapes: Shapes, prefix: str) -> dict[str, int]:
     return {"projection_dim": shapes[f"{prefix}text_projection.weight"][0]}
 
 
-def prediction_type(architecture: Architecture) -> plan.PredictionType:
-    return "flow"
+prediction_type = flow.prediction_type
 
 
 # ---------------------------------------------------------------------------------------------- building and loading
+
+KINDS: dict[str, Any] = {
+    "transformer": SD3Transformer2DModel,
+    **dict.fromkeys(CLIP_PREFIXES, CLIPTextModelWithProjection),
+    "text_encoder_3": T5EncoderModel,
+    "vae": AutoencoderKL,
+}
 
 
 def build(architecture: Architecture, component: str) -> Any:
@@ -201,31 +206,26 @@ def build(architecture: Architecture, component: str) -> Any:
         return CLIPTextModelWithProjection(CLIPTextConfig(**config))
     if component == "text_encoder_3":
         return t5.build(config)
-    return {"transformer": SD3Transformer2DModel, "vae": AutoencoderKL}[component].from_config(config)
+    return KINDS[component].from_config(config)
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
-    if base.layout == "diffusers":
-        clip = CLIPTextModelWithProjection
-        kinds = (SD3Transformer2DModel, clip, clip, T5EncoderModel, AutoencoderKL)
-        return loading.from_folder(
-            path, component, dict(zip(COMPONENTS, kinds, strict=True))[component], dtype
-        )
-    config = base.architecture[component]
-    with weights.open_weights(path) as file:
-        names = list(file)
-        read = loading.cast(file.load, dtype)
-        if component == "transformer":
-            width = config["attention_head_dim"] * config["num_attention_heads"]
-            state = fused.weights(fused_layouts.SD3, names, read, bundles.denoiser(names), width)
-        elif component == "vae":
-            state = bundles.vae_weights(names, read, config)
-        elif component in CLIP_PREFIXES:
-            state = bundles.clip_weights(names, read, CLIP_PREFIXES[component], level="")
-        else:
-            state = t5.weights(names, read, bundles.T5)
-    make = partial(build, base.architecture, component)
-    return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
+    return loading.load(path, base, component, dtype, KINDS, build, _weights, TITLE)
+
+
+def _weights(
+    architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> dict[str, Tensor]:
+    """A component's weights in a single file."""
+    config = architecture[component]
+    if component == "transformer":
+        width = config["attention_head_dim"] * config["num_attention_heads"]
+        return fused.weights(fused_layouts.SD3, names, read, bundles.denoiser(names), width)
+    if component == "vae":
+        return bundles.vae_weights(names, read, config)
+    if component in CLIP_PREFIXES:
+        return bundles.clip_weights(names, read, CLIP_PREFIXES[component], level="")
+    return t5.weights(names, read, bundles.T5)
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
@@ -241,43 +241,33 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
-    found: dict[str, Any] = {"text_encoder_3": t5.tokenizer(path, "tokenizer_3", CAPTION_TOKENS)}
-    for component, pad in PADS.items():
-        if base.layout == "diffusers":
-            folder = component.replace("text_encoder", "tokenizer")
-            found[component] = CLIPTokenizer.from_pretrained(path, subfolder=folder, local_files_only=True)
-        else:
-            found[component] = clip_vocabulary.tokenizer(base.architecture[component]["vocab_size"], pad)
-    return found
+    return {
+        **{tower: clip_vocabulary.of_base(path, base, tower, pad) for tower, pad in PADS.items()},
+        "text_encoder_3": t5.tokenizer(path, "tokenizer_3", CAPTION_TOKENS),
+    }
 
 
 # --------------------------------------------------------------------------------------------------------- training
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+    return {BACKBONE: usual.pattern(PRESETS, preset)}
 
 
 def blocks(modules: Modules) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
-    if "text_encoder_3" in modules:
-        found |= t5.blocks("text_encoder_3", modules["text_encoder_3"])
-    if "transformer" in modules:
-        listed = modules["transformer"].transformer_blocks
-        found |= {f"transformer.transformer_blocks.{number}": block for number, block in enumerate(listed)}
-    return found
+    return usual.listed(modules, f"text_encoder_3.{t5.BLOCKS}", "transformer.transformer_blocks")
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
     return {
-        "tokens": clip_vocabulary.tokenize(tokenizers["text_encoder"], captions),
-        "tokens_2": clip_vocabulary.tokenize(tokenizers["text_encoder_2"], captions),
-        "tokens_3": t5.tokenize(tokenizers["text_encoder_3"], captions),
+        "tokens": tokenizing.ids(tokenizers["text_encoder"], captions),
+        "tokens_2": tokenizing.ids(tokenizers["text_encoder_2"], captions),
+        "tokens_3": tokenizing.ids(tokenizers["text_encoder_3"], captions),
     }
 
 
 def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
-    return t5.caption_tokens(tokenizers["text_encoder_3"], captions)
+    return tokenizing.counts(tokenizers["text_encoder_3"], captions)
 
 
 def encode_text(modules: Modules, tokens: Batch) -> Batch:
@@ -295,8 +285,10 @@ def encode_text(modules: Modules, tokens: Batch) -> Batch:
     }
 
 
-def conditions(item: plan.Item) -> Batch:
-    return {}
+encode_picture = autoencoder.encode_picture
+decode = autoencoder.decode
+conditions = usual.conditions
+draw = flow.draw
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
@@ -318,15 +310,9 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
     }
 
 
-def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    latent = item["latent_mean"]
-    return flow.draw(latent, generator, latent[0].numel() // 4, objective)
-
-
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
     transformer = modules["transformer"]
-    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
-    latents = flow.scaled(latents, base.architecture["vae"])
+    latents = flow.scaled(autoencoder.drawn(batch), base.architecture["vae"])
     noise, sigma = batch["noise"], batch["sigma"]
     said = transformer(
         hidden_states=flow.noisy(latents, noise, sigma).to(transformer.dtype),
@@ -341,7 +327,7 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
 
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
-    transformer, count = modules["transformer"], len(wish.seeds)
+    transformer = modules["transformer"]
     pipeline: Any = StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
@@ -353,32 +339,18 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
         text_encoder_3=None,
         tokenizer_3=None,
     )
-    pipeline.set_progress_bar_config(disable=True)
     tokens = tokenize(tokenizers, [wish.prompt, wish.negative_prompt])
-    text = encode_text(modules, {name: ids.to(transformer.device) for name, ids in tokens.items()})
-    hidden, pooled = (text[name].to(transformer.dtype) for name in ("hidden", "pooled"))
-    latents = pipeline(
-        prompt_embeds=hidden[:1].repeat(count, 1, 1),
-        negative_prompt_embeds=hidden[1:].repeat(count, 1, 1),
-        pooled_prompt_embeds=pooled[:1].repeat(count, 1),
-        negative_pooled_prompt_embeds=pooled[1:].repeat(count, 1),
-        num_inference_steps=wish.steps,
-        guidance_scale=wish.guidance,
-        width=wish.width,
-        height=wish.height,
-        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
-        output_type="latent",
-    ).images
+    said = encode_text(modules, {name: ids.to(transformer.device) for name, ids in tokens.items()})
+    text = drawing.with_and_without(*(said[name].to(transformer.dtype) for name in ("hidden", "pooled")))
+    latents = drawing.latents(pipeline, wish, text, guidance_scale=wish.guidance)
     pixels = decode(modules, flow.unscaled(latents, base.architecture["vae"]))
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return drawing.pictures(pipeline, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- naming
 
 
-def export_name(component: str, module: str) -> str:
-    # diffusers' own paths, part by part of the fused layers, as in FLUX.1 (runtime.families.flux1).
-    return f"{component}.{module}"
+export_name = usual.export_name  # part by part of the fused layers, as in FLUX.1 (runtime.families.flux1)
 
 
 def metadata(base: plan.Base) -> dict[str, str]:
@@ -407,8 +379,8 @@ def tiny(folder: Path) -> Path:
         config[component] |= {**tiny_parts.CLIP, "projection_dim": 64}
     tiny_parts.write(folder, config, build, ("transformer", "vae", *CLIP_PREFIXES))
     t5.tiny(folder, "text_encoder_3", "tokenizer_3")
-    for component, pad in PADS.items():
-        place = folder / component.replace("text_encoder", "tokenizer")
+    for tower, pad in PADS.items():
+        place = folder / clip_vocabulary.folder(tower)
         clip_vocabulary.tokenizer(tiny_parts.CLIP_WORDS, pad).save_pretrained(place)
     classes = {
         "transformer": "SD3Transformer2DModel",

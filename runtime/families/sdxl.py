@@ -17,11 +17,12 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import clip_vocabulary, ldm, unet
+from runtime.families import autoencoder, clip_towers, clip_vocabulary, drawing, ldm, tokenizing, unet, usual
+from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
 
 NAME = "sdxl"
@@ -52,8 +53,7 @@ SIZES = 6
 # What a single file cannot say: configs/inference/sd_xl_base.yaml of Stability-AI/generative-models.
 UNET_FIXED = {"norm_num_groups": 32, "sample_size": 128, "addition_embed_type": "text_time"}
 VAE_FIXED = {"norm_num_groups": 32, "scaling_factor": 0.13025, "sample_size": 1024}
-PADS = {"text_encoder": "<|endoftext|>", "text_encoder_2": "!"}
-TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+PADS = {"text_encoder": clip_vocabulary.END, "text_encoder_2": clip_vocabulary.OPEN_CLIP_PAD}
 TOKENS = {"text_encoder": "tokens", "text_encoder_2": "tokens_2"}
 KINDS = {**unet.KINDS, "text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 PRESETS = unet.OPEN_CLIP_PRESETS
@@ -87,8 +87,7 @@ def _refiner() -> InputError:
     )
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -108,16 +107,8 @@ def published(name: str = "") -> Architecture:
             }
         ),
         "vae": {**unet.VAE, **VAE_FIXED},
-        "text_encoder": dict(unet.CLIP_L),
-        "text_encoder_2": {
-            **unet.CLIP_L,
-            "hidden_size": 1280,
-            "intermediate_size": 5120,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 20,
-            "hidden_act": "gelu",
-            "projection_dim": 1280,
-        },
+        "text_encoder": dict(clip_towers.L),
+        "text_encoder_2": dict(clip_towers.BIG_G),
         "scheduler": dict(unet.SCHEDULER),
     }
 
@@ -171,22 +162,14 @@ def original_names(names: Sequence[str], architecture: Architecture) -> dict[str
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
-    if base.layout == "diffusers":
-        return {
-            tower: CLIPTokenizer.from_pretrained(path, subfolder=folder, local_files_only=True)
-            for tower, folder in TOKENIZERS.items()
-        }
-    return {
-        tower: clip_vocabulary.tokenizer(base.architecture[tower]["vocab_size"], pad)
-        for tower, pad in PADS.items()
-    }
+    return {tower: clip_vocabulary.of_base(path, base, tower, pad) for tower, pad in PADS.items()}
 
 
 # --------------------------------------------------------------------------------------------------------- training
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    found = unet.targets(unet.pair_of(PRESETS, preset), TEXT_ENCODERS if text_encoder else ())
+    found = unet.targets(PRESETS, preset, TEXT_ENCODERS if text_encoder else ())
     if text_encoder:
         # Nothing of CLIP-L's last layer reaches the UNet, so nothing there would learn.
         last = architecture["text_encoder"]["num_hidden_layers"] - 1
@@ -196,13 +179,13 @@ def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict
 
 blocks = unet.blocks
 caption_tokens = unet.caption_tokens
-encode_picture = unet.encode_picture
-decode = unet.decode
+encode_picture = autoencoder.encode_picture
+decode = autoencoder.decode
 draw = unet.draw
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
-    return {key: unet.token_ids(tokenizers[tower], captions) for tower, key in TOKENS.items()}
+    return {key: tokenizing.ids(tokenizers[tower], captions) for tower, key in TOKENS.items()}
 
 
 def encode_text(modules: Modules, tokens: Batch) -> Batch:
@@ -262,13 +245,7 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
     device, dtype = modules["unet"].device, modules["unet"].dtype
     tokens = tokenize(tokenizers, [wish.prompt, wish.negative_prompt])
     said = encode_text(modules, {name: ids.to(device) for name, ids in tokens.items()})
-    hidden, pooled = said["hidden"].to(dtype), said["pooled"].to(dtype)
-    text = {
-        "prompt_embeds": hidden[:1],
-        "negative_prompt_embeds": hidden[1:],
-        "pooled_prompt_embeds": pooled[:1],
-        "negative_pooled_prompt_embeds": pooled[1:],
-    }
+    text = drawing.with_and_without(*(said[name].to(dtype) for name in ("hidden", "pooled")))
     return unet.drawn(pipeline, modules, base, wish, text)
 
 
@@ -353,15 +330,15 @@ INDEX = {
 
 def tiny(folder: Path) -> Path:
     config = published()
-    width = unet.TINY_CLIP["hidden_size"]
+    width = tiny_parts.CLIP["hidden_size"]
     wide = {"block_out_channels": [64, 64, 64], "cross_attention_dim": 2 * width, "sample_size": 8}
     told = {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": width + 8 * SIZES}
     config["unet"] = unet.of_64(config["unet"] | wide | told | {"transformer_layers_per_block": [1, 1, 2]})
     config["vae"] |= unet.TINY_VAE
-    config["text_encoder"] |= unet.TINY_CLIP
-    config["text_encoder_2"] |= unet.TINY_CLIP | {"projection_dim": width}
+    config["text_encoder"] |= tiny_parts.CLIP
+    config["text_encoder_2"] |= tiny_parts.CLIP | {"projection_dim": width}
     tokenizers = {
-        TOKENIZERS[tower]: clip_vocabulary.tokenizer(unet.TINY_CLIP["vocab_size"], pad)
+        clip_vocabulary.folder(tower): clip_vocabulary.tokenizer(tiny_parts.CLIP_WORDS, pad)
         for tower, pad in PADS.items()
     }
     return unet.write_folder(folder, config, build, tokenizers, INDEX)

@@ -31,8 +31,7 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from runtime import plan
-from runtime.errors import InputError, Problem
-from runtime.families import ldm, loading
+from runtime.families import autoencoder, bundles, ldm, loading, usual
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
@@ -97,8 +96,7 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return index.get("unet", [None, None])[1] == "UNetSpatioTemporalConditionModel"
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
@@ -144,9 +142,7 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    what = f"is {TITLE} in Stability's own names, which are not read"
-    hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
-    raise InputError(Problem("base", what, hint))
+    raise bundles.not_whole(f"is {TITLE} in Stability's own names, which are not read")
 
 
 def prediction_type(architecture: Architecture) -> plan.PredictionType:
@@ -185,7 +181,7 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return {"unet": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+    return {BACKBONE: usual.pattern(PRESETS, preset)}
 
 
 def blocks(modules: Modules) -> dict[str, nn.Module]:
@@ -282,8 +278,7 @@ def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
 
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
     unet, noise = modules["unet"], batch["noise"]
-    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
-    latents = latents * base.architecture["vae"]["scaling_factor"]
+    latents = autoencoder.drawn(batch) * base.architecture["vae"]["scaling_factor"]
     sigma = batch["sigma"].view(-1, 1, 1, 1, 1)
     size = (sigma**2 + 1).sqrt()
     noisy = (latents + sigma * noise) / size
@@ -344,8 +339,7 @@ def _in_dtype(said: Any, dtype: torch.dtype) -> Any:
 # ----------------------------------------------------------------------------------------------------------- naming
 
 
-def export_name(component: str, module: str) -> str:
-    return f"{component}.{module}"
+export_name = usual.export_name
 
 
 def metadata(base: plan.Base) -> dict[str, str]:

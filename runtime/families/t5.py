@@ -6,15 +6,14 @@ Its vocabulary comes with a base's folder (`tokenizer_2/`, `tokenizer_3/`): sing
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from runtime.errors import InputError, Problem
+from runtime.families import tokenizing
 from runtime.families.protocol import Shapes
 
 XXL: dict[str, Any] = {
@@ -33,6 +32,9 @@ XXL: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 """google/t5-v1_1-xxl's config.json, as far as an encoder depends on it."""
+
+BLOCKS = "encoder.block"
+"""Where its blocks are."""
 
 TINY = {**XXL, "vocab_size": 128, "d_model": 128, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 
@@ -71,43 +73,18 @@ def weights(names: Iterable[str], load: Callable[[str], _W], prefix: str) -> dic
     return found
 
 
-def blocks(component: str, module: Any) -> dict[str, nn.Module]:
-    """Its blocks as `Family.blocks` names them."""
-    return {f"{component}.encoder.block.{number}": block for number, block in enumerate(module.encoder.block)}
-
-
 # ------------------------------------------------------------------------------------------------------- vocabulary
 
 
 def tokenizer(path: Path, folder: str, tokens: int) -> T5Tokenizer:
     """The vocabulary in `folder` of a base, at most `tokens` a text; of a single file it is looked for beside it.
 
-    Raises InputError where there is none.
+    A text is always filled up to that: Flux.1 and SD 3 attend to the padding too. Raises InputError where none is.
     """
-    place = (path if path.is_dir() else path.parent) / folder
-    if not place.is_dir():
-        hint = f"put {folder}/ of the publisher's repository there, or give the diffusers folder as the base"
-        raise InputError(Problem(str(place), "is not there, and a single file holds no T5 vocabulary", hint))
+    place = tokenizing.folder_of(path, folder, "T5 vocabulary")
     found: T5Tokenizer = T5Tokenizer.from_pretrained(place, local_files_only=True)
     found.model_max_length = tokens
     return found
-
-
-def tokenize(vocabulary: T5Tokenizer, captions: Sequence[str]) -> Tensor:
-    """Token ids (N, tokens), padded to the most that the base takes: Flux.1 and SD 3 attend to the padding too."""
-    ids: Tensor = vocabulary(
-        list(captions),
-        padding="max_length",
-        max_length=vocabulary.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-    return ids
-
-
-def caption_tokens(vocabulary: T5Tokenizer, captions: Sequence[str]) -> list[int]:
-    """How many tokens each caption really has, the end included."""
-    return [len(ids) for ids in vocabulary(list(captions), truncation=False, verbose=False).input_ids]
 
 
 def tiny_vocabulary() -> T5Tokenizer:

@@ -20,38 +20,15 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPTextConfig
 
 from runtime import plan
-from runtime.families import diffusion, ldm, loading
+from runtime.families import autoencoder, diffusion, drawing, ldm, loading, tiny, tokenizing
 from runtime.families.protocol import Architecture, Batch, Modules, Wish
-from runtime.safeio import weights
 
 KINDS: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
 GRID = 64
 CAPTION_TOKENS = 77
 
 UNET: dict[str, Any] = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2, "norm_num_groups": 32}
-VAE: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-}
-CLIP_L: dict[str, Any] = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "bos_token_id": 49406,
-    "eos_token_id": 49407,
-}
-"""OpenAI's ViT-L/14 text tower, of SD 1.x and XL: its config.json."""
-
+VAE: dict[str, Any] = {**autoencoder.PUBLISHED, "latent_channels": 4, "norm_num_groups": 32}
 SCHEDULER: dict[str, Any] = {
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -109,7 +86,7 @@ def prediction_type(architecture: Architecture) -> plan.PredictionType:
 
 Kinds = Mapping[str, Any]
 """Component -> its class in diffusers or transformers."""
-TowerWeights = Callable[[str, list[str], Callable[[str], Tensor]], Mapping[str, Tensor]]
+TowerWeights = Callable[[str, list[str], loading.Read], Mapping[str, Tensor]]
 """(component, a single file's names, how one is read) -> a text tower's weights under transformers' names."""
 
 
@@ -128,33 +105,28 @@ def load(
     towers: TowerWeights,
     title: str,
 ) -> nn.Module:
-    if base.layout == "diffusers":
-        return loading.from_folder(path, component, kinds[component], dtype)
-    config = base.architecture[component]
-    with weights.open_weights(path) as file:
-        names = list(file)
-        read = loading.cast(file.load, dtype)
-        if component == "unet":
-            state: Mapping[str, Tensor] = ldm.unet_weights(names, read, config)
-        elif component == "vae":
-            state = ldm.vae_weights(names, read, config)
-        else:
-            state = towers(component, names, read)
-    make = partial(build, base.architecture, component, kinds)
-    return loading.from_tensors(make, state, dtype, f"{path}: {component}", title)
+    made = partial(build, kinds=kinds)
+    return loading.load(path, base, component, dtype, kinds, made, partial(_weights, towers), title)
+
+
+def _weights(
+    towers: TowerWeights, architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> Mapping[str, Tensor]:
+    """A component's weights in a single file."""
+    if component == "unet":
+        return ldm.unet_weights(names, read, architecture[component])
+    if component == "vae":
+        return ldm.vae_weights(names, read, architecture[component])
+    return towers(component, names, read)
 
 
 # --------------------------------------------------------------------------------------------------------- training
 
 
-def targets(pair: tuple[str, str], towers: Iterable[str]) -> dict[str, str]:
-    """Component -> regex, for the UNet and the text towers that are trained; `pair` is one of `PRESETS`' or alike."""
-    return {"unet": pair[0], **dict.fromkeys(towers, pair[1])}
-
-
-def pair_of(presets: Mapping[str, tuple[str, str]], preset: str) -> tuple[str, str]:
-    """A preset's regexes; "re:…" stands for the UNet and the text towers alike."""
-    return (preset[3:], preset[3:]) if preset.startswith("re:") else presets[preset]
+def targets(presets: Mapping[str, tuple[str, str]], preset: str, towers: Iterable[str]) -> dict[str, str]:
+    """Component -> regex, for the UNet and the text towers that are trained; "re:…" stands for all of them alike."""
+    own, of_towers = (preset[3:],) * 2 if preset.startswith("re:") else presets[preset]
+    return {"unet": own, **dict.fromkeys(towers, of_towers)}
 
 
 UNET_BLOCK = re.compile(
@@ -175,45 +147,14 @@ def blocks(modules: Modules) -> dict[str, nn.Module]:
     }
 
 
-def token_ids(tokenizer: Any, captions: Sequence[str]) -> Tensor:
-    """Token ids (N, 77), cut and padded."""
-    return tokenizer(
-        list(captions),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-
-
 def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
-    tokenizer = tokenizers["text_encoder"]
-    return [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
-
-
-def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
-    posterior = modules["vae"].encode(pixels).latent_dist
-    return {"latent_mean": posterior.mean, "latent_std": posterior.std}
-
-
-def decode(modules: Modules, latents: Tensor) -> Tensor:
-    vae = modules["vae"]
-    return vae.decode(latents.to(vae.dtype)).sample
+    return tokenizing.counts(tokenizers["text_encoder"], captions)
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape) -> Batch:
     """What a batch has of a picture and of `draw`."""
-    width, height = shape
-    vae = architecture["vae"]
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    latent = torch.empty(size, vae["latent_channels"], height // factor, width // factor)
-    return {
-        "latent_mean": latent,
-        "latent_std": torch.empty_like(latent),
-        "noise": torch.empty_like(latent),
-        "posterior": torch.empty_like(latent),
-        "timestep": torch.zeros(size, dtype=torch.long),
-    }
+    latents = autoencoder.example(architecture["vae"], size, shape)
+    return {**latents, "timestep": torch.zeros(size, dtype=torch.long)}
 
 
 def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
@@ -231,7 +172,7 @@ def loss(
     """The loss of each sample (N,), float32. `hidden` is the text (N, tokens, width); `added` what else the UNet is
     told, as diffusers' `added_cond_kwargs`."""
     scale = base.architecture["vae"]["scaling_factor"]
-    latents = (batch["latent_mean"] + batch["latent_std"] * batch["posterior"]) * scale
+    latents = autoencoder.drawn(batch) * scale
     alpha = diffusion.alphas_cumprod(base.architecture["scheduler"], latents.device)[batch["timestep"]]
     given = diffusion.noisy(latents, batch["noise"], alpha).to(unet.dtype)
     said = unet(
@@ -262,19 +203,9 @@ def drawn(
 ) -> list[Image]:
     """The wish's pictures by one of diffusers' pipelines. `text`: the pipeline's names for what is encoded of the
     prompt and the negative prompt -> that, (1, …)."""
-    pipeline.set_progress_bar_config(disable=True)
-    count = len(wish.seeds)
-    latents = pipeline(
-        **{name: tensor.repeat(count, *(1,) * (tensor.dim() - 1)) for name, tensor in text.items()},
-        num_inference_steps=wish.steps,
-        guidance_scale=wish.guidance,
-        width=wish.width,
-        height=wish.height,
-        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
-        output_type="latent",
-    ).images
-    pixels = decode(modules, latents / base.architecture["vae"]["scaling_factor"])
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    latents = drawing.latents(pipeline, wish, text, guidance_scale=wish.guidance)
+    pixels = autoencoder.decode(modules, latents / base.architecture["vae"]["scaling_factor"])
+    return drawing.pictures(pipeline, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- naming
@@ -296,15 +227,6 @@ TINY_VAE: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 3,
     "up_block_types": ["UpDecoderBlock2D"] * 3,
 }
-TINY_CLIP: dict[str, Any] = {
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 1,
-    "vocab_size": 1024,
-    "bos_token_id": 1022,
-    "eos_token_id": 1023,
-}
 
 
 def write_folder(
@@ -315,11 +237,7 @@ def write_folder(
     index: Mapping[str, Any],
 ) -> Path:
     """A diffusers folder of random weights in fp16. `index` is its model_index.json, the scheduler's line included."""
-    components = [name for name in config if name != "scheduler"]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for component in components:
-            build(config, component).half().save_pretrained(folder / component)
+    tiny.write(folder, config, build, [name for name in config if name != "scheduler"])
     for name, tokenizer in tokenizers.items():
         tokenizer.save_pretrained(folder / name)
     (folder / "scheduler").mkdir(exist_ok=True)

@@ -11,7 +11,6 @@ training undoes. They differ in weights and in the scheduler's shift alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,26 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 from PIL.Image import Image
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3Model
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, flow, fused, loading, qwen
+from runtime.families import (
+    autoencoder,
+    bundles,
+    drawing,
+    flow,
+    fused,
+    loading,
+    patches,
+    qwen,
+    tokenizing,
+    usual,
+)
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.autoencoder import decode as decode
-from runtime.families.autoencoder import encode_picture as encode_picture
 from runtime.families.causal_lm import byte_tokenizer
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
-from runtime.safeio import weights
 
 NAME = "z_image"
 TITLE = "Z-Image"
@@ -63,7 +70,6 @@ PRESETS = {
 }
 """The refiners before the layers are left alone, as musubi-tuner's `lora_zimage` leaves them."""
 
-PATCH = 2
 TEXT = "text_encoders.qwen3_4b.transformer.model."
 VAE_FIXED: dict[str, Any] = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "sample_size": 1024}
 PAD_TOKENS = ("x_pad_token", "cap_pad_token")
@@ -112,14 +118,13 @@ def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
     return index.get("transformer", [None, None])[1] == "ZImageTransformer2DModel" and not reads_pictures
 
 
-def recognise_config(config: dict[str, Any]) -> bool:
-    return False
+recognise_config = usual.recognise_config
 
 
 def published(name: str = "") -> Architecture:
     return {
         "transformer": {
-            "all_patch_size": [PATCH],
+            "all_patch_size": [patches.SIDE],
             "all_f_patch_size": [1],
             "in_channels": 16,
             "dim": 3840,
@@ -169,7 +174,7 @@ def _transformer(shapes: Shapes) -> dict[str, Any]:
     (head,) = shapes[f"{prefix}layers.0.attention.q_norm.weight"]
     return {
         **published()["transformer"],
-        "in_channels": patch // PATCH**2,
+        "in_channels": patch // patches.SIDE**2,
         "dim": dim,
         "n_layers": bundles.count(shapes, f"{prefix}layers."),
         "n_refiner_layers": bundles.count(shapes, f"{prefix}noise_refiner."),
@@ -196,38 +201,41 @@ def _text_encoder(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def prediction_type(architecture: Architecture) -> plan.PredictionType:
-    return "flow"
+prediction_type = flow.prediction_type
 
 
 # ---------------------------------------------------------------------------------------------- building and loading
+
+KINDS: dict[str, Any] = {
+    "transformer": ZImageTransformer2DModel,
+    "text_encoder": Qwen3Model,
+    "vae": AutoencoderKL,
+}
 
 
 def build(architecture: Architecture, component: str) -> Any:
     config = architecture[component]
     if component == "text_encoder":
         return Qwen3Model(Qwen3Config(**config))
-    return {"transformer": ZImageTransformer2DModel, "vae": AutoencoderKL}[component].from_config(config)
+    return KINDS[component].from_config(config)
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
-    if base.layout == "diffusers":
-        kind = {"transformer": ZImageTransformer2DModel, "vae": AutoencoderKL, "text_encoder": Qwen3Model}
-        return loading.from_folder(path, component, kind[component], dtype)
-    config = base.architecture[component]
-    with weights.open_weights(path) as file:
-        names = list(file)
-        read = loading.cast(file.load, dtype)
-        if component == "transformer":
-            prefix = bundles.denoiser(names)
-            state = fused.weights(LAYOUT, names, read, prefix, config["dim"])
-            state |= {name: read(prefix + name) for name in PAD_TOKENS}
-        elif component == "vae":
-            state = bundles.vae_weights(names, read, config)
-        else:
-            state = {name.removeprefix(TEXT): read(name) for name in names if name.startswith(TEXT)}
-    make = partial(build, base.architecture, component)
-    return loading.from_tensors(make, state, dtype, f"{path}: {component}", TITLE)
+    return loading.load(path, base, component, dtype, KINDS, build, _weights, TITLE)
+
+
+def _weights(
+    architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> dict[str, Tensor]:
+    """A component's weights in a single file."""
+    config = architecture[component]
+    if component == "transformer":
+        prefix = bundles.denoiser(names)
+        pads = {name: read(prefix + name) for name in PAD_TOKENS}
+        return fused.weights(LAYOUT, names, read, prefix, config["dim"]) | pads
+    if component == "vae":
+        return bundles.vae_weights(names, read, config)
+    return {name.removeprefix(TEXT): read(name) for name in names if name.startswith(TEXT)}
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
@@ -245,18 +253,11 @@ def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
 
 
 def targets(architecture: Architecture, preset: str, text_encoder: bool) -> dict[str, str]:
-    return {"transformer": preset[3:] if preset.startswith("re:") else PRESETS[preset]}
+    return {BACKBONE: usual.pattern(PRESETS, preset)}
 
 
 def blocks(modules: Modules) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
-    if "text_encoder" in modules:
-        found |= qwen.blocks("text_encoder", modules["text_encoder"].layers)
-    if "transformer" in modules:
-        for name in LISTS:
-            listed = getattr(modules["transformer"], name)
-            found |= {f"transformer.{name}.{number}": block for number, block in enumerate(listed)}
-    return found
+    return usual.listed(modules, "text_encoder.layers", *(f"transformer.{name}" for name in LISTS))
 
 
 def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
@@ -266,7 +267,7 @@ def tokenize(tokenizers: dict[str, Any], captions: Sequence[str]) -> Batch:
 
 def caption_tokens(tokenizers: dict[str, Any], captions: Sequence[str]) -> list[int]:
     vocabulary = tokenizers["text_encoder"]
-    return qwen.counts(vocabulary, _asked(vocabulary, captions))
+    return tokenizing.counts(vocabulary, _asked(vocabulary, captions))
 
 
 def _asked(vocabulary: Any, captions: Sequence[str]) -> list[str]:
@@ -285,8 +286,10 @@ def encode_text(modules: Modules, tokens: Batch) -> Batch:
     return {"hidden": said.hidden_states[-2], "mask": tokens["mask"]}
 
 
-def conditions(item: plan.Item) -> Batch:
-    return {}
+encode_picture = autoencoder.encode_picture
+decode = autoencoder.decode
+conditions = usual.conditions
+draw = flow.draw
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:
@@ -301,15 +304,9 @@ def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bo
     }
 
 
-def draw(item: Batch, generator: Generator, objective: plan.Objective) -> Batch:
-    latent = item["latent_mean"]
-    return flow.draw(latent, generator, latent[0].numel() // PATCH**2, objective)
-
-
 def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Objective) -> Tensor:
     transformer = modules["transformer"]
-    latents = batch["latent_mean"] + batch["latent_std"] * batch["posterior"]
-    latents = flow.scaled(latents, base.architecture["vae"])
+    latents = flow.scaled(autoencoder.drawn(batch), base.architecture["vae"])
     given = flow.noisy(latents, batch["noise"], batch["sigma"]).to(transformer.dtype).unsqueeze(2)
     texts = _own(batch["hidden"].to(transformer.dtype), batch["mask"])
     said = transformer(list(given), 1 - batch["sigma"], texts).sample
@@ -327,39 +324,33 @@ def _own(hidden: Tensor, mask: Tensor) -> list[Tensor]:
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
     """Guidance is the pipeline's number: 4 means 1 + 4 times what the prompt changes. Up to 1 it is off."""
-    fixed = base.architecture["scheduler"]
     transformer = modules["transformer"]
     pipeline: Any = ZImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(fixed),
+        scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
         vae=modules["vae"],
         text_encoder=None,
         tokenizer=None,
         transformer=transformer,
     )
-    pipeline.set_progress_bar_config(disable=True)
     tokens = tokenize(tokenizers, [wish.prompt, wish.negative_prompt])
-    tokens = {name: tensor.to(transformer.device) for name, tensor in tokens.items()}
-    said = encode_text(modules, tokens)
+    said = encode_text(modules, {name: tensor.to(transformer.device) for name, tensor in tokens.items()})
     prompt, negative = _own(said["hidden"].to(transformer.dtype), said["mask"])
-    latents = pipeline(
+    latents = drawing.latents(
+        pipeline,
+        wish,
+        {},
         prompt_embeds=[prompt] * len(wish.seeds),
         negative_prompt_embeds=[negative] * len(wish.seeds),
-        num_inference_steps=wish.steps,
         guidance_scale=wish.guidance if wish.guidance > 1 else 0.0,
-        width=wish.width,
-        height=wish.height,
-        generator=[Generator("cpu").manual_seed(seed) for seed in wish.seeds],
-        output_type="latent",
-    ).images
+    )
     pixels = decode(modules, flow.unscaled(latents, base.architecture["vae"]))
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return drawing.pictures(pipeline, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- naming
 
 
-def export_name(component: str, module: str) -> str:
-    return f"{component}.{module}"  # diffusers' own paths: ComfyUI maps these, and no kohya names but musubi's exist
+export_name = usual.export_name  # ComfyUI maps diffusers' paths, and no kohya names but musubi's exist
 
 
 def metadata(base: plan.Base) -> dict[str, str]:

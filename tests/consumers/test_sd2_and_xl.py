@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from runtime import plan
 from runtime.export.manifest import Manifest
 from runtime.export.write import export
-from runtime.families import family, sdxl, unet
+from runtime.families import family, sdxl, tiny, unet
 from runtime.families.protocol import Family
 from runtime.lora_files.adapter import read
 from runtime.lora_files.convert import Target, converted
@@ -72,7 +72,7 @@ def narrow(of: Family) -> dict[str, Any]:
     """The published topology with narrow layers, and text towers of two layers."""
     config = of.published()
     for tower in of.TEXT_ENCODERS:
-        config[tower] |= unet.TINY_CLIP
+        config[tower] |= tiny.CLIP
     wide = {"block_out_channels": WIDTHS[of.NAME], "cross_attention_dim": 64 * len(of.TEXT_ENCODERS)}
     config["unet"] = unet.of_64(config["unet"] | wide)
     return config

@@ -99,10 +99,10 @@ def test_a_perturbation_is_on_the_picture_and_not_to_be_predicted(prediction_typ
 
 
 def test_a_flow_s_perturbation_is_not_to_be_predicted_either() -> None:
-    terms = plan.Objective(input_perturbation=0.1)
-    sample = {name: tensor[None] for name, tensor in flow.draw(LATENT, generator(), 12, terms).items()}
+    terms, item = plan.Objective(input_perturbation=0.1), {"latent_mean": LATENT}
+    sample = {name: tensor[None] for name, tensor in flow.draw(item, generator(), terms).items()}
     latents = torch.randn(1, *LATENT.shape)
-    plain = flow.draw(LATENT, generator(), 12, OFF)["noise"]
+    plain = flow.draw(item, generator(), OFF)["noise"]
     wanted = flow.target(latents, sample["noise"])
 
     assert not torch.equal(sample["noise"][0], plain)

@@ -1,0 +1,37 @@
+"""Captions as token ids, by whichever vocabulary a family has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from runtime.errors import InputError, Problem
+
+
+def ids(vocabulary: Any, captions: Sequence[str]) -> Tensor:
+    """Token ids (N, tokens), cut and padded to the most that the vocabulary's text encoder takes."""
+    found: Tensor = vocabulary(
+        list(captions),
+        padding="max_length",
+        max_length=vocabulary.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    return found
+
+
+def counts(vocabulary: Any, captions: Sequence[str]) -> list[int]:
+    """How many tokens each caption really has, begin and end included."""
+    return [len(one) for one in vocabulary(list(captions), truncation=False, verbose=False).input_ids]
+
+
+def folder_of(path: Path, folder: str, kind: str) -> Path:
+    """Where a base's vocabulary is that no single file holds: in its folder, or beside the file. Raises InputError."""
+    place = (path if path.is_dir() else path.parent) / folder
+    if not place.is_dir():
+        hint = f"put {folder}/ of the publisher's repository there, or give the diffusers folder as the base"
+        raise InputError(Problem(str(place), f"is not there, and a single file holds no {kind}", hint))
+    return place
