@@ -54,9 +54,9 @@ def check(
     Each finding with the file and what to do. The original is never touched: --fix writes a copy with pictures upright,
     in 8-bit sRGB, over white, without borders and identical files.
     """
-    from lorac.data_folder import ACCEPTED
+    from runtime.safeio.images import SUFFIXES
 
-    is_pictures = place.is_dir() and any(path.suffix.lower() in ACCEPTED for path in place.rglob("*"))
+    is_pictures = place.is_dir() and any(path.suffix.lower() in SUFFIXES for path in place.rglob("*"))
     if is_pictures:
         _check_pictures(place, resolution, trigger, out, as_json)
         return

@@ -12,6 +12,8 @@ digest.py
 paths.py
     inside(root, relative, *, where="", error=InputError) -> Path; relative_name(root, path) -> str
     open_file(path) -> binary file; display(path) -> str
+texts.py
+    decode(data, path) -> str
 safetensors.py
     read_header(path) -> Header(tensors: {name: TensorInfo}, metadata, body)
     write(path, tensors, metadata=None, *, finite=True, header_limit=MAX_HEADER); exports give WEBUI_HEADER
