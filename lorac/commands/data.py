@@ -66,8 +66,10 @@ def check(
             raise click.UsageError("--fix copies no masks: a picture that it crops would not fit its own")
         _check_pictures(place, resolution, trigger, masks, out, as_json)
         return
-    if out is not None or masks is not None:
-        raise click.UsageError("--fix and --masks are for a folder of pictures")
+    if out is not None:
+        raise click.UsageError("--fix is for a folder of pictures")
+    if masks is not None:
+        raise click.UsageError("--masks is for a folder of pictures")
     _check_texts(place, held_out, length, as_json)
 
 
