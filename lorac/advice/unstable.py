@@ -58,8 +58,10 @@ def rising_loss(of: Evidence) -> Looked:
 
 def spikes(of: Evidence) -> Looked:
     about, losses = "spikes of the loss", of.losses
-    if len(losses) < FEWEST or min(losses) <= 0:
+    if len(losses) < FEWEST:
         return looked(about=about, unknown=TOO_SHORT)
+    if min(losses) <= 0:
+        return looked(about=about, unknown="a loss of zero has no logarithm")
     logs = [math.log(loss) for loss in losses]
     rest = [
         value - statistics.median(logs[max(0, place - AROUND) : place + AROUND + 1])
