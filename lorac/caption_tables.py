@@ -14,11 +14,10 @@ from pathlib import Path
 
 import attrs
 
+from runtime.data.tables import IMAGE_COLUMNS, TEXT_COLUMNS
 from runtime.errors import InputError, Problem
-from runtime.safeio import paths, strict_json
+from runtime.safeio import paths, strict_json, texts
 
-IMAGE_COLUMNS = ("image", "file_name")
-TEXT_COLUMNS = ("prompt", "text", "caption")
 WANTED = "an image column (image or file_name) and a caption column (prompt, text or caption)"
 EXAMPLE = '{"file_name": "0001.jpg", "text": "a caption"}'
 LARGEST = 2**30
@@ -41,7 +40,7 @@ def read(path: Path) -> tuple[list[Row], list[Problem]]:
     where = paths.display(path)
     if len(data) > LARGEST:
         raise InputError(Problem(where, f"is larger than {LARGEST:,} bytes", "split the data set"))
-    text = decode(data, path)
+    text = texts.decode(data, path)
     rows_of = _csv_rows if path.suffix.lower() == ".csv" else _jsonl_rows
     rows: list[Row] = []
     problems: list[Problem] = []
@@ -124,12 +123,3 @@ def _row_of(value: Mapping[str, object], where: str) -> Row | Problem:
                 where, f"`{key}` must be text, got {type(item).__name__}", f"put `{key}` in quotes"
             )
     return Row(str(image).strip(), str(caption), where)
-
-
-def decode(data: bytes, path: Path) -> str:
-    """Strict UTF-8, a byte order mark apart. Raises InputError with the offset of the first wrong byte."""
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        what = f"is not UTF-8 (byte {error.start} is 0x{data[error.start]:02x})"
-        raise InputError(Problem(paths.display(path), what, "save it as UTF-8")) from None

@@ -19,7 +19,7 @@ from lorac.data_folder import Folder, repeats_of
 from lorac.spec import Images
 from lorac.subsets import is_prior
 from runtime.errors import InputError, Problem
-from runtime.safeio import paths
+from runtime.safeio import paths, texts
 
 TABLES = ("metadata.csv", "metadata.jsonl")
 LONGEST = 10_000
@@ -182,7 +182,7 @@ def read_sidecar(path: Path) -> str:
     if len(data) > most:
         what = f"caption is longer than {LONGEST:,} characters"
         raise InputError(Problem(paths.display(path), what, "shorten it"))
-    return caption_tables.decode(data, path)
+    return texts.decode(data, path)
 
 
 def _top(name: str) -> str:

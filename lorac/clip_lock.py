@@ -23,7 +23,6 @@ from runtime.errors import InputError, Problem, SpecError
 from runtime.safeio import digest, paths, strict_json
 from runtime.safeio import images as pictures
 
-STILLS = (".jpg", ".jpeg", ".png", ".webp")
 ANIMATIONS = (".gif", ".png", ".apng", ".webp")
 
 GIVE = "give a folder that holds a folder of frames, or an animated GIF, PNG or WebP, for each clip"
@@ -115,7 +114,7 @@ def _clips(root: Path) -> Iterator[tuple[str, list[Path]]]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            stills = sorted(one for one in path.iterdir() if one.suffix.lower() in STILLS)
+            stills = sorted(one for one in path.iterdir() if one.suffix.lower() in pictures.SUFFIXES)
             if stills:
                 yield paths.relative_name(root, path), stills
         elif path.suffix.lower() in ANIMATIONS:

@@ -19,8 +19,8 @@ import attrs
 
 from runtime.errors import InputError, Problem
 from runtime.safeio import paths
+from runtime.safeio.images import SUFFIXES
 
-ACCEPTED = (".jpg", ".jpeg", ".png", ".webp")
 CAPTIONS = (".csv", ".jsonl", ".txt")
 OTHER_PICTURES = {".avif", ".bmp", ".gif", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".svg", ".tif", ".tiff"}
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
@@ -70,7 +70,7 @@ def read_folder(root: Path) -> Folder:
                 waiting.append(path)
             else:
                 _add(root, path, entry.is_symlink(), files, bad)
-    pictures = {name: files[name] for name in sorted(files) if _suffix(name) in ACCEPTED}
+    pictures = {name: files[name] for name in sorted(files) if _suffix(name) in SUFFIXES}
     others = {name: files[name] for name in sorted(files) if name not in pictures}
     for name, path in others.items():
         bad |= _other_media(name, paths.display(path))
@@ -93,7 +93,7 @@ def _add(root: Path, path: Path, is_link: bool, files: dict[str, Path], bad: dic
         if is_link:
             paths.inside(root, name)
     except InputError as error:
-        if _suffix(path.name) in (*ACCEPTED, *CAPTIONS):
+        if _suffix(path.name) in (*SUFFIXES, *CAPTIONS):
             problem = error.problems[0]
             what = problem.what.rpartition("' ")[2]  # without the name, which is in front already
             bad[path.as_posix()] = Problem(shown, what, problem.hint)
@@ -121,7 +121,7 @@ def _other_media(name: str, shown: str) -> dict[str, Problem]:
         what = f"is a video ({suffix}), and this family takes pictures"
         return {name: Problem(shown, what, "move the videos elsewhere")}
     if suffix in OTHER_PICTURES:
-        what = f"is a {suffix} picture; accepted are {' '.join(ACCEPTED)}"
+        what = f"is a {suffix} picture; accepted are {' '.join(SUFFIXES)}"
         return {name: Problem(shown, what, "convert it to .png, or move it elsewhere")}
     return {}
 
@@ -129,5 +129,5 @@ def _other_media(name: str, shown: str) -> dict[str, Problem]:
 def _no_pictures(root: Path, others: Iterable[str]) -> Problem:
     counts = Counter(_suffix(name) or "without a suffix" for name in others)
     types = ", ".join(f"{n:,} {suffix}" for suffix, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
-    what = f"has no pictures: found {types or 'no files'}; accepted are {' '.join(ACCEPTED)}"
+    what = f"has no pictures: found {types or 'no files'}; accepted are {' '.join(SUFFIXES)}"
     return Problem(paths.display(root), what, GIVE)

@@ -25,7 +25,7 @@ from lorac.rewrite import written
 from lorac.sweep import TABLE, Job
 from runtime import plan
 from runtime.errors import LoracError
-from runtime.safeio import atomic, strict_json
+from runtime.safeio import strict_json
 
 CHANGED = ("train.learning_rate", "train.steps", "train.max_grad_norm")
 """What a loop changes by itself: how it is trained, never what is learned from or what a loss means."""
@@ -111,7 +111,7 @@ def loop(first: Loaded, places: Places, limits: Limits, card: str | None = None)
         reason = why_end(rounds, limits)
         made = Looped(tuple(rounds), reason)
         if reason or rounds[-1].row.plan.plan_hash not in known.seconds:
-            _keep(made, places.table)  # never less than what is known
+            sweep.keep(told(made), places.table)  # never less than what is known
         if reason:
             sweep.draw(made.rows, places.table)
             return made
@@ -206,12 +206,7 @@ def _value(of: Loaded, field: str) -> Any:
     return getattr(changes.at(of.experiment, place), name)
 
 
-# ------------------------------------------------------------------------------------------------------------- keeping
-
-
-def _keep(of: Looped, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(folder / TABLE, strict_json.canonical(told(of)))
+# ------------------------------------------------------------------------------------------------------------- telling
 
 
 def told(of: Looped) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runtime.safeio import digest
+from runtime.safeio.paths import cache_folder as cache_folder
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "pillow")
 """Whose versions can change the trained bytes."""
@@ -21,11 +21,6 @@ GGUF = "gguf"
 """Whose version can where the base is a GGUF file: it makes numbers of what is quantised there."""
 
 CODE = [Path(__file__).parent, Path(__file__).parents[1] / "runtime"]
-
-
-def cache_folder() -> Path:
-    """Where digests, latents, traces and plans are kept between runs: $LORAC_CACHE or ~/.cache/lorac."""
-    return Path(os.environ.get("LORAC_CACHE") or Path.home() / ".cache" / "lorac")
 
 
 def versions(*more: str) -> dict[str, str]:

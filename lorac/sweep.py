@@ -45,7 +45,7 @@ def sweep(jobs: Sequence[Job], folder: Path) -> list[Row]:
             except LoracError as error:
                 done = sum(row.state != "waiting" for row in rows)
                 raise stopped(error, f"runs done: {done} of {len(rows)}") from None
-        _keep(rows, folder)
+        keep(figures.answer(rows), folder)
     draw(rows, folder)
     return rows
 
@@ -81,9 +81,10 @@ def stopped(error: LoracError, how_far: str) -> LoracError:
     return told
 
 
-def _keep(rows: Sequence[Row], folder: Path) -> None:
+def keep(table: Mapping[str, Any], folder: Path) -> None:
+    """Write the table there, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(folder / TABLE, strict_json.canonical(figures.answer(rows)))
+    atomic.write_text(folder / TABLE, strict_json.canonical(table))
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:

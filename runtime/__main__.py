@@ -14,6 +14,7 @@ from runtime import plan, preflight
 from runtime.ending import ended
 from runtime.errors import DivergedError, Interrupted, Lost, PlanError, Problem, Told
 from runtime.preflight import Where
+from runtime.safeio import paths
 from runtime.world import is_launched, world
 
 
@@ -91,7 +92,7 @@ def places(of: plan.Plan, options: argparse.Namespace) -> Where:
         data=options.data or Path(named.data),
         output=output,
         log=options.log or (output / "logs" if options.output and not options.log else Path(named.log)),
-        cache=Path(os.environ.get("LORAC_CACHE") or Path.home() / ".cache" / "lorac"),
+        cache=paths.cache_folder(),
     )
 
 

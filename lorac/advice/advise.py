@@ -34,11 +34,11 @@ class Advice:
 
     @property
     def findings(self) -> list[Looked]:
-        return [one for one in self.looked if one.finding]
+        return [one for one in self.looked if one.is_wrong]
 
     @property
     def sound(self) -> list[Looked]:
-        return [one for one in self.looked if not one.finding and not one.unknown]
+        return [one for one in self.looked if not one.is_wrong and not one.unknown]
 
     @property
     def unknown(self) -> list[Looked]:

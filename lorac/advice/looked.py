@@ -32,13 +32,14 @@ def words(moves: Moves) -> str:
 
 @attrs.frozen(kw_only=True)
 class Looked:
-    """`figure`: what was measured, and the bound; `unknown`: why it could not be. `finding`: what is wrong, empty where
-    nothing is. `source`: why the bound. `todo`: what to do that is no field."""
+    """`figure`: what was measured, and the bound; `unknown`: why it could not be. `finding`: what is wrong where
+    `is_wrong`; `moves` and `todo`: what to do then, fields and what is no field. `source`: why the bound."""
 
     about: str
     kind: Kind
     figure: str = ""
     unknown: str = ""
+    is_wrong: bool = False
     finding: str = ""
     source: str = ""
     todo: str = ""

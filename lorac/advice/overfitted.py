@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lorac import figures
 from lorac.advice.evidence import Evidence
 from lorac.advice.looked import Looked, Moves, shorter, slower
@@ -11,20 +13,21 @@ from runtime.evaluation import recommend
 from runtime.evaluation.figures import DOUBT, EXPECTED
 from runtime.evaluation.results import Row
 
+looked = partial(Looked, kind="overfitted")
+
 
 def held_out(of: Evidence) -> Looked:
     about, found = "held-out loss", figures.bounded(of.run)
     if len(found) < 2:
-        return Looked(about=about, kind="overfitted", unknown="it was measured less than twice")
+        return looked(about=about, unknown="it was measured less than twice")
     least, last = min(found, key=lambda step: (found[step].mean, step)), max(found)
-    is_wrong = _rises(found, least)
-    return Looked(
+    return looked(
         about=about,
-        kind="overfitted",
         figure=f"least {found[least].mean:.4f} after step {least}, {found[last].mean:.4f} after step {last}",
-        finding="the held-out loss rises from its least" if is_wrong else "",
+        is_wrong=_rises(found, least),
+        finding="the held-out loss rises from its least",
         source="a rise above the 95 % interval of the least; where that is not known, two higher ones after it",
-        moves=_back_to(of, least) if is_wrong else {},
+        moves=_back_to(of, least),
     )
 
 
@@ -33,42 +36,35 @@ def copies(of: Evidence) -> Looked:
     about, row = "copies of training pictures", _recommended(of)
     if row is None or row.copies is None:
         why = of.unknown.get("evaluation", "not measured: lorac eval does")
-        return Looked(about=about, kind="overfitted", unknown=why)
+        return looked(about=about, unknown=why)
     count = sum(one.is_copy for one in row.pictures)
-    is_wrong = recommend.copies(row)
-    return Looked(
+    return looked(
         about=about,
-        kind="overfitted",
         figure=f"{count} of {len(row.pictures)} pictures, by chance {EXPECTED:.0%} are",
-        finding="pictures repeat the training pictures" if is_wrong else "",
+        is_wrong=recommend.copies(row),
+        finding="pictures repeat the training pictures",
         source=f"a binomial test to {DOUBT:.0%}: fewer could be an accident",
-        moves=shorter(of.run.plan, of.run.plan.program.train.steps // 2) if is_wrong else {},
+        moves=shorter(of.run.plan, of.run.plan.program.train.steps // 2),
     )
 
 
 def exposures(of: Evidence) -> Looked:
-    about, data, train = (
-        "times that each picture is seen",
-        of.run.plan.program.data,
-        of.run.plan.program.train,
-    )
+    about, program = "times that each picture is seen", of.run.plan.program
+    data, train = program.data, program.train
     if not isinstance(data, plan.Images) or not data.items:
-        return Looked(about=about, kind="overfitted", unknown="for text, the held-out loss tells")
+        return looked(about=about, unknown="for text, the held-out loss tells")
     pictures = len(data.items)
     seen = of.run.step * train.effective_batch / pictures
     tells = len(figures.bounded(of.run)) > 1
-    is_wrong = seen > EXPOSURES.value and not tells
-    return Looked(
+    return looked(
         about=about,
-        kind="overfitted",
         figure=f"{pictures} pictures × {seen:.0f}, many above {EXPOSURES.value:.0f}"
         + ("; the held-out loss says more" if tells else ""),
-        finding="each picture is seen more often than in any known recipe" if is_wrong else "",
+        is_wrong=seen > EXPOSURES.value and not tells,
+        finding="each picture is seen more often than in any known recipe",
         source=EXPOSURES.reason,
-        todo="or add pictures" if is_wrong else "",
-        moves=shorter(of.run.plan, int(EXPOSURES.value * pictures / train.effective_batch))
-        if is_wrong
-        else {},
+        todo="or add pictures",
+        moves=shorter(of.run.plan, int(EXPOSURES.value * pictures / train.effective_batch)),
     )
 
 

@@ -41,7 +41,7 @@ IGNORANT_FLOW = Threshold(
 
 EXPOSURES = Threshold(
     200.0,
-    "the longest of the recipes that trainers ship (facts/peers.md): ai-toolkit's 2000 steps on ten pictures",
+    "the longest of the recipes that trainers ship: ai-toolkit's 2000 steps on ten pictures",
 )
 
 # ---------------------------------------------------------------------------------------------------------- unstable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from functools import partial
 
 from lorac import figures
 from lorac.advice.evidence import Evidence
@@ -19,15 +20,17 @@ NORMAL_MAD = 1.4826
 """The standard deviation of normal noise in its median absolute deviations."""
 TOO_SHORT = f"fewer than {FEWEST} steps"
 
+looked = partial(Looked, kind="unstable")
+
 
 def divergence(of: Evidence) -> Looked:
     about, step = "divergence", of.run.step
     if not of.has_diverged:
-        return Looked(about=about, kind="unstable", figure=f"every loss of {step} steps is finite")
-    return Looked(
+        return looked(about=about, figure=f"every loss of {step} steps is finite")
+    return looked(
         about=about,
-        kind="unstable",
         figure=f"no finite loss after step {step} of {of.run.plan.program.train.steps}",
+        is_wrong=True,
         finding="the training diverged",
         source="the run ended with exit code 6",
         moves=slower(of.run.plan),
@@ -38,26 +41,27 @@ def rising_loss(of: Evidence) -> Looked:
     """The mean of the last quarter above the first one's, beyond both intervals."""
     about = "loss from first to last quarter"
     if len(of.losses) < FEWEST:
-        return Looked(about=about, kind="unstable", unknown=TOO_SHORT)
+        return looked(about=about, unknown=TOO_SHORT)
     first, last = (figures.mean(values) for values in quarters(of.losses))
     assert first is not None
     assert last is not None
     noise = math.hypot(first.high - first.mean, last.high - last.mean)
-    is_wrong = last.mean - first.mean > noise
-    return Looked(
+    return looked(
         about=about,
-        kind="unstable",
         figure=f"{first.mean:.4f} to {last.mean:.4f}, noise ± {noise:.4f}",
-        finding="the loss rises" if is_wrong else "",
+        is_wrong=last.mean - first.mean > noise,
+        finding="the loss rises",
         source="a rise beyond the 95 % interval of the difference",
-        moves=slower(of.run.plan) if is_wrong else {},
+        moves=slower(of.run.plan),
     )
 
 
 def spikes(of: Evidence) -> Looked:
     about, losses = "spikes of the loss", of.losses
-    if len(losses) < FEWEST or min(losses) <= 0:
-        return Looked(about=about, kind="unstable", unknown=TOO_SHORT)
+    if len(losses) < FEWEST:
+        return looked(about=about, unknown=TOO_SHORT)
+    if min(losses) <= 0:
+        return looked(about=about, unknown="a loss of zero has no logarithm")
     logs = [math.log(loss) for loss in losses]
     rest = [
         value - statistics.median(logs[max(0, place - AROUND) : place + AROUND + 1])
@@ -66,33 +70,31 @@ def spikes(of: Evidence) -> Looked:
     spread = NORMAL_MAD * statistics.median(map(abs, rest))
     bound = max(SPIKE.value * spread, math.log(DOUBLE.value))
     count = sum(value > bound for value in rest)
-    is_wrong = count > max(1.0, SPIKES.value * len(rest))
-    return Looked(
+    return looked(
         about=about,
-        kind="unstable",
         figure=f"{count} of {len(rest)} steps, too many above {SPIKES.value:.0%}",
-        finding="the loss jumps" if is_wrong else "",
+        is_wrong=count > max(1.0, SPIKES.value * len(rest)),
+        finding="the loss jumps",
         source=f"{SPIKE.value:g} {SPIKE.reason}; {DOUBLE.reason}; {SPIKES.reason}",
-        moves=slower(of.run.plan) if is_wrong else {},
+        moves=slower(of.run.plan),
     )
 
 
 def gradients(of: Evidence) -> Looked:
     about = "growth of the gradient norm"
     if len(of.grad_norms) < FEWEST:
-        return Looked(about=about, kind="unstable", unknown=TOO_SHORT)
+        return looked(about=about, unknown=TOO_SHORT)
     first, last = (statistics.median(values) for values in quarters(of.grad_norms))
     growth = last / first if first else math.inf
-    is_wrong = growth > GROWTH.value
     clip = of.run.plan.program.train.max_grad_norm
     moves = slower(of.run.plan) if clip else {"train.max_grad_norm": Moved(clip, 1.0)}
-    return Looked(
+    return looked(
         about=about,
-        kind="unstable",
         figure=f"×{growth:.2g} from first to last quarter, too much above ×{GROWTH.value:g}",
-        finding="the gradients grow" if is_wrong else "",
+        is_wrong=growth > GROWTH.value,
+        finding="the gradients grow",
         source=GROWTH.reason,
-        moves=moves if is_wrong else {},
+        moves=moves,
     )
 
 
@@ -100,17 +102,14 @@ def drowned(of: Evidence) -> Looked:
     """Has the change grown to the size of what it changes?"""
     about = "LoRA's norm beside the base's, at most"
     if of.norm is None:
-        return Looked(
-            about=about, kind="unstable", unknown=of.unknown.get("norm", "there is no finished LoRA")
-        )
-    is_wrong = of.norm > DROWNED.value
-    return Looked(
+        return looked(about=about, unknown=of.unknown.get("norm", "there is no finished LoRA"))
+    return looked(
         about=about,
-        kind="unstable",
         figure=f"{of.norm:.2g} in the median of the modules, too strong above {DROWNED.value:g}",
-        finding="the LoRA drowns the base" if is_wrong else "",
+        is_wrong=of.norm > DROWNED.value,
+        finding="the LoRA drowns the base",
         source=DROWNED.reason,
-        moves=slower(of.run.plan) if is_wrong else {},
+        moves=slower(of.run.plan),
     )
 
 
@@ -118,19 +117,18 @@ def noise(of: Evidence) -> Looked:
     """How well the last losses tell runs apart; where something is held out, that does it."""
     about, last = "noise of the last losses", figures.last(of.run.metrics.get("loss", ()), of.run.step)
     if of.run.metrics.get("held_out/loss"):
-        return Looked(about=about, kind="unstable", unknown="the held-out loss is there to compare by")
+        return looked(about=about, unknown="the held-out loss is there to compare by")
     if last is None or len(last.steps) < 2 or not last.mean:
-        return Looked(about=about, kind="unstable", unknown=TOO_SHORT)
+        return looked(about=about, unknown=TOO_SHORT)
     share, batch = (last.high - last.mean) / last.mean, of.run.plan.program.train.effective_batch
-    is_wrong = share > NOISE.value
-    return Looked(
+    return looked(
         about=about,
-        kind="unstable",
         figure=f"± {share:.0%} of their mean, too much above {NOISE.value:.0%}",
-        finding="the loss is too noisy to compare runs by" if is_wrong else "",
+        is_wrong=share > NOISE.value,
+        finding="the loss is too noisy to compare runs by",
         source=NOISE.reason,
-        todo="or hold some of the data out" if is_wrong else "",
-        moves={"train.effective_batch": Moved(batch, 2 * batch)} if is_wrong else {},
+        todo="or hold some of the data out",
+        moves={"train.effective_batch": Moved(batch, 2 * batch)},
     )
 
 

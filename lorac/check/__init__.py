@@ -17,6 +17,7 @@ FAULTS: dict[str, Callable[[Scan], Iterable[Problem]]] = {
     "unreadable": files.unreadable,
     "animated": files.animated,
     "not-taken": files.not_taken,
+    "mask": files.wrong_masks,
     "duplicate": twins.duplicates,
     "near-duplicate": twins.near_duplicates,
     "too-small": shape.too_small,

@@ -24,3 +24,8 @@ def animated(scan: Scan) -> Iterator[Problem]:
 def not_taken(scan: Scan) -> Iterator[Problem]:
     """Videos, other picture formats, links that lead nowhere."""
     yield from scan.folder.bad.values()
+
+
+def wrong_masks(scan: Scan) -> Iterator[Problem]:
+    """Masks that cannot be read, of another size than their picture, or of no picture."""
+    yield from scan.wrong_masks

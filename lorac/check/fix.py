@@ -61,10 +61,11 @@ def fix(scan: Scan, out: Path, progress: Progress | None = None) -> list[Change]
             if name in left_out:
                 changes.append(Change(name, "", f"left out: {left_out[name]}"))
             else:
-                done = list(_changes(scan, scan.pictures[name]))
+                crop = _crop(scan, scan.pictures[name])
+                done = list(_changes(scan.pictures[name].file, crop))
                 copy = _free_name(name, taken - {name}) if done else name
                 taken.add(copy)
-                _write(scan, name, folder / copy, bool(done))
+                _write(scan.folder.pictures[name], folder / copy, crop if done else None)
                 rows.append((copy, scan.captions.get(name, "")))
                 changes += [Change(name, copy, "; ".join(done))] * bool(done)
             if progress:
@@ -83,8 +84,7 @@ def _left_out(scan: Scan) -> Iterator[tuple[str, str]]:
         yield name, f"the same file as {first}"
 
 
-def _changes(scan: Scan, picture: Picture) -> Iterator[str]:
-    file = picture.file
+def _changes(file: images.Described, crop: Band) -> Iterator[str]:
     if file.orientation != 1:
         yield "turned upright"
     if file.profile:
@@ -97,7 +97,7 @@ def _changes(scan: Scan, picture: Picture) -> Iterator[str]:
         yield "converted from grey to RGB"
     if file.is_see_through:
         yield "laid over white"
-    left, top, right, bottom = crop = _crop(scan, picture)
+    left, top, right, bottom = crop
     if crop != NONE:
         yield f"border cropped: left {left}, top {top}, right {right}, bottom {bottom}"
 
@@ -117,13 +117,13 @@ def _free_name(name: str, taken: set[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _write(scan: Scan, name: str, target: Path, is_changed: bool) -> None:
-    source = scan.folder.pictures[name]
+def _write(source: Path, target: Path, crop: Band | None) -> None:
+    """The file itself, or where a crop is given, its picture without these bands."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not is_changed:
+    if crop is None:
         shutil.copyfile(source, target)
         return
-    left, top, right, bottom = _crop(scan, scan.pictures[name])
+    left, top, right, bottom = crop
     picture = images.open_picture(source)
     picture.crop((left, top, picture.width - right, picture.height - bottom)).save(target, "PNG")
 

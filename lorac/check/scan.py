@@ -13,6 +13,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from lorac import masks
 from lorac.captions import captions_of
 from lorac.check.borders import Band, bands
 from lorac.check.sharpness import sharpness
@@ -54,7 +55,7 @@ class Scan:
     """All of a data folder. Names are as in `folder`; a picture is in `pictures`, `animations` or `unread`.
 
     `captions` has those that are there, without the trigger put in front; `caption_problems` says what keeps others
-    from being there.
+    from being there. Masks are in none of these: `wrong_masks` says what is wrong with them.
     """
 
     folder: Folder
@@ -63,6 +64,7 @@ class Scan:
     unread: dict[str, Problem]
     captions: dict[str, str]
     caption_problems: list[Problem]
+    wrong_masks: list[Problem]
     resolution: int
     trigger: str
 
@@ -71,10 +73,21 @@ class Scan:
         return self.folder.shown(name)
 
 
-def scan(root: Path, resolution: int, trigger: str, progress: Progress | None = None) -> Scan:
-    """Look at every picture and caption below `root`. Raises InputError where there are no pictures."""
-    folder = read_folder(root)
-    captions, caption_problems = captions_of(Images(str(root), trigger=trigger), folder, Path())
+def scan(
+    root: Path,
+    resolution: int,
+    trigger: str,
+    *,
+    mask_path: str | None = None,
+    progress: Progress | None = None,
+) -> Scan:
+    """Look at every picture and caption below `root`. Raises InputError where there are no pictures.
+
+    `mask_path` is the masks' folder, relative to `root` (data.mask_path).
+    """
+    settings = Images(str(root), trigger=trigger, mask_path=mask_path)
+    folder, masked = masks.split(settings, read_folder(root))
+    captions, caption_problems = captions_of(settings, folder, Path())
     pictures: dict[str, Picture] = {}
     animations: dict[str, int] = {}
     unread: dict[str, Problem] = {}
@@ -96,9 +109,24 @@ def scan(root: Path, resolution: int, trigger: str, progress: Progress | None = 
         unread=unread,
         captions=captions,
         caption_problems=caption_problems,
+        wrong_masks=_wrong_masks(
+            settings, folder, masked, {name: one.size for name, one in pictures.items()}
+        ),
         resolution=resolution,
         trigger=trigger,
     )
+
+
+def _wrong_masks(settings: Images, folder: Folder, masked: Folder, sizes: masks.Sizes) -> list[Problem]:
+    """Masks that cannot be read, of another size than their picture, or of no picture."""
+    whole: dict[str, tuple[int, int]] = {}
+    unread: list[Problem] = []
+    for name, path in masked.pictures.items():
+        try:
+            whole[name] = images.open_picture(path).size
+        except InputError as error:
+            unread += error.problems
+    return [*unread, *masks.pair(settings, folder, sizes, whole)[1]]
 
 
 def _look(folder: Folder, name: str) -> Picture | int | Problem:

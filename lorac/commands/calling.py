@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
 
 from lorac.terminal import uncollected
+
+if TYPE_CHECKING:
+    from lorac.install import Installed
 
 GENERATED = Path("generated")
 OUTPUT = Path("output")
@@ -71,3 +74,12 @@ def planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[Any
         from lorac.generate import generate
 
         return generate(loaded, out, card=card, unlocked=unlocked)
+
+
+def tell_installed(done: Sequence[Installed], err: bool = False) -> None:
+    """Say what was copied where (on stderr with `err`), and on stderr what to know of it."""
+    from lorac.render import installed_text
+
+    click.echo("\n".join(map(installed_text, done)), err=err)
+    for warning in (text for one in done for text in one.warnings):
+        click.echo(f"warning: {warning}", err=True)

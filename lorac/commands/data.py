@@ -25,6 +25,9 @@ from lorac.commands.calling import A_PATH, JSON, command, debugging
     ),
     click.option("--trigger", metavar="WORDS", default="", help="What each caption should hold."),
     click.option(
+        "--masks", metavar="FOLDER", type=A_PATH, help="Where in DIR the masks are (Images(mask_path=…))."
+    ),
+    click.option(
         "--fix", "out", metavar="OUT", type=A_PATH, help="Write a cleaned copy of the pictures there."
     ),
     click.option(
@@ -44,6 +47,7 @@ def check(
     place: Path,
     resolution: int,
     trigger: str,
+    masks: Path | None,
     out: Path | None,
     held_out: tuple[Path, ...],
     length: int,
@@ -52,16 +56,20 @@ def check(
     """Say what is wrong with pictures and captions, or with a text set.
 
     Each finding with the file and what to do. The original is never touched: --fix writes a copy with pictures upright,
-    in 8-bit sRGB, over white, without borders and identical files.
+    in 8-bit sRGB, over white, without borders and identical files. Clips are not known: their frames count as pictures.
     """
-    from lorac.data_folder import ACCEPTED
+    from runtime.safeio.images import SUFFIXES
 
-    is_pictures = place.is_dir() and any(path.suffix.lower() in ACCEPTED for path in place.rglob("*"))
+    is_pictures = place.is_dir() and any(path.suffix.lower() in SUFFIXES for path in place.rglob("*"))
     if is_pictures:
-        _check_pictures(place, resolution, trigger, out, as_json)
+        if masks is not None and out is not None:
+            raise click.UsageError("--fix copies no masks: a picture that it crops would not fit its own")
+        _check_pictures(place, resolution, trigger, masks, out, as_json)
         return
     if out is not None:
         raise click.UsageError("--fix is for a folder of pictures")
+    if masks is not None:
+        raise click.UsageError("--masks is for a folder of pictures")
     _check_texts(place, held_out, length, as_json)
 
 
@@ -102,7 +110,9 @@ def label(folder: Path, words: tuple[Path, ...], again: bool, as_json: bool, **s
     return launch.start("runtime.label", folder, options)
 
 
-def _check_pictures(place: Path, resolution: int, trigger: str, out: Path | None, as_json: bool) -> None:
+def _check_pictures(
+    place: Path, resolution: int, trigger: str, masks: Path | None, out: Path | None, as_json: bool
+) -> None:
     import attrs
 
     from lorac.check import check as checked
@@ -110,11 +120,16 @@ def _check_pictures(place: Path, resolution: int, trigger: str, out: Path | None
     from lorac.check.report import changes_text, findings_text
     from lorac.check.scan import scan
     from lorac.terminal import print_json
+    from runtime.errors import SpecError
+    from runtime.safeio import paths
 
     if out is not None:
         check_place(place, out)
+    mask_path = None if masks is None else masks.as_posix()
+    if mask_path is not None:
+        paths.inside(place, mask_path, where="--masks", error=SpecError)
     with _progress("check") as tell:
-        seen = scan(place, resolution, trigger, tell)
+        seen = scan(place, resolution, trigger, mask_path=mask_path, progress=tell)
     findings = checked(seen)
     changes = None
     if out is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lorac.commands.calling import A_PATH, CARD, GENERATED, JSON, OUTPUT, command
+from lorac.commands.calling import A_PATH, CARD, GENERATED, JSON, OUTPUT, command, tell_installed
 from lorac.terminal import print_json, uncollected, width
 
 PROGRAMS = ("webui", "comfyui")
@@ -101,9 +101,7 @@ def loop_(
     winner = figures.best(made.rows)
     if target is not None and winner is not None:
         from lorac.install import install
-        from lorac.render import installed_text
 
         program, folder = target
         webui, comfyui = (folder if program == one else None for one in PROGRAMS)
-        done = install(figures.folder(winner.plan), webui=webui, comfyui=comfyui)
-        click.echo("\n".join(map(installed_text, done)), err=as_json)
+        tell_installed(install(figures.folder(winner.plan), webui=webui, comfyui=comfyui), err=as_json)

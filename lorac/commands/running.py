@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from lorac.commands.calling import A_PATH, CARD, GENERATED, command, debugging, planned, run_folder
+from lorac.commands.calling import (
+    A_PATH,
+    CARD,
+    GENERATED,
+    command,
+    debugging,
+    planned,
+    run_folder,
+    tell_installed,
+)
 
 
 @command(
@@ -119,9 +128,5 @@ def install(what: Path, webui: Path | None, comfyui: Path | None, force: bool) -
     NAME is a run's in output/. Says what was copied and how to call it.
     """
     from lorac import install as installing
-    from lorac.render import installed_text
 
-    done = installing.install(run_folder(what), webui=webui, comfyui=comfyui, force=force)
-    click.echo("\n".join(map(installed_text, done)))
-    for warning in (text for one in done for text in one.warnings):
-        click.echo(f"warning: {warning}", err=True)
+    tell_installed(installing.install(run_folder(what), webui=webui, comfyui=comfyui, force=force))

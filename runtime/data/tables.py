@@ -36,6 +36,10 @@ LONGEST = 64 * 2**20
 LARGEST = 2**30
 """Bytes of a file that is read in one piece (.json, .txt, .md)."""
 
+IMAGE_COLUMNS = ("image", "file_name")
+TEXT_COLUMNS = ("prompt", "text", "caption")
+"""What the columns of a picture and of its caption may be called in a table of captions."""
+
 BOM = b"\xef\xbb\xbf"
 SPLIT = "split the file, or save it as .jsonl, which is read line by line"
 AS_UTF8 = "save it as UTF-8"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +70,7 @@ def carry_out(options: argparse.Namespace) -> None:
     from runtime import log, plan
     from runtime.evaluation import apply, results, subject
     from runtime.preflight import Where
+    from runtime.safeio import paths
 
     of, manifest = subject.read(options.run)
     if of.program.data.kind == "clips":
@@ -82,7 +82,7 @@ def carry_out(options: argparse.Namespace) -> None:
         data=options.data or Path(of.outputs.places.data),
         output=options.run,
         log=options.run / "logs",
-        cache=Path(os.environ.get("LORAC_CACHE") or Path.home() / ".cache" / "lorac"),
+        cache=paths.cache_folder(),
     )
     (options.run / results.FILE).unlink(missing_ok=True)
     loaded = subject.load(of, manifest, where)

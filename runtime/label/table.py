@@ -17,16 +17,11 @@ import attrs
 
 from runtime.data import tables
 from runtime.errors import InputError, Problem
-from runtime.safeio import atomic, paths, strict_json
+from runtime.safeio import atomic, images, paths, strict_json, texts
 
 TABLE = "metadata.csv"
 NOTES = ".lorac-labels.json"
 VERSION = 1
-
-ACCEPTED = (".jpg", ".jpeg", ".png", ".webp")
-IMAGE_COLUMNS = ("image", "file_name")
-TEXT_COLUMNS = ("prompt", "text", "caption")
-"""What a spec's data folder takes, too."""
 
 OURS_ALONE = "keep the two columns image,prompt in it, or move it away: lorac label makes it anew"
 
@@ -83,10 +78,10 @@ def pictures_in(root: Path) -> dict[str, Path]:
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
         is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in inside.parts)
-        if path.suffix.lower() in ACCEPTED and path.is_file() and not is_hidden:
+        if path.suffix.lower() in images.SUFFIXES and path.is_file() and not is_hidden:
             found[paths.relative_name(root, path)] = path
     if not found:
-        what = f"has no pictures; accepted are {' '.join(ACCEPTED)}"
+        what = f"has no pictures; accepted are {' '.join(images.SUFFIXES)}"
         raise InputError(Problem(paths.display(root), what, "give the folder of the pictures"))
     return found
 
@@ -106,15 +101,14 @@ def read(root: Path, pictures: Mapping[str, Path]) -> Table:
             captions[picture] = _text(beside)
     made = Table(root=root, columns=columns, captions=captions, written=_notes(root / NOTES))
     for picture in [name for name in captions if name not in pictures and not made.is_by_hand(name)]:
-        del captions[
-            picture
-        ]  # a plan refuses rows whose picture is gone; a person's may be a slip worth seeing
+        # A plan refuses rows whose picture is gone; a person's may be a slip worth seeing.
+        del captions[picture]
     return made
 
 
 def _rows(path: Path) -> tuple[tuple[str, str], dict[str, str]]:
     """The columns' names and the captions of a table; those of a new one where there is none."""
-    columns, captions = (IMAGE_COLUMNS[0], TEXT_COLUMNS[0]), dict[str, str]()
+    columns, captions = (tables.IMAGE_COLUMNS[0], tables.TEXT_COLUMNS[0]), dict[str, str]()
     if not path.exists():
         return columns, captions
     problems = []
@@ -122,8 +116,8 @@ def _rows(path: Path) -> tuple[tuple[str, str], dict[str, str]]:
         if isinstance(row, Problem):
             problems.append(row)
             continue
-        image = [name for name in row.values if name.lower() in IMAGE_COLUMNS]
-        text = [name for name in row.values if name.lower() in TEXT_COLUMNS]
+        image = [name for name in row.values if name.lower() in tables.IMAGE_COLUMNS]
+        text = [name for name in row.values if name.lower() in tables.TEXT_COLUMNS]
         if len(image) != 1 or len(text) != 1 or len(row.values) != 2:
             found = ", ".join(f"`{name}`" for name in row.values)
             raise InputError(
@@ -141,11 +135,7 @@ def _rows(path: Path) -> tuple[tuple[str, str], dict[str, str]]:
 
 def _text(path: Path) -> str:
     with paths.open_file(path) as file:
-        data = file.read()
-    try:
-        return " ".join(data.decode("utf-8-sig").split())
-    except UnicodeDecodeError:
-        raise InputError(Problem(paths.display(path), "is not UTF-8", "save it as UTF-8")) from None
+        return " ".join(texts.decode(file.read(), path).split())
 
 
 def _notes(path: Path) -> dict[str, Written]:

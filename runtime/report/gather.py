@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,17 @@ class Answer:
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """A run's folder. `manifest` is None until it has ended; `evaluation` and `advice` are JSON data or None."""
+    """A run's folder. `manifest` is None until it has ended; `evaluation` and `advice` are JSON data or None.
 
+    Pictures are read when they are first asked for: who wants figures waits for none.
+    """
+
+    folder: Path
     name: str
     plan: plan.Plan
     manifest: Manifest | None
     metrics: dict[str, tuple[Point, ...]]
-    samples: tuple[Row, ...]
-    sheet: Picture | None
-    grid: Picture | None
     answers: tuple[Answer, ...]
-    data: tuple[Picture, ...]
     evaluation: dict[str, Any] | None
     advice: Any
     timeline: str
@@ -87,6 +88,26 @@ class Run:
     def step(self) -> int:
         """The last step that was written down."""
         return max((points[-1].step for points in self.metrics.values() if points), default=0)
+
+    @cached_property
+    def samples(self) -> tuple[Row, ...]:
+        """Samples by step, the last ones at the end."""
+        return _samples(self.folder / "samples", self.plan)
+
+    @cached_property
+    def sheet(self) -> Picture | None:
+        """The contact sheet."""
+        return _picture(self.folder / "sheet.png", "contact sheet", 2000)
+
+    @cached_property
+    def grid(self) -> Picture | None:
+        """What `lorac eval` drew."""
+        return _picture(self.folder / "grid.png", "checkpoints by weights", 2000)
+
+    @cached_property
+    def data(self) -> tuple[Picture, ...]:
+        """Pictures of the data set, evenly spread, where it is still here."""
+        return _data(self.plan)
 
 
 def gather(folder: Path) -> Run:
@@ -97,15 +118,12 @@ def gather(folder: Path) -> Run:
     of = plan.read(folder / "plan.json")
     manifest = next(iter(sorted(folder.glob(f"*{SUFFIX}"))), None)
     return Run(
+        folder=folder,
         name=of.outputs.name,
         plan=of,
         manifest=_manifest(manifest) if manifest else None,
         metrics=metrics(_log_folder(folder, of) / "metrics.jsonl"),
-        samples=_samples(folder / "samples", of),
-        sheet=_picture(folder / "sheet.png", "contact sheet", 2000),
-        grid=_picture(folder / "grid.png", "checkpoints by weights", 2000),
         answers=_answers(folder / "samples"),
-        data=_data(of),
         evaluation=_json(folder / "evaluation.json"),
         advice=_json(folder / "advice.json"),
         timeline=_svg(folder / "memory.svg"),
@@ -189,7 +207,6 @@ def _pictures(files: Iterable[tuple[Path, str]]) -> tuple[Picture, ...]:
 
 
 def _samples(folder: Path, of: plan.Plan) -> tuple[Row, ...]:
-    """Samples by step, the last ones at the end."""
     if not isinstance(of.outputs.samples, plan.Samples) or not folder.is_dir():
         return ()
     prompts = of.outputs.samples.prompts
@@ -215,7 +232,6 @@ def _answers(folder: Path) -> tuple[Answer, ...]:
 
 
 def _data(of: plan.Plan) -> tuple[Picture, ...]:
-    """Pictures of the data set, evenly spread, where it is still here."""
     if not isinstance(of.program.data, plan.Images):
         return ()
     items: Sequence[plan.Item] = of.program.data.items

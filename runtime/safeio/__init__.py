@@ -11,7 +11,9 @@ digest.py
     sha256_file(path) -> hex; sha256_files(paths) -> {Path: hex}; DigestCache(folder) with both
 paths.py
     inside(root, relative, *, where="", error=InputError) -> Path; relative_name(root, path) -> str
-    open_file(path) -> binary file; display(path) -> str
+    open_file(path) -> binary file; display(path) -> str; cache_folder() -> Path
+texts.py
+    decode(data, path) -> str
 safetensors.py
     read_header(path) -> Header(tensors: {name: TensorInfo}, metadata, body)
     write(path, tensors, metadata=None, *, finite=True, header_limit=MAX_HEADER); exports give WEBUI_HEADER

@@ -29,6 +29,9 @@ from runtime.errors import InputError, Problem
 from runtime.safeio.impostors import refuse_impostor
 from runtime.safeio.paths import display, open_file
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+"""Of the files that are taken for pictures."""
+
 PIXELS = 100_000_000
 """A picture may have so many. Decoded, that is 400 MB."""
 

@@ -79,6 +79,11 @@ def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+def cache_folder() -> Path:
+    """Where digests, latents, traces and plans are kept between runs: $LORAC_CACHE or ~/.cache/lorac."""
+    return Path(os.environ.get("LORAC_CACHE") or Path.home() / ".cache" / "lorac")
+
+
 def display(path: str | os.PathLike[str]) -> str:
     """A path as messages show it: relative to the current folder where it is below it, POSIX.
 

@@ -138,7 +138,8 @@ def test_the_best_is_installed_on_request(
 
     def install(folder: Path, webui: Path | None, comfyui: Path | None) -> list[Installed]:
         installed.append((folder.name, webui, comfyui))
-        return []
+        there = Installed(folder=folder, copied=("cat",), kept=(), call="cat", warnings=("a part of it",))
+        return [there]
 
     monkeypatch.setattr("lorac.install.install", install)
     monkeypatch.chdir(tmp_path)
@@ -146,6 +147,7 @@ def test_the_best_is_installed_on_request(
     assert called.code == 0
     assert "Ended: no gain beyond the noise: -0.05" in called.out
     assert installed == [("cat-round-2", Path("web"), None)]
+    assert called.err.endswith("warning: a part of it\n")
 
 
 def test_a_spec_of_several_experiments_is_for_a_sweep(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.errors import InputError, Problem, SpecError
-from runtime.safeio import paths
+from runtime.safeio import paths, texts
 
 KINDS = ("subject", "medium", "style", "colour", "light", "composition")
 """In the order in which they stand in a caption."""
@@ -40,11 +40,8 @@ def lists(given: Sequence[Path]) -> dict[str, tuple[str, ...]]:
 
 
 def _words(path: Path) -> list[str]:
-    try:
-        with paths.open_file(path) as file:
-            lines = file.read().decode("utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(Problem(paths.display(path), "is not UTF-8", "save it as UTF-8")) from None
+    with paths.open_file(path) as file:
+        lines = texts.decode(file.read(), path).splitlines()
     words = [" ".join(line.split()) for line in lines if not line.startswith("#")]
     if not any(words):
         raise InputError(Problem(paths.display(path), "holds no words", "write one a line"))

@@ -121,6 +121,11 @@ def _video(folder: Path) -> None:
     (folder / "clip.mp4").write_bytes(b"x")
 
 
+def _masked(folder: Path) -> None:
+    (folder / "masks").mkdir()
+    Image.new("L", (SIDE, SIDE), "white").save(folder / "masks" / "nobody.png")
+
+
 def _outweighed(folder: Path) -> None:
     for number in range(9):
         inner = folder / f"{1 + 99 * (number == 8)}_set"
@@ -132,6 +137,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "unreadable": ("truncated.png", _truncated),
     "animated": ("animated.png", _animated),
     "not-taken": ("clip.mp4", _video),
+    "mask": ("masks/nobody.png", _masked),
     "duplicate": ("copied.png", _copied),
     "near-duplicate": ("compressed.jpg", _compressed),
     "too-small": ("tiny.png", lambda folder: add(folder, "tiny", mosaic("tiny", 40, 40))),

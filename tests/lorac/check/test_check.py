@@ -24,9 +24,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def checked(*arguments: str) -> Called:
-    called = call(
-        "check", "data", f"--resolution={planted.RESOLUTION}", f"--trigger={planted.TRIGGER}", *arguments
-    )
+    settings = [f"--resolution={planted.RESOLUTION}", f"--trigger={planted.TRIGGER}"]
+    settings += ["--masks=masks"] * (Path("data/masks").is_dir() and "--fix" not in arguments)
+    called = call("check", "data", *settings, *arguments)
     assert (called.code, called.err) == (0, "")
     return called
 
@@ -60,6 +60,24 @@ def test_a_clean_folder_has_no_findings() -> None:
     planted.clean(Path("data"))
 
     assert checked().out == "data: 8 pictures, nothing found\n"
+
+
+def test_a_mask_is_no_picture_and_has_to_fit_its_own() -> None:
+    planted.clean(Path("data"))
+    Path("data/masks").mkdir()
+    for name, side in (("0", planted.SIDE), ("1", 64)):
+        Image.new("L", (side, side), "white").save(f"data/masks/{name}.png")
+
+    assert found() == {("mask", "data/masks/1.png")}
+    assert "is 64×64 pixels, its picture 128×128 pixels" in checked().out
+
+
+@pytest.mark.parametrize("options", [("--masks=../other",), ("--masks=masks", "--fix=clean")])
+def test_masks_lie_inside_and_are_not_copied_by_fix(options: tuple[str, ...]) -> None:
+    planted.clean(Path("data"))
+
+    assert call("check", "data", *options).code == 2
+    assert not Path("clean").exists()
 
 
 def test_each_fault_alone_is_found_under_its_name_and_nothing_else() -> None:
