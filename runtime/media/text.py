@@ -112,6 +112,17 @@ def prepare(
     where: Where,
     device: torch.device,
 ) -> Texts:
+    """The run's texts, once the loaded base has shown on one of them that its loss is right."""
+    texts = read(of, tokenizers, program, where, device)
+    model = modules[of.BACKBONE]  # it is not on the device where its blocks are yet to be streamed
+    of.check_loss(modules, batch_of(probe(texts.corpora[0]), 1, model.device), program, str(where.base))
+    return texts
+
+
+def read(
+    of: Any, tokenizers: dict[str, Any], program: plan.Program, where: Where, device: torch.device
+) -> Texts:
+    """The plan's texts in the run's order, as tokens from the cache or made now. No model is needed."""
     data = program.data
     assert isinstance(data, plan.Texts)
     tokenizer = tokenizers[of.BACKBONE]
@@ -137,8 +148,6 @@ def prepare(
         program.train.seed,
         program.train.effective_batch,
     )
-    model = modules[of.BACKBONE]  # it is not on the device where its blocks are yet to be streamed
-    of.check_loss(modules, batch_of(probe(corpora[0]), 1, model.device), program, str(where.base))
     return Texts(data=data, corpora=corpora, order=order, pad=pad_of(tokenizer), device=device)
 
 

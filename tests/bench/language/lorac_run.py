@@ -82,11 +82,11 @@ def run(task: Task) -> measure.Result:
 
 
 def spec(task: Task) -> str:
-    """The experiment as a lorac spec; a micro-batch of 0 and the dtype `planned` leave these to the planner."""
+    """The experiment as a lorac spec; a micro-batch of 0 leaves it to the planner."""
     setting, way = task.setting, task.way
     threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
     fit = f", micro_batch={way.micro_batch}" if way.micro_batch else ""
-    fit += "" if way.dtype == "planned" else f", dtype={DTYPES[way.dtype]!r}"
+    fit += f", dtype={DTYPES[way.dtype]!r}"
     fit += ", gradient_checkpointing=True" if way.recompute else ""
     return SPEC.format(
         name=NAME, setting=setting, way=way, train=task.rows, batch=task.batch, threads=threads, fit=fit
@@ -150,8 +150,7 @@ def counted(folder: Path, task: Task) -> list[list[measure.Seen]]:
     )
     kind = family(program.base.family)
     tokenizers = kind.load_tokenizers(where.base, program.base)
-    feed = text.prepare(kind, {}, tokenizers, program, where, torch.device("cpu"))
-    assert isinstance(feed, text.Texts)
+    feed = text.read(kind, tokenizers, program, where, torch.device("cpu"))
     return [
         [counted_part(feed, part) for part in feed.cut(feed.step(number), program.train.micro_batch)]
         for number in range(task.setting.steps)

@@ -70,7 +70,7 @@ def summary(way: Way, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": way.name,
         "trainer": way.trainer,
-        "packed": way.is_packed,
+        "kind": way.kind,
         "runs": len(runs),
         **spread,
         "all": list(runs),
@@ -78,19 +78,18 @@ def summary(way: Way, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def ratios(ways: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """lorac over the faster peer, for rows and for packed sequences, of medians."""
+    """lorac over the faster peer, of medians, for each kind."""
     found = []
-    for packed in (False, True):
-        mine = [way for way in ways if way["trainer"] == "lorac" and way["packed"] == packed and way["runs"]]
-        others = [
-            way for way in ways if way["trainer"] != "lorac" and way["packed"] == packed and way["runs"]
-        ]
+    for kind in sorted({way["kind"] for way in ways}):
+        like = [way for way in ways if way["kind"] == kind and way["runs"]]
+        mine = [way for way in like if way["trainer"] == "lorac"]
+        others = [way for way in like if way["trainer"] != "lorac"]
         if not mine or not others:
             continue
         faster = max(others, key=lambda way: way["trained_per_second"]["median"])
         found.append(
             {
-                "packed": packed,
+                "kind": kind,
                 "against": faster["name"],
                 "speed": _ratio(mine[0], faster, "trained_per_second"),
                 "memory": _ratio(mine[0], faster, "peak_bytes"),
@@ -124,10 +123,10 @@ def page(found: Mapping[str, Any]) -> str:
         "",
     ]
     for ratio in found["ratios"]:
-        kind = "packed" if ratio["packed"] else "rows"
         lines.append(
-            f"- {kind}: lorac is {ratio['speed']:.2f}× as fast as {ratio['against']} (goal ≥ {GOALS['speed']}), takes "
-            f"{ratio['memory']:.2f}× its memory (goal ≤ {GOALS['memory']}); held-out loss "
+            f"- {ratio['kind']}: lorac is {ratio['speed']:.2f}× as fast as {ratio['against']} "
+            f"(goal ≥ {GOALS['speed']}), "
+            f"takes {ratio['memory']:.2f}× its memory (goal ≤ {GOALS['memory']}); held-out loss "
             f"{ratio['held_out_loss']:+.4f}."
         )
     if found["tried"]:

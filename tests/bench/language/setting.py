@@ -54,6 +54,7 @@ class Way:
     `batches`: padded (in the file's order), grouped (rows of like length), flattened (a micro-batch end to end, kept
     apart by positions), packed (sequences of `length` tokens).
     `dtype`: float32; autocast (float32 weights, bf16 products); bfloat16 (frozen weights too).
+    `micro_batch`: 0 where the trainer chooses it.
     """
 
     trainer: str
@@ -66,6 +67,11 @@ class Way:
     @property
     def is_packed(self) -> bool:
         return self.batches == "packed"
+
+    @property
+    def kind(self) -> str:
+        """What is compared with each other: the same batches and the same precision of the products."""
+        return f"{'packed' if self.is_packed else 'rows'}, {'float32' if self.dtype == 'float32' else 'bfloat16'}"
 
     @property
     def name(self) -> str:

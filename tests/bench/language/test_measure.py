@@ -89,13 +89,15 @@ def test_lorac_is_held_against_the_faster_peer_of_its_own_kind() -> None:
         WAY,
         Way(trainer="trl", batches="flattened", dtype="float32", micro_batch=8),
         Way(trainer="trl", batches="packed", dtype="float32", micro_batch=1),
-        Way(trainer="lorac", batches="padded", dtype="planned", micro_batch=0),
+        Way(trainer="trl", batches="flattened", dtype="autocast", micro_batch=8),
+        Way(trainer="lorac", batches="padded", dtype="float32", micro_batch=0),
     ]
     runs = {
         ways[0].name: [run(10, 100)],
         ways[1].name: [run(19, 400), run(21, 400), run(20, 400)],
         ways[2].name: [run(99, 100)],
-        ways[3].name: [run(30, 200)],
+        ways[3].name: [run(98, 100)],
+        ways[4].name: [run(30, 200)],
     }
     found = report.figures(SETTING, ways, runs, [], threads=2, arguments="--rounds 3")
     (ratio,) = found["ratios"]
