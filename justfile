@@ -92,6 +92,10 @@ bench:
 bench-language *ARGS: language-base
     python -m tests.bench.language {{ ARGS }}
 
+# Train SmolLM2 by lorac and by peft on the same batches from the same weights; both losses, step by step, to docs/
+curve-language: language-base
+    python -m tests.bench.language.same_curve --out docs
+
 # Measure how plan time, hash time and memory grow with the data; figures in docs/growth.json
 growth COUNTS="100,10000,100000":
     python -m tests.bench.growth --counts {{ COUNTS }} --out docs/growth.json
