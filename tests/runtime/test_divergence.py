@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime import checkpoint, divergence, plan, train
+from runtime import checkpoint, divergence, evaluate, plan, train
 from runtime.errors import DivergedError, Interrupted
+from runtime.evaluate import Losses
 from runtime.step import Trainee, gradients
 from tests.faults import fault
 from tests.runtime.plans import carry_out, tiny_plan
@@ -122,6 +123,46 @@ def test_where_that_checkpoint_is_damaged_the_one_before_leads_to_the_same_bytes
     whole = carry_out(of, tmp_path / "whole")
     assert carry_out(of, tmp_path / "damaged", damage).read_bytes() == whole.read_bytes()
     assert taken == [0, 1, 2, 3, 4, 5, 6, 2, 3, 4, 5, 6, 7]
+
+
+MEASURED = {0: [9.0], 2: [5.0], 4: [1.0, 4.0], 6: [2.0, 6.0], 8: [7.0]}
+"""Held-out losses after a step, by turns: what was lowest at first was gone back from."""
+
+
+@pytest.mark.parametrize("stop", [None, 6, 9])
+def test_what_was_measured_before_going_back_chooses_nothing_and_tries_no_patience(
+    tiny_base: Path,
+    tiny_data: Path,
+    far: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    stop: int | None,
+) -> None:
+    of = tiny_plan(tiny_base, tiny_data, steps=8, held_out=1 / 3, every=2, choose="best", patience=3)
+    taken: list[int] = []
+
+    def measured(*_: object) -> Losses:
+        step = taken[-1] + 1 if taken else 0
+        loss = MEASURED[step][min(taken.count(step - 1), len(MEASURED[step])) - 1]
+        return Losses(sums=(loss, loss + 1), weights=(1, 1))
+
+    def take(step: int) -> None:
+        taken.append(step)
+        if len(taken) == stop:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(evaluate, "held_out", measured)
+    if stop is not None:
+        with pytest.raises(Interrupted):
+            carry_out(of, tmp_path, take)
+    folder = carry_out(of, tmp_path, take).parent
+    said = json.loads((folder / "tiny.lorac.json").read_text())["run"]
+
+    assert taken == [0, 1, 2, 3, 4, 5, 6, 2, 3, 4, 5, 6, 7]
+    assert (said["choice"]["step"], said["choice"]["loss"], said["choice"]["stopped"]) == (4, 4.5, "")
+    rows = [json.loads(line, parse_constant=float) for line in (folder / "logs/metrics.jsonl").open()]
+    found = {row["step"]: row["held_out/loss"] for row in rows if "held_out/loss" in row}
+    assert found == {0: 9.5, 2: 5.5, 4: 4.5, 6: 6.5, 8: 7.5}
 
 
 @fault(
