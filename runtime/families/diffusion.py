@@ -11,7 +11,6 @@ from runtime import plan
 from runtime.families import objective as objectives
 from runtime.families.protocol import Batch
 
-
 LEAST_ALPHA = 2**-24
 """ᾱ where a schedule ends in pure noise: fp16's least number, as in diffusers' samplers, so that no 0 is divided by."""
 

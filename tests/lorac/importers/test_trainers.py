@@ -342,9 +342,7 @@ def test_kohyas_lora_plus_is_in_its_network_arguments(convert: Any) -> None:
         ("onetrainer", '"model_type": "QWEN"', "qwen_image"),
     ],
 )
-def test_a_trainer_s_own_name_of_a_family_is_ours(
-    trainer: str, said: str, family: str, convert: Any
-) -> None:
+def test_a_trainer_s_own_name_of_a_family_is_ours(trainer: str, said: str, family: str, convert: Any) -> None:
     first = {
         "simpletuner": '"model_family": "sd1x"',
         "ai-toolkit": "is_flux: false",
