@@ -1,4 +1,4 @@
-"""The tables of families and methods: how a cell is decided, and that what is written down is of tests that there are."""
+"""The tables of families and methods: how a cell is decided, and that their tests are there."""
 
 from __future__ import annotations
 
