@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,20 +116,21 @@ ADDED = {"z_image": "686b09f", "qwen_image": "046cf40"}
 """The commits that added a family, before anything else of it."""
 
 
-def families() -> tuple[str, dict[str, Any]]:
-    """docs/families.md, and its data."""
+def families() -> Cells:
+    """What the tests of families say."""
     found = ran("family", FAMILY_TESTS)
     cells = {place: one for place, one in found.items() if place[1] != "plan"}
-    cells |= planned(found)
-    cells |= {place: Cell(NONE, why) for place, why in NO_FAMILY_TEST.items()}
-    diffs = {name: show(commit) for name, commit in ADDED.items()}
-    text = FAMILIES_PAGE.format(
+    return cells | planned(found) | {place: Cell(NONE, why) for place, why in NO_FAMILY_TEST.items()}
+
+
+def families_page(cells: Cells) -> str:
+    """docs/families.md."""
+    return FAMILIES_PAGE.format(
         versions=versions(),
         table=table("family", tuple(FAMILIES), COLUMNS, cells),
         tests=which(COLUMNS, cells),
-        diffs="\n".join(diff_of(name, *diffs[name]) for name in diffs),
+        diffs="\n".join(diff_of(name, commit) for name, commit in ADDED.items()),
     )
-    return text, {"cells": data(cells), "diffs": {name: lines for name, (_, lines) in diffs.items()}}
 
 
 def planned(found: Cells) -> Cells:
@@ -154,28 +155,23 @@ def planned(found: Cells) -> Cells:
     return cells
 
 
-def show(commit: str) -> tuple[str, dict[str, int]]:
-    """A commit's title, and the lines that it added to each file."""
+def diff_of(name: str, commit: str) -> str:
+    """The files and lines of the commit that added a family, as git shows it."""
     command = ["git", "show", "--numstat", "--format=%s", commit]
-    title, _, rows = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.partition("\n")
-    return title, {path: int(more) for more, _, path in (row.split("\t") for row in rows.split("\n") if row)}
-
-
-def diff_of(name: str, title: str, lines: Mapping[str, int]) -> str:
-    rows = "\n".join(f"| `{path}` | {count} |" for path, count in lines.items())
-    head = f"### {family(name).TITLE}\n\n`{ADDED[name]}`, “{title}”:"
-    return f"{head}\n\n| file | lines added |\n| --- | ---: |\n{rows}\n"
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    title, *files = filter(None, told.split("\n"))
+    rows = "\n".join("| `{2}` | {0} | {1} |".format(*file.split("\t")) for file in files)
+    head = f"### {family(name).TITLE}\n\n`{commit}`, “{title}”:"
+    return f"{head}\n\n| file | lines added | taken out |\n| --- | ---: | ---: |\n{rows}\n"
 
 
 FAMILIES_PAGE = """\
 # What each family does
 
-Written by `just families` from the tests that it ran, with {versions}. Each family but SD 1.x and
-SmolLM2 is tried on a small random model of its own architecture: the same loaders, step, sampler and exporters. A ✓
-is a test that passed; without one a number says why. The last columns are the golden plans at full size, by their
-specs' names: the peak of what is usable on the card.
+Written by `just families` from the tests that it ran, with {versions}.
+Each family is tried on a small random model of its own architecture: the same loaders, step, sampler and exporters. A ✓
+is a test that passed; where there is none, a number says why. The last columns are the golden plans at full size, by
+their specs' names: the peak of what is usable on the card.
 
 {table}
 
@@ -207,25 +203,26 @@ NO_METHOD_TEST = {
 }
 
 
-def methods() -> tuple[str, dict[str, Any]]:
-    """docs/methods.md, and its data."""
-    cells = ran("method", METHOD_TESTS)
-    cells |= {place: Cell(NONE, why) for place, why in NO_METHOD_TEST.items()}
-    rows = sorted(
-        dict.fromkeys(row for row, _ in cells), key=lambda row: (row.partition(",")[0].lower(), row)
-    )
-    text = METHODS_PAGE.format(
+def methods() -> Cells:
+    """What the tests of methods say."""
+    return ran("method", METHOD_TESTS) | {place: Cell(NONE, why) for place, why in NO_METHOD_TEST.items()}
+
+
+def methods_page(cells: Cells) -> str:
+    """docs/methods.md."""
+    rows = sorted({row for row, _ in cells}, key=str.lower)
+    return METHODS_PAGE.format(
         versions=versions(), table=table("method", rows, WHERE, cells), tests=which(WHERE, cells)
     )
-    return text, {"cells": data(cells)}
 
 
 METHODS_PAGE = """\
 # What each method does
 
-Written by `just methods` from the tests that it ran, with {versions}. A ✓ is a test that passed: the
-method was planned, trained for real, stopped and resumed to the same bytes, exported, and loaded again by the
-consumer's own rules, with the output that the run's own modules give (of rsLoRA in peft: with the weights' change).
+Written by `just methods` from the tests that it ran, with {versions}.
+A ✓ is a test that passed: the method was planned, trained for real, stopped and resumed to the same bytes, exported,
+and loaded again by the consumer's own rules, with the output that the run's own modules give. (Of rsLoRA in peft, four
+steps without a stop, and the weights' change.)
 
 - A1111, ComfyUI: Stable Diffusion 1.x, linear layers and convolutions; both programs' rules as `tests/consumers` has
   them, no key left over, and the UNet's answer compared.
@@ -276,7 +273,11 @@ def versions() -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
 
 
-TABLES = {"families": families, "methods": methods}
+TABLES: dict[str, tuple[Callable[[], Cells], Callable[[Cells], str]]] = {
+    "families": (families, families_page),
+    "methods": (methods, methods_page),
+}
+"""What is run for a table, and how its page is written."""
 
 
 def main() -> int:
@@ -285,12 +286,12 @@ def main() -> int:
     )
     parser.add_argument("table", choices=TABLES)
     name = parser.parse_args().table
-    text, found = TABLES[name]()
-    (DOCS / f"{name}.md").write_text(text, encoding="utf-8")
-    (DOCS / f"{name}.json").write_text(
-        json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    return 1 if FAILED in text else 0
+    run, page = TABLES[name]
+    cells = run()
+    (DOCS / f"{name}.md").write_text(page(cells), encoding="utf-8")
+    text = json.dumps({"cells": data(cells)}, indent=1, ensure_ascii=False)
+    (DOCS / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+    return 1 if any(FAILED in one.says for one in cells.values()) else 0
 
 
 if __name__ == "__main__":
