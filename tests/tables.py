@@ -22,7 +22,7 @@ import pytest
 from lorac.generate import PLAN
 from lorac.load import load
 from runtime import plan
-from runtime.families import FAMILIES, family
+from runtime.families import FAMILIES
 from runtime.human import size
 from tests.test_generated import commands, parameters
 
@@ -112,8 +112,8 @@ FAMILY_TESTS = (
     "tests/test_generated.py",
 )
 NO_FAMILY_TEST = {("causal_lm", "cache"): "tokens are learnt as they are: there is nothing to encode"}
-ADDED = {"z_image": "686b09f", "qwen_image": "046cf40"}
-"""The commits that added a family, before anything else of it."""
+ADDED = ("686b09f", "046cf40", "b238dd4", "89d6717")
+"""The commits that added Z-Image and Qwen-Image: the families, tests of both against diffusers, specs and verdicts."""
 
 
 def families() -> Cells:
@@ -129,7 +129,7 @@ def families_page(cells: Cells) -> str:
         versions=versions(),
         table=table("family", tuple(FAMILIES), COLUMNS, cells),
         tests=which(COLUMNS, cells),
-        diffs="\n".join(diff_of(name, commit) for name, commit in ADDED.items()),
+        diffs="\n".join(map(diff_of, ADDED)),
     )
 
 
@@ -155,14 +155,13 @@ def planned(found: Cells) -> Cells:
     return cells
 
 
-def diff_of(name: str, commit: str) -> str:
-    """The files and lines of the commit that added a family, as git shows it."""
+def diff_of(commit: str) -> str:
+    """The files and lines of a commit, as git shows it."""
     command = ["git", "show", "--numstat", "--format=%s", commit]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     title, *files = filter(None, told.split("\n"))
     rows = "\n".join("| `{2}` | {0} | {1} |".format(*file.split("\t")) for file in files)
-    head = f"### {family(name).TITLE}\n\n`{commit}`, “{title}”:"
-    return f"{head}\n\n| file | lines added | taken out |\n| --- | ---: | ---: |\n{rows}\n"
+    return f"`{commit}` {title}\n\n| file | lines added | taken out |\n| --- | ---: | ---: |\n{rows}\n"
 
 
 FAMILIES_PAGE = """\
@@ -185,6 +184,10 @@ Of the golden plans of large models the tests compare all but what the search de
 `just validate-generated` compiles each one whole.
 
 ## What one more family takes
+
+The commits that added Z-Image and Qwen-Image: a family is its file and its line of the registry (`qwen.py` and
+`patches.py` are what the two share with each other and with others), and the tests run over the registry. What its
+commit does not have came after it: tests of what it has of its own, a spec, and who is said to load its LoRAs.
 
 {diffs}"""
 
