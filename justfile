@@ -145,7 +145,7 @@ families: language-base
 methods:
     python -m tests.tables methods
 
-# Plan SDXL and FLUX.1 for four cards and for published settings; figures in docs/fit.md; about an hour of one core
+# Plan SDXL and FLUX.1 for four cards and for published settings; figures in docs/fit.md; it takes long
 validate-fit:
     python -m tests.validate.fit
 

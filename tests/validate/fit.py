@@ -1,7 +1,8 @@
 """What `lorac fit` says of SDXL and FLUX.1 on four cards, and published figures beside it.
 
-`python -m tests.validate.fit` (or `just validate-fit`) writes docs/fit.json and docs/fit.md, anew after each plan; all
-take about an hour of one core, the plans that fit nowhere most of it. No base is read: every plan is made `--unlocked`, from the family's published architecture.
+`python -m tests.validate.fit` (or `just validate-fit`) writes docs/fit.json and docs/fit.md, anew after each plan; the
+cards that nothing fits take longest. No base is read: every plan is made `--unlocked`, from the family's published
+architecture.
 """
 
 from __future__ import annotations
