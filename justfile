@@ -137,6 +137,22 @@ torture KILLS="20":
 fuzz CASES="1000":
     python -m tests.fuzz --cases {{ CASES }}
 
+# Run the tests that say what each family does and write their table, docs/families.md; some minutes
+families: language-base
+    python -m tests.tables families
+
+# Run the tests that say what each adapter method does and write their table, docs/methods.md
+methods:
+    python -m tests.tables methods
+
+# Plan SDXL and FLUX.1 for four cards and for published settings; figures in docs/fit.md; it takes long
+validate-fit:
+    python -m tests.validate.fit
+
+# Time the fused LoRA layer beside peft's, and measure its memory; figures in docs/fused.json
+bench-fused:
+    python -m tests.bench.fused --out docs/fused.json
+
 # Write the table of faults and of the tests that inject them, docs/faults.md
 faults:
     python -m tests.faults

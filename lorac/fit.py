@@ -18,7 +18,8 @@ from runtime.errors import DoesNotFit, Problem, SpecError
 @attrs.frozen(kw_only=True)
 class Row:
     """The best plan for a card. Where nothing fits, `peak_bytes` is the least found, and what was not decided is
-    None; `why` then says what would help. `length` is a sequence's tokens, where the data are no pictures."""
+    None; `why` then says what would help. `length` is a sequence's tokens, where the data are no pictures. `offloaded`
+    counts the blocks whose frozen weights wait in the computer's memory."""
 
     name: str
     card: str
@@ -30,6 +31,8 @@ class Row:
     accumulation: int | None
     effective_batch: int
     checkpointed: int | None
+    offloaded: int | None
+    quantization: plan.Quantization | None
     peak_bytes: int
     usable_bytes: int
     seconds: float | None
@@ -85,6 +88,8 @@ def row(one: Loaded, card: str, root: Path, unlocked: bool) -> Row:
             accumulation=None,
             effective_batch=experiment.train.effective_batch,
             checkpointed=None,
+            offloaded=None,
+            quantization=None,
             peak_bytes=error.peak_bytes,
             usable_bytes=error.usable_bytes,
             seconds=None,
@@ -112,6 +117,8 @@ def of_plan(made: plan.Plan, card: str) -> Row:
         accumulation=program.train.accumulation,
         effective_batch=program.train.effective_batch,
         checkpointed=len(program.compute.checkpointed),
+        offloaded=len(plan.blocks_away(program.compute)),
+        quantization=program.compute.quantization,
         peak_bytes=estimate.peak_bytes,
         usable_bytes=estimate.usable_bytes,
         seconds=estimate.seconds,

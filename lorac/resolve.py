@@ -122,7 +122,7 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
         found = inspect(
             path, digest.DigestCache(cache_folder()).sha256_file, wanted.family, wanted.trust_remote_code
         )
-        return _predicting(found.base, wanted), found.name, True
+        return _as_told(found.base, wanted), found.name, True
     if not unlocked:
         hint = "download it there, or plan without it: lorac plan SPEC --unlocked"
         raise InputError(Problem(wanted.path, "the base is not here", hint))
@@ -138,15 +138,23 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
         prediction_type=family(wanted.family).prediction_type(published),
         architecture=published,
     )
-    return _predicting(base, wanted), path.stem, False
+    return _as_told(base, wanted), path.stem, False
 
 
-def _predicting(base: plan.Base, wanted: spec.Base) -> plan.Base:
+def _as_told(base: plan.Base, wanted: spec.Base) -> plan.Base:
+    """The base with what the spec says of it and its files do not."""
+    title = family(base.family).TITLE
     if isinstance(wanted.prediction_type, str):
         if base.prediction_type == "flow":
-            what = f"base.prediction_type: a {family(base.family).TITLE} is a rectified flow and predicts nothing else"
+            what = f"base.prediction_type: a {title} is a rectified flow and predicts nothing else"
             raise SpecError(Problem(spec_place(wanted, "prediction_type"), what, "leave it out"))
-        return attrs.evolve(base, prediction_type=wanted.prediction_type)
+        base = attrs.evolve(base, prediction_type=wanted.prediction_type)
+    if isinstance(wanted.zero_terminal_snr, bool):
+        if family(base.family).KIND != "images" or base.prediction_type == "flow":
+            what = f"base.zero_terminal_snr: a {title} has no schedule of noise that could end elsewhere"
+            raise SpecError(Problem(spec_place(wanted, "zero_terminal_snr"), what, "leave it out"))
+        scheduler = {**base.architecture["scheduler"], plan.ZERO_SNR: wanted.zero_terminal_snr}
+        base = attrs.evolve(base, architecture={**base.architecture, "scheduler": scheduler})
     return base
 
 
@@ -282,6 +290,7 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
     )
     found = "from its tensors" if base.digest else "as the spec says; its published architecture"
     unit = "sequences" if isinstance(data, plan.Texts) else "samples"
+    ends = ", zero terminal SNR" if base.architecture.get("scheduler", {}).get(plan.ZERO_SNR) else ""
     count = f"{plan.samples(data)} {'pictures' if unit == 'samples' else 'samples'}"
     if not plan.locked_files(data):
         count = f"assumed: {data.expected} {unit}"
@@ -293,7 +302,7 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
     modules = ", ".join(f"{count} in the {component}" for component, count in program.adapter.modules.items())
     return (
         plan.Decision(
-            field="base", value=family(base.family).TITLE, reason=f"{found}; {base.prediction_type}"
+            field="base", value=family(base.family).TITLE, reason=f"{found}; {base.prediction_type}{ends}"
         ),
         plan.Decision(field="data", value=count, reason=data_line(data)),
         plan.Decision(field="adapted modules", value=modules, reason=f"targets {targets}"),

@@ -85,6 +85,11 @@ class Base:
         "What the model predicts; Auto() asks the base's own files.",
         default=Auto(),
     )
+    zero_terminal_snr: bool | Auto = setting(
+        flag(auto="open"),
+        "Whether its noise schedule ends in pure noise; Auto() asks the base's own files.",
+        default=Auto(),
+    )
     published: str = setting(
         text(),
         'Which published language model it is, such as "llama-3-8b", to plan with --unlocked while it is elsewhere.',

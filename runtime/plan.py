@@ -68,6 +68,8 @@ Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["none", "int8", "fp8", "nf4"]
 PredictionType = Literal["epsilon", "v_prediction", "flow", "next_token"]
+ZERO_SNR = "rescale_betas_zero_snr"
+"""The key of an architecture's scheduler (diffusers' name) by which its noise schedule ends in pure noise."""
 
 
 @attrs.frozen(kw_only=True)

@@ -44,6 +44,7 @@ QUICK = ("specs/quickstart.py", "specs/chat_quickstart.py", "specs/cyberpunk.py"
 ALL = bool(os.environ.get("LORAC_ALL_PLANS"))
 
 
+@pytest.mark.family("plan")
 @pytest.mark.parametrize("command", [line for line in commands() if ALL or line.split()[2] in QUICK])
 def test_a_golden_plan_is_what_its_spec_compiles_to(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
@@ -60,6 +61,7 @@ def test_a_golden_plan_is_what_its_spec_compiles_to(command: str, monkeypatch: p
         assert (folder / SCRIPT).read_text(encoding="utf-8") == launch_script(made, folder, ROOT)
 
 
+@pytest.mark.family("plan")
 @pytest.mark.parametrize("command", [line for line in commands() if line.split()[2] not in QUICK])
 def test_a_large_golden_plan_is_its_spec_s_but_for_what_the_search_decides(
     command: str, monkeypatch: pytest.MonkeyPatch

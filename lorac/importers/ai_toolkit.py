@@ -39,8 +39,10 @@ FAMILIES = {
     "sdxl": "sdxl",
     "sd3": "sd3",
     "flux": "flux1",
+    "qwen_image": "qwen_image",
+    "zimage": "z_image",
 }
-"""`model.is_*`, and the names that `model.arch` takes for the same."""
+"""`model.is_*`, and the names that `model.arch` takes for the same; a variant follows behind a colon there."""
 
 FLOW = "a family's own timestep sampling stands"
 PRESERVE = "lorac preserves nothing by a second prediction"
@@ -332,7 +334,7 @@ def _resolution(book: Ledger) -> None:
 def _family(book: Ledger) -> None:
     arch = _at(book, "model", "arch")
     if arch:
-        said = str(book.entries[arch])
+        said = str(book.entries[arch]).partition(":")[0]
         book.family(FAMILIES.get(said, said), arch)
     for path in book.open():
         name = str(path[-1])

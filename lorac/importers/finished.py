@@ -107,6 +107,10 @@ FAMILIES = (
     ("sd3", "sd3"),
     ("flux-1", "flux1"),
     ("flux1", "flux1"),
+    ("qwen-image/", "qwen_image"),
+    ("qwen_image", "qwen_image"),
+    ("z-image", "z_image"),
+    ("z_image", "z_image"),
 )
 """How modelspec.architecture and ss_base_model_version begin."""
 

@@ -134,7 +134,7 @@ KEYS: Table = {
     "adaptive_noise_scale": Unless(NOISE),
     "ip_noise_gamma": optional("train.input_perturbation"),
     "ip_noise_gamma_random_strength": Unless(NOISE),
-    "zero_terminal_snr": Unless("lorac keeps the base's own noise schedule"),
+    "zero_terminal_snr": switch("base.zero_terminal_snr"),
     "min_timestep": Unless("lorac draws from all timesteps"),
     "max_timestep": Unless(
         "lorac draws from all timesteps", off=(*OFF, 1000), same="all timesteps, as in lorac"

@@ -21,6 +21,8 @@ FAMILIES = {
     "STABLE_DIFFUSION_3": "sd3",
     "STABLE_DIFFUSION_35": "sd3",
     "FLUX_DEV_1": "flux1",
+    "QWEN": "qwen_image",
+    "Z_IMAGE": "z_image",
 }
 DENOISERS = ("unet", "transformer", "prior")
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
@@ -118,7 +120,7 @@ TABLE: Table = {
     "offset_noise_weight": To("train.noise_offset"),
     "generalized_offset_noise": Unless(PLAIN_NOISE),
     "perturbation_noise_weight": Unless(PLAIN_NOISE),
-    "rescale_noise_scheduler_to_zero_terminal_snr": Unless("lorac keeps the base's own noise schedule"),
+    "rescale_noise_scheduler_to_zero_terminal_snr": switch("base.zero_terminal_snr"),
     "force_v_prediction": Unless("set base.prediction_type"),
     "force_epsilon_prediction": Unless("set base.prediction_type"),
     "min_noising_strength": Unless("lorac draws from all timesteps"),

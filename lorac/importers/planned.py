@@ -75,6 +75,7 @@ def _base(of: plan.Plan) -> dict[str, Any]:
         "base.path": of.outputs.places.base,
         "base.family": base.family,
         "base.prediction_type": base.prediction_type,
+        "base.zero_terminal_snr": base.architecture.get("scheduler", {}).get(plan.ZERO_SNR),
     }
 
 

@@ -28,7 +28,16 @@ from lorac.importers.ledger import (
 
 TITLE = "SimpleTuner's config"
 
-FAMILIES = {"sd1x": "sd1", "sd2x": "sd2", "sdxl": "sdxl", "sd3": "sd3", "flux": "flux1"}
+FAMILIES = {
+    "sd1x": "sd1",
+    "sd2x": "sd2",
+    "sdxl": "sdxl",
+    "sd3": "sd3",
+    "flux": "flux1",
+    "qwen_image": "qwen_image",
+    "z_image": "z_image",
+    "z-image": "z_image",
+}
 BACKEND = "data_backend_config"
 FLOW = "a family's own timestep sampling stands"
 COMPILE = "how fast a step runs; the trained result is the same"

@@ -122,6 +122,7 @@ def training(plan: Plan, name: str, step: int) -> dict[str, str]:
         "noise_offset": train.objective.noise_offset or None,
         "min_snr_gamma": train.objective.snr_gamma or None,
         "debiased_estimation": train.objective.debiased,
+        "zero_terminal_snr": bool(program.base.architecture.get("scheduler", {}).get(plans.ZERO_SNR)),
         "multires_noise_iterations": train.objective.pyramid_iterations or None,
         "multires_noise_discount": train.objective.pyramid_discount or None,
         "ip_noise_gamma": train.objective.input_perturbation or None,

@@ -11,12 +11,24 @@ from runtime import plan
 from runtime.families import objective as objectives
 from runtime.families.protocol import Batch
 
+LEAST_ALPHA = 2**-24
+"""ᾱ where a schedule ends in pure noise: fp16's least number, as in diffusers' samplers, so that no 0 is divided by."""
+
 
 def alphas_cumprod(scheduler: dict[str, Any], device: torch.device | None = None) -> Tensor:
-    """ᾱ_t of the "scaled_linear" schedule, float32 (T,): Rombach et al. 2022, SD's `linear_start`, `linear_end`."""
+    """ᾱ_t of the "scaled_linear" schedule, float32 (T,): Rombach et al. 2022, SD's `linear_start`, `linear_end`.
+
+    Where the scheduler's config asks for it, √ᾱ is shifted and scaled so that it keeps its start and ends in zero
+    (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
+    """
     start, end, count = scheduler["beta_start"], scheduler["beta_end"], scheduler["num_train_timesteps"]
     betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32, device=device) ** 2
-    return torch.cumprod(1.0 - betas, dim=0)
+    alphas = torch.cumprod(1.0 - betas, dim=0)
+    if not scheduler.get(plan.ZERO_SNR):
+        return alphas
+    roots = alphas.sqrt()
+    rescaled = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+    return rescaled.square().clamp(min=LEAST_ALPHA)
 
 
 def draw(latent: Tensor, generator: Generator, timesteps: int, objective: plan.Objective) -> Batch:

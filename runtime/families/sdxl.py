@@ -47,6 +47,8 @@ BIG_G = "conditioner.embedders.1.model."
 REFINER_BIG_G = "conditioner.embedders.0.model."
 V_MARK = "v_pred"
 """A key without content by which the fine-tuned files that predict v are told apart (ComfyUI's model_detection)."""
+ZERO_SNR_MARK = "ztsnr"
+"""Another one beside it: the schedule ends in pure noise (ComfyUI's supported_models)."""
 SIZES = 6
 """Numbers in `time_ids`: the picture's height and width, the crop's top and left, the height and width trained at."""
 
@@ -129,6 +131,7 @@ def architecture(shapes: Shapes) -> Architecture:
         "scheduler": {
             **unet.SCHEDULER,
             "prediction_type": "v_prediction" if V_MARK in shapes else "epsilon",
+            **({plan.ZERO_SNR: True} if {V_MARK, ZERO_SNR_MARK} <= set(shapes) else {}),
         },
     }
 

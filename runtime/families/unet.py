@@ -188,12 +188,17 @@ def loss(
 
 
 def solver(base: plan.Base) -> DPMSolverMultistepScheduler:
-    """DPM-Solver++ (Lu et al. 2022) over the base's own noise schedule."""
+    """DPM-Solver++ (Lu et al. 2022) over the base's own noise schedule.
+
+    One that ends in pure noise is begun there, which "leading" steps never are (Lin et al. 2023, 3.3).
+    """
     fixed = base.architecture["scheduler"]
+    ends_in_noise = bool(fixed.get(plan.ZERO_SNR))
     return DPMSolverMultistepScheduler(
         **{key: fixed[key] for key in ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")},
         prediction_type=base.prediction_type,
-        timestep_spacing="leading",
+        rescale_betas_zero_snr=ends_in_noise,
+        timestep_spacing="trailing" if ends_in_noise else "leading",
         steps_offset=1,
     )
 

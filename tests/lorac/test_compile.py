@@ -186,6 +186,19 @@ def test_what_the_runtime_does_act_on_is_not_refused(
     assert made.program.train.optimizer.state_bits == 32
 
 
+def test_a_schedule_ends_in_pure_noise_if_the_spec_says_so_and_of_a_flow_there_is_none(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    def resolved(family: str) -> plan.Base:
+        made = experiment("none", tiny_data)
+        made = attrs.evolve(made, base=Base("none", family=family, zero_terminal_snr=True))
+        return resolve(made, tmp_path, tmp_path, cards.find("12GB"), unlocked=True).program.base
+
+    assert resolved("sd2").architecture["scheduler"][plan.ZERO_SNR] is True
+    with pytest.raises(SpecError, match=r"base\.zero_terminal_snr: a FLUX\.1 has no schedule"):
+        resolved("flux1")
+
+
 def test_references_are_places_in_the_plan(tmp_path: Path, tiny_base: Path, tiny_data: Path) -> None:
     shutil.copy(tiny_data / "0.png", tmp_path / "real.png")
     samples = Samples(prompts=("a",), references=("real.png",))

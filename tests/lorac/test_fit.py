@@ -37,7 +37,9 @@ def test_json_has_one_object_for_each_card_in_the_order_asked(spec: str) -> None
     assert [row["card"] for row in rows] == ["24GB", "12GB"]
     keys = {"card", "fits", "rank", "micro_batch", "accumulation", "effective_batch", "peak_bytes", "seconds"}
     assert all(
-        keys | {"name", "resolution", "length", "checkpointed", "usable_bytes", "why"} == set(row)
+        keys
+        | {"name", "resolution", "length", "checkpointed", "offloaded", "quantization", "usable_bytes", "why"}
+        == set(row)
         for row in rows
     )
     for row in rows:
@@ -74,6 +76,8 @@ def test_a_card_where_nothing_fits_is_a_row_too(spec: str, monkeypatch: pytest.M
         "accumulation": None,
         "effective_batch": 4,
         "checkpointed": None,
+        "offloaded": None,
+        "quantization": None,
         "peak_bytes": 3 * 2**30,
         "usable_bytes": 2**30,
         "seconds": None,
@@ -110,6 +114,8 @@ FITS = Row(
     accumulation=2,
     effective_batch=4,
     checkpointed=3,
+    offloaded=0,
+    quantization="none",
     peak_bytes=8 * 2**30,
     usable_bytes=11 * 2**30,
     seconds=900.0,
@@ -125,6 +131,8 @@ MISSES = Row(
     accumulation=None,
     effective_batch=4,
     checkpointed=None,
+    offloaded=None,
+    quantization=None,
     peak_bytes=6 * 2**30,
     usable_bytes=5 * 2**30,
     seconds=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,28 +44,37 @@ from tests.runtime.plans import estimate
 
 CONVOLUTIONS = r".*(attn1\.to_q|resnets\.0\.conv1|proj_in|self_attn\.q_proj)"
 DRAWN: dict[str, Any] = {
-    "lora": LoRA(
+    "LoRA": LoRA(
         rank=4,
         alpha=3,
         ranks={r".*conv1": 2, r"down_blocks.*conv1": 1},
         alphas={r".*to_q": 5.5},
         rank_dropout=0.3,
         targets=f"re:{CONVOLUTIONS}",
+        text_encoder=True,
     ),
-    "pissa": LoRA(rank=2, alpha=1, init="pissa", targets=f"re:{CONVOLUTIONS}"),
-    "dora": LoRA(rank=2, dora=True, targets=f"re:{CONVOLUTIONS}", text_encoder=True),
-    "loha": LoHa(rank=2, alpha=1, module_dropout=0.3, targets=f"re:{CONVOLUTIONS}"),
-    "lokr": LoKr(rank=2, alpha=1, rank_dropout=0.3, targets=f"re:{CONVOLUTIONS}"),
-    "lokr, whole": LoKr(rank=16, alpha=1, factor=4, targets=f"re:{CONVOLUTIONS}"),
+    "rsLoRA": LoRA(rank=4, alpha=3, rslora=True, targets=f"re:{CONVOLUTIONS}"),
+    "PiSSA": LoRA(rank=2, alpha=1, init="pissa", targets=f"re:{CONVOLUTIONS}"),
+    "DoRA": LoRA(rank=2, dora=True, targets=f"re:{CONVOLUTIONS}", text_encoder=True),
+    "LoHa": LoHa(rank=2, alpha=1, module_dropout=0.3, targets=f"re:{CONVOLUTIONS}"),
+    "LoKr": LoKr(rank=2, alpha=1, rank_dropout=0.3, targets=f"re:{CONVOLUTIONS}"),
+    "LoKr, second factor whole": LoKr(rank=16, alpha=1, factor=4, targets=f"re:{CONVOLUTIONS}"),
 }
 ASKED: dict[str, Any] = {
-    "lora": LoRA(rank=4, alpha=3, ranks={r".*q_proj": 6}, dropout=0.2, module_dropout=0.2),
-    "pissa": LoRA(rank=4, init="pissa", dropout=0.1),
-    "loha": LoHa(rank=2, alpha=1, ranks={r".*q_proj": 3}),
-    "lokr": LoKr(rank=2, alpha=1),
-    "vera": VeRA(rank=8, dropout=0.1),
-    "ia3": IA3(),
+    "LoRA": LoRA(rank=4, alpha=3, ranks={r".*q_proj": 6}, dropout=0.2, module_dropout=0.2),
+    "PiSSA": LoRA(rank=4, init="pissa", dropout=0.1),
+    "LoHa": LoHa(rank=2, alpha=1, ranks={r".*q_proj": 3}),
+    "LoKr": LoKr(rank=2, alpha=1),
+    "VeRA": VeRA(rank=8, dropout=0.1),
+    "IA3": IA3(),
 }
+PATTERNS = "ranks and alphas by pattern"
+HAS_TOO = {
+    ("A1111, ComfyUI", "LoRA"): ("LoRA on convolutions", f"LoRA, {PATTERNS}", "LoRA, the text encoder too"),
+    ("A1111, ComfyUI", "DoRA"): ("DoRA, the text encoder too",),
+    ("peft", "LoRA"): (f"LoRA, {PATTERNS}",),
+}
+"""(where, name) -> what else of LoRA is tried by it."""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +86,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TRACED = {"dora", "lokr"}
+TRACED = {"DoRA", "LoKr"}
 """Of pictures, those whose cost is estimated here, too: the layers of a language model's are all traced."""
 
 
@@ -132,7 +141,14 @@ def test_every_method_of_the_registry_is_tried() -> None:
     assert {one.METHOD for one in (*DRAWN.values(), *ASKED.values())} == set(METHODS)
 
 
-@pytest.mark.parametrize("name", DRAWN)
+def shown(column: str, names: Iterable[str]) -> Iterator[Any]:
+    """Each name as a parameter, marked for its row of docs/methods.md and for those of what it has beside."""
+    for name in names:
+        rows = (name, *HAS_TOO.get((column, name), ()))
+        yield pytest.param(name, marks=[pytest.mark.method(column, row=row) for row in rows], id=name)
+
+
+@pytest.mark.parametrize("name", shown("A1111, ComfyUI", DRAWN))
 def test_pictures_programs_change_their_base_as_was_trained(
     name: str, tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -175,7 +191,7 @@ def output(modules: dict[str, Any]) -> Tensor:
     return said
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", shown("peft", ASKED))
 def test_peft_s_logits_are_ours(name: str, project: Path, tmp_path: Path) -> None:
     data = Instructions("data.jsonl")
     of = planned(ASKED[name], Path("base"), data, project, sequences=Sequences(length=64))

@@ -99,6 +99,7 @@ def base(project: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(project / "base", dtype=torch.float32).eval()
 
 
+@pytest.mark.method("peft", row="rsLoRA")
 def test_rslora_s_strength_is_in_the_file_whatever_its_reader_knows(project: Path, tmp_path: Path) -> None:
     of = planned(project, LoRA(rank=4, alpha=8, rslora=True))
     made = carried_out(of, project, tmp_path)
@@ -164,6 +165,7 @@ def test_noise_on_tokens_is_refused_for_pictures() -> None:
         Experiment(name="a", base="base", data=Images("pictures"), train=Train(neftune_alpha=5.0))
 
 
+@pytest.mark.method("peft", row="DoRA")
 def test_dora_trains_resumes_and_is_what_peft_loads(project: Path, tmp_path: Path) -> None:
     of = planned(project, LoRA(rank=4, alpha=6.5, dora=True))
     through = carried_out(of, project, tmp_path / "through")

@@ -69,6 +69,7 @@ def through(of: plan.Plan, places: Where) -> Path:
     return texts.carry_out(of, places)
 
 
+@pytest.mark.family("detect", "load folder", row="causal_lm")
 def test_a_spec_becomes_a_plan_and_an_adapter(
     tiny_lm: Path, tiny_text: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_spec_becomes_a_plan_and_an_adapter(
     assert all(tensor.isfinite().all() for tensor in _tensors(made).values())
 
 
+@pytest.mark.family("sample", "export", row="causal_lm")
 def test_a_run_writes_the_adapter_its_config_a_manifest_and_answers(of: plan.Plan, through: Path) -> None:
     folder = through.parent
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -115,6 +117,7 @@ def test_training_lowers_the_loss_of_what_is_held_out(places: Where, of: plan.Pl
     assert held_out["6"].loss < held_out["0"].loss
 
 
+@pytest.mark.family("re-load, equal output", row="causal_lm")
 @pytest.mark.parametrize("alpha", [8.0, 5.5])
 def test_peft_computes_what_the_runtime_trained(
     tiny_lm: Path, tiny_text: Path, cache: Path, tmp_path: Path, alpha: float
@@ -195,6 +198,7 @@ texts.carry_out(of, texts.where(of, Path(sys.argv[2]), Path(sys.argv[2]) / "cach
 """
 
 
+@pytest.mark.family("resume", row="causal_lm")
 def test_a_killed_run_goes_on_to_the_same_bytes(
     of: plan.Plan, through: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,7 @@
 """A family's diffusers folder written as one file in the layout that people download: one module a family.
 
 Each has `original(folder)`: the folder's tensors under their names in that file; `BESIDE`, where there are some, names
-subfolders that lie beside it.
+subfolders that lie beside it; `NO_BASE` says of a file that is refused why it is.
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ def write(family: str, folder: Path, path: Path) -> Path:
     return path
 
 
-def is_whole(family: str) -> bool:
-    """Whether that file is a base; of some families people download one that lacks parts, or is not read."""
-    return getattr(import_module(f"tests.single_files.{family}"), "WHOLE", True)
+def no_base(family: str) -> str:
+    """Why that file is refused as a base; empty where it is one."""
+    return getattr(import_module(f"tests.single_files.{family}"), "NO_BASE", "")

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-WHOLE = False
+NO_BASE = "people download the transformer alone: refused by name, with what to download instead"
 
 
 def original(folder: Path) -> dict[str, Tensor]:

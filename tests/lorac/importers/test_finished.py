@@ -38,7 +38,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_ours_gives_back_what_decided_the_training(folder: Path) -> None:
     train = attrs.evolve(PROGRAM.train, learning_rate=3e-4, seed=9, steps=700)
-    program = attrs.evolve(PROGRAM, train=train)
+    base = attrs.evolve(PROGRAM.base, architecture={"scheduler": {plan.ZERO_SNR: True}})
+    program = attrs.evolve(PROGRAM, train=train, base=base)
     outputs = attrs.evolve(OUTPUTS, name="cats", trigger="cat style", tags=("a", "b"), author="me")
     made_by = a_plan(program=program, outputs=outputs)
     weights = tensors(ATTENTION, OUT)
@@ -47,6 +48,7 @@ def test_ours_gives_back_what_decided_the_training(folder: Path) -> None:
     (one,) = load(imported.path)
     made = one.experiment
     assert (made.name, made.base.family, made.base.prediction_type) == ("cats", "sd1", "epsilon")
+    assert made.base.zero_terminal_snr is True
     assert (made.adapter.rank, made.adapter.alpha) == (program.adapter.rank, program.adapter.alpha)
     assert (made.adapter.targets, made.adapter.text_encoder) == ("qkvo", False)
     assert (made.train.learning_rate, made.train.seed, made.train.steps) == (3e-4, 9, 700)

@@ -136,6 +136,8 @@ huber_c = 0.2
 debiased_estimation_loss = true
 multires_noise_iterations = 6
 ip_noise_gamma = 0.05
+v_parameterization = true
+zero_terminal_snr = true
 """
 
 
@@ -148,6 +150,7 @@ def test_kohyas_terms_of_loss_and_noise_and_its_tags_are_carried(read: Any) -> N
     assert (one.train.loss, one.train.huber_schedule, one.train.huber_c) == ("huber", "exponential", 0.2)
     assert (one.data.alpha_mask, one.train.debiased, one.train.input_perturbation) == (True, True, 0.05)
     assert (one.train.pyramid_iterations, one.train.pyramid_discount) == (6, 0.3)  # kohya's default
+    assert (one.base.prediction_type, one.base.zero_terminal_snr) == ("v_prediction", True)
     assert left(draft) == {}
 
 
@@ -324,3 +327,36 @@ def test_kohyas_lora_plus_is_in_its_network_arguments(convert: Any) -> None:
     )
     assert made(draft).train.lora_plus_ratio == 4.0
     assert "network.network_args" not in left(draft)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said", "family"),
+    [
+        ("simpletuner", '"model_family": "z-image"', "z_image"),
+        ("simpletuner", '"model_family": "z_image"', "z_image"),
+        ("simpletuner", '"model_family": "qwen_image"', "qwen_image"),
+        ("ai-toolkit", "arch: zimage", "z_image"),
+        ("ai-toolkit", 'arch: "zimage:turbo"', "z_image"),
+        ("ai-toolkit", "arch: qwen_image", "qwen_image"),
+        ("onetrainer", '"model_type": "Z_IMAGE"', "z_image"),
+        ("onetrainer", '"model_type": "QWEN"', "qwen_image"),
+    ],
+)
+def test_a_trainer_s_own_name_of_a_family_is_ours(trainer: str, said: str, family: str, convert: Any) -> None:
+    first = {
+        "simpletuner": '"model_family": "sd1x"',
+        "ai-toolkit": "is_flux: false",
+        "onetrainer": '"model_type": "STABLE_DIFFUSION_15"',
+    }
+    draft = convert(trainer, **{first[trainer]: said})
+
+    assert draft.settings["base.family"].value == family
+
+
+def test_another_architecture_of_ai_toolkit_s_is_told(convert: Any) -> None:
+    assert "model.arch" in left(convert("ai-toolkit", **{"is_flux: false": "arch: zimage_l2p"}))
+
+
+def test_onetrainer_s_schedule_that_ends_in_pure_noise_is_carried(convert: Any) -> None:
+    more = '"rescale_noise_scheduler_to_zero_terminal_snr": true, "batch_size": 4'
+    assert made(convert("onetrainer", **{'"batch_size": 4': more})).base.zero_terminal_snr is True

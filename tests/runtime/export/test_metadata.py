@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+import attrs
 import pytest
 import safetensors.torch
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from runtime.export import kohya, metadata
 from runtime.families import sd1
-from runtime.plan import Plan
+from runtime.plan import ZERO_SNR, Plan
 from runtime.safeio import safetensors as own
 from tests.runtime.export import cases
 
@@ -141,9 +142,17 @@ def test_what_the_user_left_empty_is_left_out(trained: cases.Trained, tensors: d
     }
 
 
-def test_v_prediction_is_said(trained: cases.Trained, tensors: dict[str, Any]) -> None:
-    import attrs
+def test_a_schedule_that_ends_in_pure_noise_is_said(trained: cases.Trained, tensors: dict[str, Any]) -> None:
+    plan = cases.a_plan(trained)
+    for ends in (True, False):
+        architecture = {**plan.program.base.architecture, "scheduler": {ZERO_SNR: ends}}
+        base = attrs.evolve(plan.program.base, architecture=architecture)
+        of = attrs.evolve(plan, program=attrs.evolve(plan.program, base=base))
+        found = metadata.complete(of, tensors, "cyberpunk", 100, "")
+        assert found["ss_zero_terminal_snr"] == str(ends)
 
+
+def test_v_prediction_is_said(trained: cases.Trained, tensors: dict[str, Any]) -> None:
     plan = cases.a_plan(trained)
     program = attrs.evolve(plan.program, base=attrs.evolve(plan.program.base, prediction_type="v_prediction"))
     found = metadata.complete(attrs.evolve(plan, program=program), tensors, "cyberpunk", 100, "")

@@ -116,6 +116,7 @@ def case(
     return Case(base=base, adapted=adapted, plan=of, where=texts.where(of, work, cache))
 
 
+@pytest.mark.family("train 3 steps", row="causal_lm")
 def test_three_steps_train_the_intended_layers_and_no_others(case: Case) -> None:
     made = texts.carry_out(case.plan, case.where)
     with open_weights(made) as file:

@@ -59,6 +59,7 @@ def file(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.family("load single file", row="causal_lm")
 def test_config_weights_and_tokenizer_come_from_one_parsing(
     file: Path, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,9 @@ Each family is its own `tiny()`: its architecture with random weights, the same 
 
 from __future__ import annotations
 
+import json
 import signal
+from importlib import import_module
 from pathlib import Path
 
 import attrs
@@ -90,17 +92,54 @@ def through(case: Case) -> Path:
     return case.carried_out(case.folder / "through")
 
 
+@pytest.fixture(scope="module")
+def kept(case: Case, through: Path) -> dict[Path, int]:
+    """The cache after that run: each file, and when it was written."""
+    return written(case)
+
+
+@pytest.fixture(scope="module")
+def resumed(case: Case, kept: dict[Path, int]) -> Path:
+    """The same plan's run, stopped and gone on with."""
+    with pytest.raises(Interrupted):
+        case.carried_out(case.folder / "resumed", stop_at=2)
+    return case.carried_out(case.folder / "resumed")
+
+
+def written(case: Case) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (case.folder / "cache").rglob("*.safetensors")}
+
+
+@pytest.mark.family("detect")
 def test_a_folder_is_recognised(case: Case) -> None:
     assert case.plan.program.base.family == case.of.NAME
     assert case.plan.program.base.layout == "diffusers"
 
 
+@pytest.mark.family("load folder")
+def test_a_folder_is_loaded_as_diffusers_loads_it(case: Case, tmp_path: Path) -> None:
+    program = case.plan.program
+    ours, _ = load(case.of, program, case.places(tmp_path), torch.device("cpu"))
+    pipe = DiffusionPipeline.from_pretrained(case.base, torch_dtype=torch.float32)
+    theirs = {name: getattr(pipe, name) for name in case.of.COMPONENTS}
+
+    assert torch.allclose(losses(case.of, ours, program), losses(case.of, theirs, program), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if single_files.no_base(name)])
+def test_a_single_file_that_is_no_base_is_refused_by_its_family_s_name(name: str, tmp_path: Path) -> None:
+    base = family(name).tiny(tmp_path / "base")
+    path = single_files.write(name, base, tmp_path / "one.safetensors")
+
+    with pytest.raises(InputError, match=f"is {family(name).TITLE}"):
+        inspect.inspect(path, digest.sha256_file)
+
+
+@pytest.mark.family("load single file")
 def test_a_single_file_is_recognised_and_holds_what_the_folder_does(case: Case, tmp_path: Path) -> None:
+    if why := single_files.no_base(case.of.NAME):
+        pytest.skip(why)
     path = single_files.write(case.of.NAME, case.base, tmp_path / "one.safetensors")
-    if not single_files.is_whole(case.of.NAME):
-        with pytest.raises(InputError, match=f"is {case.of.TITLE}"):
-            inspect.inspect(path, digest.sha256_file)
-        return
     found = inspect.inspect(path, digest.sha256_file).base
 
     assert (found.family, found.layout) == (case.of.NAME, "single_file")
@@ -117,25 +156,37 @@ def test_a_single_file_is_recognised_and_holds_what_the_folder_does(case: Case, 
     assert all(torch.equal(one[name], many[name]) for name in many)
 
 
-def test_it_trains_and_draws(case: Case, through: Path) -> None:
+@pytest.mark.family("train 3 steps")
+def test_it_trains(case: Case, through: Path) -> None:
     state = checkpoint.newest(through / "checkpoints", case.plan.plan_hash)
+    tensors = load_file(through / diffusers.FILE)
 
     assert state is not None and state[1].step == 3
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+
+
+@pytest.mark.family("sample")
+def test_it_draws(through: Path) -> None:
     assert len(list((through / "samples").glob("final-*"))) == 1
     assert (through / "sheet.png").exists()
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(case: Case, through: Path, tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
-        case.carried_out(tmp_path, stop_at=2)
-    resumed = case.carried_out(tmp_path)
+@pytest.mark.family("cache")
+def test_a_later_run_encodes_nothing_anew(case: Case, kept: dict[Path, int], resumed: Path) -> None:
+    assert kept
+    assert written(case) == kept
 
+
+@pytest.mark.family("resume")
+def test_a_stopped_run_goes_on_to_the_same_bytes(through: Path, resumed: Path) -> None:
     files = sorted(through.glob("*.safetensors"))
     assert files
     for file in files:
         assert (resumed / file.name).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.family("re-load, equal output")
 def test_diffusers_computes_with_the_lora_what_the_run_computes(case: Case, through: Path) -> None:
     program = case.plan.program
     ours, _ = load(case.of, program, case.places(through), torch.device("cpu"))
@@ -214,12 +265,21 @@ def losses(of: Family, modules: Modules, program: plan.Program, **more: torch.Te
         return of.loss(modules, batch | more, program.base, program.train.objective)
 
 
-def test_webui_s_file_names_every_module_once(case: Case, through: Path) -> None:
-    if "webui" not in case.of.EXPORTS:
-        assert not (through / "tiny.safetensors").exists()
-        return
-    stems = {
-        name.rsplit(".", 2)[0] for name in load_file(through / "tiny.safetensors") if "lora_down" in name
+@pytest.mark.family("export")
+def test_its_files_name_every_module_once_and_the_manifest_says_who_loads_them(
+    case: Case, through: Path
+) -> None:
+    files = {
+        "webui": (through / "tiny.safetensors", "lora_down"),
+        "diffusers": (through / diffusers.FILE, "lora_A"),
     }
+    verdicts = json.loads((through / "tiny.lorac.json").read_text())["consumers"]
 
-    assert len(stems) == sum(case.plan.program.adapter.modules.values())
+    for export, (file, part) in files.items():
+        assert file.exists() == (export in case.of.EXPORTS)
+        if file.exists():
+            stems = {name.rpartition(f".{part}")[0] for name in load_file(file) if part in name}
+            assert len(stems) == sum(case.plan.program.adapter.modules.values())
+    pipeline = getattr(import_module("diffusers"), DiffusionPipeline.load_config(case.base)["_class_name"])
+    (loads,) = (one["loads"] for one in verdicts if one["consumer"] == "diffusers")
+    assert loads == ("loads" if hasattr(pipeline, "load_lora_weights") else "refuses")
