@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL.Image import Image
 from torch import Generator, Tensor, nn
 from transformers import CLIPTextConfig
@@ -187,10 +188,10 @@ def loss(
 # --------------------------------------------------------------------------------------------------------- sampling
 
 
-def solver(base: plan.Base) -> DPMSolverMultistepScheduler:
+def solver(base: plan.Base) -> diffusers.DPMSolverMultistepScheduler:
     """DPM-Solver++ (Lu et al. 2022) over the base's own noise schedule."""
     fixed = base.architecture["scheduler"]
-    return DPMSolverMultistepScheduler(
+    return diffusers.DPMSolverMultistepScheduler(
         **{key: fixed[key] for key in ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")},
         prediction_type=base.prediction_type,
         timestep_spacing="leading",
