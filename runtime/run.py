@@ -23,6 +23,7 @@ from runtime import (
     divergence,
     encoders,
     evaluate,
+    heap,
     log,
     media,
     plan,
@@ -61,6 +62,8 @@ def run(of: plan.Plan, options: Options) -> Path:
     deterministic(program.compute)
     with processes.joined(program.compute.device), held(of, where.output):
         log.info(f"Using device: {device_name(program.compute)}{in_all(program.train)}")
+        if program.compute.device == "cpu" and heap.keep_to(of.estimate.host_bytes * program.train.processes):
+            log.info("Main memory is short: what is freed goes back at once")
         done = write.finished(where.output, of)
         if done is not None:
             log.info(f"Already complete: {done}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import runtime
+from runtime.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(
@@ -157,6 +158,16 @@ HEAVY = {"torch", "diffusers", "transformers", "peft", "numpy"}
 )
 def test_what_help_and_looking_imports_is_light(modules: list[str], heavy: set[str]) -> None:
     code = f"import sys, {', '.join(modules)}\nprint(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
+def test_planning_imports_no_pipeline_and_no_compiler() -> None:
+    families = ", ".join(FAMILIES.values())
+    code = (
+        f"import sys, lorac.estimate.cost, {families}\n"
+        "print([m for m in sys.modules if m.startswith(('diffusers.pipelines.', 'torch._inductor.compile_fx'))])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "[]\n"
 

@@ -26,6 +26,9 @@ PLAIN = frozenset(
 NESTED = frozenset({list, tuple, torch.Size})
 META = torch.device("meta")
 
+Name = tuple[Any, ...] | None
+"""An operator with all that its results depend on; None where that is not known."""
+
 layout_of: Callable[[Tensor], torch.layout] = Tensor.layout.__get__  # type: ignore[attr-defined]
 
 
@@ -80,15 +83,17 @@ class Value:
 class Fakes(FakeTensorMode):
     """The mode of fake tensors. What is known of operators serves every trace of the process."""
 
-    known: ClassVar[dict[tuple[Any, ...] | None, Any]] = {}
+    known: ClassVar[dict[Name, Any]] = {}
 
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
         self.cache_enabled = False  # torch's own
         self._attributes: dict[torch.device, dict[str, Any]] = {}
 
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Tensor]]:
-        """What the operator gives, and the tensors among its arguments. Called where the mode is active."""
+    def call(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, list[Tensor], Name]:
+        """What the operator gives, the tensors among its arguments, and its name. Called where the mode is active."""
         name, given = _name(func, args, kwargs)
         stand_in = answer(func, args)
         if stand_in is not None:
@@ -98,7 +103,7 @@ class Fakes(FakeTensorMode):
         else:
             out = func(*args, **kwargs)
         follow(func, args, kwargs, out)
-        return out, given
+        return out, given, name
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The same where the mode is asked by torch: of what is not known, and of the operators that it is made of."""
@@ -143,10 +148,8 @@ class Fakes(FakeTensorMode):
         return made
 
 
-def _name(
-    func: Any, args: Iterable[Any], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...] | None, list[Tensor]]:
-    """All that a call's results depend on (None where that is not known), and the tensors among its arguments."""
+def _name(func: Any, args: Iterable[Any], kwargs: dict[str, Any]) -> tuple[Name, list[Tensor]]:
+    """The call's name, and the tensors among its arguments."""
     given: list[Tensor] = []
     key: list[Any] = [func, torch.get_default_dtype(), torch.is_inference_mode_enabled()]
     told = _describe(args, given, key)
@@ -161,7 +164,11 @@ def told_by_shapes(func: Any) -> bool:
     """Whether an operator's results follow from its arguments' shapes, and it changes none of them."""
     if not isinstance(func, torch._ops.OpOverload) or func.namespace == "prim":
         return False
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+    composite, whole = (
+        torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+        for key in ("CompositeImplicitAutograd", "CPU")
+    )
+    if composite and not whole:
         return False  # what it is made of may be another thing in the next trace (`kernels`)
     follows = (torch.Tag.data_dependent_output, torch.Tag.inplace_view)
     if any(tag in func.tags for tag in follows) or any(a.is_out for a in func._schema.arguments):
@@ -188,6 +195,8 @@ def _describe(values: Iterable[Any], given: list[Tensor], key: list[Any]) -> boo
                 key += (value.dtype, value.shape, value.stride(), value.storage_offset(), value._fake_device)
         elif kind in PLAIN:
             key += (kind, value)
+        elif kind is torch.Generator:
+            key.append(kind)
         elif kind in NESTED:
             key.append(len(value))
             known = _describe(value, given, key) and known
@@ -208,8 +217,9 @@ def _owners(given: list[Tensor]) -> dict[int, list[int]]:
 
 def _recipe(out: Any, given: list[Tensor], owners: dict[int, list[int]], fresh: set[int]) -> Any:
     """How to make `out` of the arguments; `fresh` are the storages of the results before it. Raises Unknown."""
-    if type(out) in (list, tuple):
-        return Several(type(out), tuple(_recipe(part, given, owners, fresh) for part in out))
+    if isinstance(out, list | tuple):  # of a named tuple the names are not kept
+        kind = list if isinstance(out, list) else tuple
+        return Several(kind, tuple(_recipe(part, given, owners, fresh) for part in out))
     if type(out) in (type(None), bool, int, float):
         return Value(out)
     if type(out) is not FakeTensor:

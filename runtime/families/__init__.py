@@ -12,8 +12,10 @@ from runtime.errors import Problem, SpecError
 if TYPE_CHECKING:
     from runtime.families.protocol import Family
 
-# bitsandbytes looks for kernels on a hub at import; and bars for the reading of a file are noise in a log.
+# bitsandbytes looks for kernels on a hub at import, and has torch load its compiler, for half a second, for what stands
+# in for kernels that are not there; and bars for the reading of a file are noise in a log.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of each kernel that it did not find

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel
 from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5EncoderModel
@@ -311,8 +312,8 @@ def _denoise(transformer: Any, latents: Tensor, sigma: Tensor, text: Batch) -> T
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
     transformer = modules["transformer"]
-    pipeline: Any = FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
+    pipeline: Any = diffusers.FluxPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
         vae=modules["vae"],
         text_encoder=None,
         tokenizer=None,

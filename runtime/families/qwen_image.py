@@ -13,13 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import (
-    AutoencoderKLQwenImage,
-    FlowMatchEulerDiscreteScheduler,
-    QwenImagePipeline,
-    QwenImageTransformer2DModel,
-)
+from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import QwenEmbedRope
 from PIL.Image import Image
 from torch import Generator, Tensor, nn
@@ -313,8 +309,8 @@ def _by_channel(numbers: Sequence[float], latents: Tensor) -> Tensor:
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
     transformer = modules["transformer"]
-    pipeline: Any = QwenImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
+    pipeline: Any = diffusers.QwenImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
         vae=modules["vae"],
         text_encoder=None,
         tokenizer=None,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import CLIPTextModel
@@ -165,7 +165,7 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
 
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
-    pipeline = StableDiffusionPipeline(
+    pipeline = diffusers.StableDiffusionPipeline(
         vae=modules["vae"],
         text_encoder=None,
         tokenizer=None,

@@ -11,13 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import (
-    AutoencoderKL,
-    FlowMatchEulerDiscreteScheduler,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
-)
+from diffusers import AutoencoderKL, SD3Transformer2DModel
 from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -328,9 +324,9 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
 
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
     transformer = modules["transformer"]
-    pipeline: Any = StableDiffusion3Pipeline(
+    pipeline: Any = diffusers.StableDiffusion3Pipeline(
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
         vae=modules["vae"],
         text_encoder=None,
         tokenizer=None,

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import StableDiffusionXLPipeline
 from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -235,7 +235,7 @@ def loss(modules: Modules, batch: Batch, base: plan.Base, objective: plan.Object
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
     """Pictures that are told to be uncropped and of their own size. An empty negative prompt is encoded, as a dropped
     caption is."""
-    pipeline = StableDiffusionXLPipeline(
+    pipeline = diffusers.StableDiffusionXLPipeline(
         vae=modules["vae"],
         text_encoder=None,
         text_encoder_2=None,

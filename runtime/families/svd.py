@@ -16,16 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import (
-    AutoencoderKLTemporalDecoder,
-    EulerDiscreteScheduler,
-    StableVideoDiffusionPipeline,
-    UNetSpatioTemporalConditionModel,
-)
-from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
-    _resize_with_antialiasing,
-)
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from PIL.Image import Image
 from torch import Generator, Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -226,6 +219,10 @@ def encode_picture(modules: Modules, pixels: Tensor) -> Batch:
 
 def _as_clip_sees(pictures: Tensor) -> Tensor:
     """Pictures (N, 3, H, W) in [-1, 1] as the pipeline shows them to CLIP."""
+    from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
+        _resize_with_antialiasing,
+    )
+
     small = (_resize_with_antialiasing(pictures, (CLIP_SIDE, CLIP_SIDE)) + 1) / 2
     usual = CLIPImageProcessor()
     mean, std = (
@@ -299,11 +296,11 @@ def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: 
     """The frames of a clip that begins with `wish.start`, one clip after the other for each seed."""
     assert wish.start is not None and wish.clip is not None
     unet, vae = modules["unet"], modules["vae"]
-    pipeline: Any = StableVideoDiffusionPipeline(
+    pipeline: Any = diffusers.StableVideoDiffusionPipeline(
         vae=vae,
         image_encoder=modules["image_encoder"],
         unet=unet,
-        scheduler=EulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
+        scheduler=diffusers.EulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
         feature_extractor=CLIPImageProcessor(),
     )
     pipeline.set_progress_bar_config(disable=True)

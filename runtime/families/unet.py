@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL.Image import Image
 from torch import Generator, Tensor, nn
 from transformers import CLIPTextConfig
@@ -187,14 +188,14 @@ def loss(
 # --------------------------------------------------------------------------------------------------------- sampling
 
 
-def solver(base: plan.Base) -> DPMSolverMultistepScheduler:
+def solver(base: plan.Base) -> diffusers.DPMSolverMultistepScheduler:
     """DPM-Solver++ (Lu et al. 2022) over the base's own noise schedule.
 
     One that ends in pure noise is begun there, which "leading" steps never are (Lin et al. 2023, 3.3).
     """
     fixed = base.architecture["scheduler"]
     ends_in_noise = bool(fixed.get(plan.ZERO_SNR))
-    return DPMSolverMultistepScheduler(
+    return diffusers.DPMSolverMultistepScheduler(
         **{key: fixed[key] for key in ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")},
         prediction_type=base.prediction_type,
         rescale_betas_zero_snr=ends_in_noise,

@@ -14,13 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import (
-    AutoencoderKL,
-    FlowMatchEulerDiscreteScheduler,
-    ZImagePipeline,
-    ZImageTransformer2DModel,
-)
+from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3Model
@@ -325,8 +321,8 @@ def _own(hidden: Tensor, mask: Tensor) -> list[Tensor]:
 def sample(modules: Modules, tokenizers: dict[str, Any], base: plan.Base, wish: Wish) -> list[Image]:
     """Guidance is the pipeline's number: 4 means 1 + 4 times what the prompt changes. Up to 1 it is off."""
     transformer = modules["transformer"]
-    pipeline: Any = ZImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
+    pipeline: Any = diffusers.ZImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_config(base.architecture["scheduler"]),
         vae=modules["vae"],
         text_encoder=None,
         tokenizer=None,

@@ -44,7 +44,7 @@ class Setting:
     seed: int = 7
     warm_up: int = 2
     """The first steps, which no speed is taken from."""
-    held_out_rows: int = 64
+    held_out_rows: int = 32
 
 
 @attrs.frozen(kw_only=True)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lorac.estimate
 from lorac.estimate import cards
@@ -75,6 +76,30 @@ def test_recomputing_keeps_less() -> None:
 def test_a_trace_is_the_same_each_time() -> None:
     first, second = trace(maker()), trace(maker())
     assert (first.blocks, first.events, first.calls) == (second.blocks, second.events, second.calls)
+
+
+def test_what_an_operator_gives_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make() -> Callable[[], None]:
+        with torch.device("meta"):
+            model = nn.Sequential(nn.Linear(24, 24), nn.LayerNorm(24), nn.SiLU())
+        materialize(model)
+        generator = torch.Generator()
+
+        def step() -> None:
+            said = model(torch.randn(3, 24))
+            (said * torch.empty(3, 24).bernoulli_(0.5, generator=generator)).square().mean().backward()
+
+        return step
+
+    first, asked, dispatch = trace(make, device="cpu"), [], FakeTensorMode.dispatch
+
+    def counted(mode: FakeTensorMode, func: Any, *rest: Any) -> Any:
+        asked.append(func)
+        return dispatch(mode, func, *rest)
+
+    monkeypatch.setattr(FakeTensorMode, "dispatch", counted)
+    assert trace(make, device="cpu") == first
+    assert asked == []
 
 
 def test_flops_of_a_linear_layer_are_two_a_multiply_add() -> None:
