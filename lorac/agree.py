@@ -131,6 +131,18 @@ def patterns_are_regexes(adapter: LoRA | LoHa | LoKr) -> Iterator[Disagreement]:
                 yield adapter, field, what, "mend the expression"
 
 
+@reads("words")
+def words_are_named_once(adapter: LoRA | LoHa | LoKr) -> Iterator[Disagreement]:
+    """Each word has a file of its own, called by it."""
+    seen: set[str] = set()
+    for one in adapter.words:
+        name = one.word.strip("<>").lower()
+        if name in seen:
+            what = f"is a word that has a file already, {name}.safetensors, got {one.word!r}"
+            yield one, "word", what, "name each word once"
+        seen.add(name)
+
+
 @reads("dora", "rank_dropout", "module_dropout", "init")
 def dora_stands_alone(adapter: LoRA) -> Iterator[Disagreement]:
     """A magnitude that learns beside dropped ranks would learn to make up for them; PiSSA's file is a plain LoRA."""
@@ -187,6 +199,19 @@ def optimizer_has_its_rate(train: Train) -> Iterator[Disagreement]:
         yield train, "lora_plus_ratio", what, "leave it out"
 
 
+@reads("adapter", "train")
+def words_have_their_rate(experiment: Experiment) -> Iterator[Disagreement]:
+    """Prodigy finds one rate for all that is trained, and a word with it."""
+    from lorac.spec import Prodigy
+
+    train = experiment.train
+    for one in getattr(experiment.adapter, "words", ()):
+        is_other = not isinstance(one.learning_rate, Auto) and one.learning_rate != train.learning_rate
+        if is_other and isinstance(train.optimizer, Prodigy):
+            what = "is another than train.learning_rate, and Prodigy finds one rate for all weights"
+            yield one, "learning_rate", what, "leave it out"
+
+
 @reads("optimizer", "ema")
 def averages_once(train: Train) -> Iterator[Disagreement]:
     """A schedule-free optimizer's weights are an average already."""
@@ -218,9 +243,10 @@ def name_makes_a_file(experiment: Experiment) -> Iterator[Disagreement]:
 
 @reads("adapter", "fit")
 def what_is_trained_does_not_wait(experiment: Experiment) -> Iterator[Disagreement]:
-    """An encoder that is trained is needed in every step."""
-    if experiment.fit.offload == "text_encoder" and trains_text_encoder(experiment):
-        what = "is 'text_encoder', and adapter.text_encoder has it trained: it is used in every step"
+    """An encoder in which something is trained is needed in every step."""
+    if experiment.fit.offload == "text_encoder" and runs_text_encoder(experiment):
+        field = "text_encoder" if trains_text_encoder(experiment) else "words"
+        what = f"is 'text_encoder', and adapter.{field} has it trained: it is used in every step"
         yield (
             experiment.fit,
             "offload",
@@ -271,7 +297,7 @@ def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
         return
     has_encoder = hasattr(experiment.adapter, "text_encoder")
     for part, fields in (
-        (experiment.adapter, ("text_encoder",) if has_encoder else ()),
+        (experiment.adapter, ("text_encoder", "words") if has_encoder else ()),
         (experiment.train, OF_PICTURES),
     ):
         for field in fields:
@@ -370,6 +396,11 @@ def batch_is_made_up(experiment: Experiment) -> Iterator[Disagreement]:
 def trains_text_encoder(experiment: Experiment) -> bool:
     """Whether the text encoder is adapted too: methods for language models alone do not ask."""
     return bool(getattr(experiment.adapter, "text_encoder", False))
+
+
+def runs_text_encoder(experiment: Experiment) -> bool:
+    """Whether the text encoder is used in every step: it is adapted, or words in it have vectors that learn."""
+    return trains_text_encoder(experiment) or bool(getattr(experiment.adapter, "words", ()))
 
 
 def limits(owner: object, field: str) -> tuple[int, int]:
