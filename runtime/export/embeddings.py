@@ -5,8 +5,8 @@
 - They tell the base by the one tensor's width, SDXL by the two names `clip_l` and `clip_g`. Read in A1111's
   modules/textual_inversion/textual_inversion.py, Forge's backend/text_processing/textual_inversion.py and ComfyUI's
   comfy/sd1_clip.py (`load_embed`); tests/consumers/ holds their rules.
-- They are not put into the LoRA's own file as `bundle_emb.*`: of these A1111 alone reads that there, additional-networks
-  refuses such a file, and diffusers takes it for none of kohya's.
+- They are not put into the LoRA's own file as `bundle_emb.*`: of these A1111 alone reads that there,
+  additional-networks refuses such a file, and diffusers takes it for none of kohya's.
 """
 
 from __future__ import annotations
