@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from runtime import plan
+from runtime.adapters.words import UNKNOWN_END
 from runtime.dtypes import DTYPES
 from runtime.export.manifest import Verdict
 from runtime.export.weights import Weights
@@ -79,16 +80,22 @@ def verdicts(family: Family, of: plan.Plan) -> Iterator[Verdict]:
             reason="takes the vectors (0.42.1 is run by lorac's tests)",
             file=file,
             folder="",
-            call="; ".join(_diffusers_calls(family, word)),
+            call="; ".join(_diffusers_calls(family, word, of.program)),
         )
 
 
-def _diffusers_calls(family: Family, word: plan.Word) -> Iterator[str]:
-    """One for each text encoder. A plain word is in its vocabulary already, and refused: hence the brackets."""
+def _diffusers_calls(family: Family, word: plan.Word, program: plan.Program) -> Iterator[str]:
+    """One for each text encoder. A plain word is in its vocabulary already, and refused: hence the brackets.
+
+    An encoder whose summary of a text counts is told what a text's end is, where its config does not know it."""
     token = plan.token_of(word)
     if len(family.WORD_FILES) == 1:
         yield f'pipe.load_textual_inversion("{file_name(word)}", token="{token}")'
         return
     for encoder, key in family.WORD_FILES.items():
-        told = f"text_encoder=pipe.{encoder}, tokenizer=pipe.{encoder.replace('text_encoder', 'tokenizer')}"
+        tokenizer = encoder.replace("text_encoder", "tokenizer")
+        told = f"text_encoder=pipe.{encoder}, tokenizer=pipe.{tokenizer}"
         yield f'pipe.load_textual_inversion({{"{token}": load_file("{file_name(word)}")["{key}"]}}, {told})'
+        if program.base.architecture[encoder].get("eos_token_id") == UNKNOWN_END:
+            inner = program.adapter.word_embeddings[encoder].removesuffix("embeddings.token_embedding")
+            yield f"pipe.{encoder}.{inner}eos_token_id = pipe.{tokenizer}.eos_token_id"
