@@ -137,7 +137,9 @@ def words_are_named_once(adapter: LoRA | LoHa | LoKr) -> Iterator[Disagreement]:
     seen: set[str] = set()
     for one in adapter.words:
         name = one.word.strip("<>").lower()
-        if name in seen:
+        if fault := names.wrong(name):
+            yield one, "word", f"names a file, which {fault}, got {one.word!r}", "choose another word"
+        elif name in seen:
             what = f"is a word that has a file already, {name}.safetensors, got {one.word!r}"
             yield one, "word", what, "name each word once"
         seen.add(name)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from lorac import agree
 from lorac.parts import Auto, part, setting
 from lorac.rules import a_part, choice, flag, number, text, whole
+from runtime import names
 
 TARGETS = text(
     choices=("qkv", "qkvo", "qkvo+ff", "qkvo+ff+conv", "attention", "all-linear"),
@@ -25,7 +26,7 @@ class TextualInversion:
 
     word: str = setting(
         text(
-            regex=r"<[A-Za-z][A-Za-z0-9_-]{0,62}>|[A-Za-z][A-Za-z0-9_-]{0,62}",
+            regex=names.WORD,
             regex_means='a word such as "crest" or "<crest>" of A-Z a-z 0-9 _ -, first a letter',
         ),
         "The word, as captions and prompts have it; programs call its file by it, without < and >.",

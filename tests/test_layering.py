@@ -53,7 +53,7 @@ ONLY_IN = {
         "lorac/text_lock.py",
     },
     "runtime.lora_files": {"lorac/advice", "lorac/commands", "lorac/lora_text.py"},
-    "runtime.names": {"lorac/agree.py", "lorac/importers"},
+    "runtime.names": {"lorac/agree.py", "lorac/importers", "lorac/spec_adapter.py"},
     "runtime.optimizers": {"lorac/estimate"},
     "runtime.plan_data": {"lorac/agree.py"},
     "runtime.report": {"lorac/advice", "lorac/figures.py"},
