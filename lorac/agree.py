@@ -131,20 +131,6 @@ def patterns_are_regexes(adapter: LoRA | LoHa | LoKr) -> Iterator[Disagreement]:
                 yield adapter, field, what, "mend the expression"
 
 
-@reads("words")
-def words_are_named_once(adapter: LoRA | LoHa | LoKr) -> Iterator[Disagreement]:
-    """Each word has a file of its own, called by it."""
-    seen: set[str] = set()
-    for one in adapter.words:
-        name = one.word.strip("<>").lower()
-        if fault := names.wrong(name):
-            yield one, "word", f"names a file, which {fault}, got {one.word!r}", "choose another word"
-        elif name in seen:
-            what = f"is a word that has a file already, {name}.safetensors, got {one.word!r}"
-            yield one, "word", what, "name each word once"
-        seen.add(name)
-
-
 @reads("dora", "rank_dropout", "module_dropout", "init")
 def dora_stands_alone(adapter: LoRA) -> Iterator[Disagreement]:
     """A magnitude that learns beside dropped ranks would learn to make up for them; PiSSA's file is a plain LoRA."""
@@ -199,19 +185,6 @@ def optimizer_has_its_rate(train: Train) -> Iterator[Disagreement]:
     if train.lora_plus_ratio != 1:
         what = "gives B a rate of its own, and Prodigy finds one rate for all weights"
         yield train, "lora_plus_ratio", what, "leave it out"
-
-
-@reads("adapter", "train")
-def words_have_their_rate(experiment: Experiment) -> Iterator[Disagreement]:
-    """Prodigy finds one rate for all that is trained, and a word with it."""
-    from lorac.spec import Prodigy
-
-    train = experiment.train
-    for one in getattr(experiment.adapter, "words", ()):
-        is_other = not isinstance(one.learning_rate, Auto) and one.learning_rate != train.learning_rate
-        if is_other and isinstance(train.optimizer, Prodigy):
-            what = "is another than train.learning_rate, and Prodigy finds one rate for all weights"
-            yield one, "learning_rate", what, "leave it out"
 
 
 @reads("optimizer", "ema")

@@ -19,11 +19,12 @@ from lorac.estimate.cards import Card
 from lorac.parts import at_field, spec_place
 from lorac.parts import preferred as preferred
 from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, versions
-from lorac.resolve_adapter import adapter_of, check_words, taught
+from lorac.resolve_adapter import adapter_of, check_words
 from lorac.resolve_objective import objective_of
 from lorac.resolve_optimizers import optimizer_decisions, optimizer_of
 from lorac.resolve_outputs import evaluation_of, images_of, outputs_of, references_of, texts_of
 from runtime import plan
+from runtime.adapters import words
 from runtime.errors import InputError, Problem, SpecError
 from runtime.families import FAMILIES, family
 from runtime.families.inspect import inspect
@@ -189,7 +190,7 @@ def _long_captions(
 ) -> tuple[plan.Decision, ...]:
     """What of the captions the text encoder will not see. Raises InputError where that is most of them."""
     items = plan.every_item(data)
-    tokenizers = taught(of.load_tokenizers(path, base), adapter)
+    tokenizers = words.taught(of.load_tokenizers(path, base), adapter)
     counts = of.caption_tokens(tokenizers, [item.caption for item in items])
     cut = [(item, count) for item, count in zip(items, counts, strict=True) if count > of.CAPTION_TOKENS]
     if not cut:

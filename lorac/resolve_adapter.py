@@ -63,8 +63,9 @@ def _words(experiment: spec.Experiment, of: Family, base: plan.Base) -> dict[str
     if not wanted:
         return {}
     if not of.WORD_FILES:
-        what = f"adapter.words: only a CLIP text encoder takes new words, and no program reads a {of.TITLE}'s"
-        raise SpecError(Problem(spec_place(experiment.adapter, "words"), what, "leave it out"))
+        what = f"adapter.words: a {of.TITLE} has no text encoder in which a word could learn"
+        hint = "leave it out: Stable Diffusion 1, 2 and XL have some"
+        raise SpecError(Problem(spec_place(experiment.adapter, "words"), what, hint))
     rate = experiment.train.learning_rate
     return {
         "words": tuple(
@@ -120,7 +121,7 @@ def check_words(experiment: spec.Experiment, adapter: plan.Adapter, data: plan.I
     silent = [
         one
         for one, word in zip(getattr(experiment.adapter, "words", ()), adapter.words, strict=True)
-        if not any(re.search(words.pattern(word), caption, re.IGNORECASE) for caption in captions)
+        if not any(re.search(words.pattern(word.word), caption, re.IGNORECASE) for caption in captions)
     ]
     hint = "put it into the captions, or set Images(trigger=…, prepend_trigger=True)"
     if silent:
@@ -128,8 +129,3 @@ def check_words(experiment: spec.Experiment, adapter: plan.Adapter, data: plan.I
             Problem(spec_place(one, "word"), f"adapter.words: no caption has {one.word!r} as a word", hint)
             for one in silent
         )
-
-
-def taught(tokenizers: dict[str, Any], adapter: plan.Adapter) -> dict[str, Any]:
-    """Tokenizers that know the words of a plan."""
-    return words.taught(tokenizers, adapter)

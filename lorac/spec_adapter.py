@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from lorac import agree
+from lorac import agree, agree_words
 from lorac.parts import Auto, part, setting
 from lorac.rules import a_part, choice, flag, number, text, whole
 from runtime import names
@@ -27,7 +27,7 @@ class TextualInversion:
     word: str = setting(
         text(
             regex=names.WORD,
-            regex_means='a word such as "crest" or "<crest>" of A-Z a-z 0-9 _ -, first a letter',
+            regex_means='a word such as "crest" or "<crest>" of A-Z a-z 0-9 _ -, from a letter to a letter or digit',
         ),
         "The word, as captions and prompts have it; programs call its file by it, without < and >.",
         kw_only=False,
@@ -98,7 +98,7 @@ MODULE_DROPOUT: Any = setting(
     "adapter",
     agree.targets_are_a_regex,
     agree.patterns_are_regexes,
-    agree.words_are_named_once,
+    agree_words.words_are_named_once,
     agree.dora_stands_alone,
 )
 class LoRA:
@@ -141,7 +141,7 @@ class LoRA:
     )
 
 
-@part("adapter", agree.targets_are_a_regex, agree.patterns_are_regexes, agree.words_are_named_once)
+@part("adapter", agree.targets_are_a_regex, agree.patterns_are_regexes, agree_words.words_are_named_once)
 class LoHa:
     """An elementwise product of two low ranks: rank² at twice LoRA's size (Hyeon-Woo et al. 2022, arXiv:2108.06098).
 
@@ -161,7 +161,7 @@ class LoHa:
     words: tuple[TextualInversion, ...] = WORDS
 
 
-@part("adapter", agree.targets_are_a_regex, agree.patterns_are_regexes, agree.words_are_named_once)
+@part("adapter", agree.targets_are_a_regex, agree.patterns_are_regexes, agree_words.words_are_named_once)
 class LoKr:
     """A Kronecker product, very small for what it says (Edalati et al. 2022, arXiv:2212.10650; Yeh et al. 2024).
 

@@ -17,7 +17,8 @@ ALIASES = {"none", "addams"}
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Windows opens a device by these names, whatever the suffix."""
 
-WORD = r"<[A-Za-z][A-Za-z0-9_-]{0,62}>|[A-Za-z][A-Za-z0-9_-]{0,62}"
+_NAME = r"[A-Za-z](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+WORD = f"<{_NAME}>|{_NAME}"
 """A word that has vectors of its own: what is between < and > is a file's name, and what programs call it by."""
 
 TAKEN = {"pytorch_lora_weights": "diffusers' file has that name"}

@@ -102,22 +102,25 @@ def taught(tokenizers: Mapping[str, Any], adapter: plan.Adapter) -> dict[str, An
 
 
 def _taught(tokenizer: Any, words: tuple[plan.Word, ...]) -> Any:
-    rows = [[f"<|{number}.{place}|>" for place in range(word.vectors)] for number, word in enumerate(words)]
+    rows = {
+        word.word.lower(): [f"<|{number}.{place}|>" for place in range(word.vectors)]
+        for number, word in enumerate(words)
+    }
+    longest_first = sorted(rows, key=len, reverse=True)  # as WebUI does
     made = copy.deepcopy(tokenizer)
     backend = made.backend_tokenizer
     backend.normalizer = normalizers.Sequence(
         [
             backend.normalizer,  # which makes letters small
-            *(
-                normalizers.Replace(Regex(pattern(word).lower()), "".join(tokens))
-                for word, tokens in zip(words, rows, strict=True)
-            ),
+            *(normalizers.Replace(Regex(pattern(word)), "".join(rows[word])) for word in longest_first),
         ]
     )
-    made.add_tokens([AddedToken(token, normalized=True) for tokens in rows for token in tokens])
+    made.add_tokens([AddedToken(token, normalized=True) for tokens in rows.values() for token in tokens])
     return made
 
 
-def pattern(word: plan.Word) -> str:
-    """A regular expression for where the word stands as a whole."""
-    return rf"(?<![\w-]){re.escape(word.word)}(?![\w-])"
+def pattern(word: str) -> str:
+    """A regular expression for where a word stands as a whole: where no letter is beside it, so that its tokens, as
+    WebUI looks for them, are there."""
+    letter = r"[^\W\d_]"
+    return f"(?<!{letter}){re.escape(word)}(?!{letter})"

@@ -105,9 +105,11 @@ def made(
 
 
 PROMPTS = ("a {}, on red cloth", "{}", "noise in {} {} on a hill")
+BESIDE = ("{}-like, un-{} (noise)", "{}'s noise", "noises, {}s in {}2")
+"""Prompts in which the word stands beside what is no letter, or is another word's beginning."""
 
 
-@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("prompt", (*PROMPTS, *BESIDE))
 def test_webui_and_forge_give_the_text_encoder_what_the_run_gives_it(made: Exported, prompt: str) -> None:
     name = made.call("Stable Diffusion WebUI").removeprefix("in the prompt: ")
     widths = {encoder: made.table(encoder).base_layer.embedding_dim for encoder in made.of.WORD_FILES}

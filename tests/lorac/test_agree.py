@@ -144,7 +144,7 @@ def test_each_new_word_has_a_file_of_its_own() -> None:
     ]
 
 
-@pytest.mark.parametrize("word", ["two words", "crest.", "../crest", "<crest", "1st", ""])
+@pytest.mark.parametrize("word", ["two words", "crest.", "crest_", "../crest", "<crest", "1st", ""])
 def test_a_new_word_is_one_word_that_can_be_a_file_s_name(word: str) -> None:
     with pytest.raises(SpecError, match="a word such as"):
         TextualInversion(word)

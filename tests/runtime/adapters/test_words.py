@@ -35,8 +35,9 @@ def tokenizers() -> dict[str, Any]:
     [
         ("a <crest>, on red cloth", [0, 1, 2, 3]),
         ("<CREST> <Crest>", [0, 1, 0, 1]),
-        ("crest, <crests>, reddish, red-hot, infra-red, <crest>s", []),
+        ("crest, <crests>, reddish, infrared, <crest>s", []),
         ("(red:1.2)", [2, 3]),
+        ("red-hot, infra-red, red_1", [2, 3, 2, 3, 2, 3]),
     ],
 )
 def test_a_word_is_read_where_it_stands_whole_whatever_its_letters_size(
@@ -45,6 +46,14 @@ def test_a_word_is_read_where_it_stands_whole_whatever_its_letters_size(
     known = words.taught(tokenizers(), with_words(CREST, RED))["text_encoder"]
 
     assert [number - KNOWN for number in known(caption).input_ids if number >= KNOWN] == rows
+
+
+def test_of_two_words_that_fit_the_longer_one_is_read() -> None:
+    longer = plan.Word(word="red-hot", initial="a", vectors=1, learning_rate=0.0)
+    known = words.taught(tokenizers(), with_words(RED, longer))["text_encoder"]
+
+    ids = known("red-hot red", add_special_tokens=False).input_ids
+    assert [number - KNOWN for number in ids] == [2, 0, 1]
 
 
 def test_other_captions_are_read_as_before_and_the_tokenizer_that_was_given_stays() -> None:
