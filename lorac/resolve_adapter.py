@@ -71,7 +71,7 @@ def _words(experiment: spec.Experiment, of: Family, base: plan.Base) -> dict[str
         "words": tuple(
             plan.Word(
                 word=one.word,
-                initial=one.word.strip("<>") if isinstance(one.initial, spec.Auto) else one.initial,
+                initial=one.initial.strip() or one.word.strip("<>"),
                 vectors=one.vectors,
                 learning_rate=float(rate if isinstance(one.learning_rate, spec.Auto) else one.learning_rate),
             )

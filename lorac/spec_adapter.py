@@ -32,10 +32,10 @@ class TextualInversion:
         "The word, as captions and prompts have it; programs call its file by it, without < and >.",
         kw_only=False,
     )
-    initial: str | Auto = setting(
-        text(regex=r".*\S.*", regex_means="words", auto="open"),
-        'What its vectors begin as: words for something like it, such as "emblem". Auto(): the word\'s own letters.',
-        default=Auto(),
+    initial: str = setting(
+        text(),
+        'What its vectors begin as: words for something like it, such as "emblem"; empty is the word itself.',
+        default="",
     )
     vectors: int = setting(
         whole(ge=1, le=64), "How many vectors it has: as many tokens of a caption's 75.", default=1
