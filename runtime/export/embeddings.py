@@ -61,9 +61,9 @@ def verdicts(family: Family, of: plan.Plan) -> Iterator[Verdict]:
     for word in of.program.adapter.words:
         name, file = plan.called(word), file_name(word)
         rows = (
-            ("Stable Diffusion WebUI (AUTOMATIC1111)", FOLDER, f"in the prompt: {name}", "1.10.1"),
-            ("Forge", FOLDER, f"in the prompt: {name}", "dfdcbab6"),
-            ("ComfyUI", f"models/{FOLDER}", f"in the prompt: embedding:{name}", "0.3.64"),
+            ("Stable Diffusion WebUI (AUTOMATIC1111)", FOLDER, f"in the prompt: {name}", "1.10"),
+            ("Forge", FOLDER, f"in the prompt: {name}", "42ef31f1"),
+            ("ComfyUI", f"models/{FOLDER}", f"in the prompt: embedding:{name}", "0.3"),
         )
         for consumer, folder, call, version in rows:
             yield Verdict(

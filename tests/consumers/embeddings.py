@@ -1,8 +1,8 @@
 """The rules by which programs put a word's vectors into a prompt, written anew. No line is copied.
 
-WebUI 1.10.1: modules/textual_inversion/textual_inversion.py (`create_embedding_from_data`,
-`find_embedding_at_position`), modules/sd_hijack_clip.py. Forge (dfdcbab6) has the same in
-backend/text_processing/textual_inversion.py. ComfyUI 0.3.64: comfy/sd1_clip.py (`load_embed`, `tokenize_with_weights`).
+WebUI 1.10: modules/textual_inversion/textual_inversion.py (`create_embedding_from_data`,
+`find_embedding_at_position`), modules/sd_hijack_clip.py. Forge (42ef31f1) has the same in
+backend/text_processing/textual_inversion.py. ComfyUI 0.3: comfy/sd1_clip.py (`load_embed`, `tokenize_with_weights`).
 """
 
 from __future__ import annotations
