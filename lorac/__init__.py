@@ -28,6 +28,7 @@ from lorac.spec import (
     ScheduleFreeAdamW,
     Sequences,
     Text,
+    TextualInversion,
     Train,
     VeRA,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "ScheduleFreeAdamW",
     "Sequences",
     "Text",
+    "TextualInversion",
     "Train",
     "VeRA",
 ]

@@ -218,9 +218,10 @@ def name_makes_a_file(experiment: Experiment) -> Iterator[Disagreement]:
 
 @reads("adapter", "fit")
 def what_is_trained_does_not_wait(experiment: Experiment) -> Iterator[Disagreement]:
-    """An encoder that is trained is needed in every step."""
-    if experiment.fit.offload == "text_encoder" and trains_text_encoder(experiment):
-        what = "is 'text_encoder', and adapter.text_encoder has it trained: it is used in every step"
+    """An encoder in which something is trained is needed in every step."""
+    if experiment.fit.offload == "text_encoder" and runs_text_encoder(experiment):
+        field = "text_encoder" if trains_text_encoder(experiment) else "words"
+        what = f"is 'text_encoder', and adapter.{field} has it trained: it is used in every step"
         yield (
             experiment.fit,
             "offload",
@@ -271,7 +272,7 @@ def text_has_no_noise(experiment: Experiment) -> Iterator[Disagreement]:
         return
     has_encoder = hasattr(experiment.adapter, "text_encoder")
     for part, fields in (
-        (experiment.adapter, ("text_encoder",) if has_encoder else ()),
+        (experiment.adapter, ("text_encoder", "words") if has_encoder else ()),
         (experiment.train, OF_PICTURES),
     ):
         for field in fields:
@@ -370,6 +371,11 @@ def batch_is_made_up(experiment: Experiment) -> Iterator[Disagreement]:
 def trains_text_encoder(experiment: Experiment) -> bool:
     """Whether the text encoder is adapted too: methods for language models alone do not ask."""
     return bool(getattr(experiment.adapter, "text_encoder", False))
+
+
+def runs_text_encoder(experiment: Experiment) -> bool:
+    """Whether the text encoder is used in every step: it is adapted, or words in it have vectors that learn."""
+    return trains_text_encoder(experiment) or bool(getattr(experiment.adapter, "words", ()))
 
 
 def limits(owner: object, field: str) -> tuple[int, int]:

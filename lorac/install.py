@@ -21,11 +21,15 @@ MANIFEST = ".lorac.json"
 WEBUI = "models/Lora"
 ADDITIONAL_NETWORKS = "extensions/sd-webui-additional-networks/models/lora"
 COMFYUI = "models/loras"
+WORDS, COMFYUI_WORDS = "embeddings", "models/embeddings"
+"""Where words with vectors of their own go."""
 
 ROLES = {
     WEBUI: ("webui", "sidecar", "preview"),
     ADDITIONAL_NETWORKS: ("webui",),
     COMFYUI: ("webui", "preview"),
+    WORDS: ("embedding",),
+    COMFYUI_WORDS: ("embedding",),
 }
 """What each folder gets: ComfyUI reads no sidecar, additional-networks no picture beside a file."""
 
@@ -34,17 +38,19 @@ LANGUAGE = "peft"
 
 LORA_FILES = {".safetensors", ".pt", ".ckpt"}
 """What WebUI takes for a LoRA (networks.py, 1.10.1); of two with one stem, it knows only one."""
+WORD_FILES = {".safetensors", ".pt", ".bin"}
+"""And for a word (textual_inversion.py, 1.10.1)."""
 
 RUN_AGAIN = "run the plan again: it makes what is missing"
 
 
 @attrs.frozen(kw_only=True)
 class Receipt:
-    """What of a manifest is needed here. `files`: role -> (name, sha256)."""
+    """What of a manifest is needed here. `files`: role -> (name, sha256) of each."""
 
     folder: Path
     name: str
-    files: dict[str, tuple[str, str]]
+    files: dict[str, list[tuple[str, str]]]
     verdicts: tuple[Mapping[str, str], ...]
 
 
@@ -73,8 +79,11 @@ def install(
     if webui is None and comfyui is None:
         hint = "lorac install NAME --webui DIR, or --comfyui DIR"
         raise SpecError(Problem("", "nothing says where to install it", hint))
-    targets = [webui_folder(webui)] if webui is not None else []
-    targets += [comfyui_folder(comfyui)] if comfyui is not None else []
+    has_words = "embedding" in receipt.files
+    targets = []
+    for given, find, words in ((webui, webui_folder, WORDS), (comfyui, comfyui_folder, COMFYUI_WORDS)):
+        if given is not None:
+            targets += [find(given), *[(given, words)] * has_words]
     _check_taken(receipt, targets)
     if not force:
         _check_free(receipt, targets)
@@ -93,16 +102,17 @@ def read_receipt(run_folder: Path) -> Receipt:
         receipt = Receipt(
             folder=run_folder,
             name=data["name"],
-            files={file["role"]: (file["name"], file["sha256"]) for file in data["files"]},
+            files=_by_role(data["files"]),
             verdicts=tuple(data["consumers"]),
         )
-        wanted = {receipt.name, *(name for name, _ in receipt.files.values())}
+        wanted = {receipt.name, *(name for files in receipt.files.values() for name, _ in files)}
         wanted |= {
             verdict[key] for verdict in receipt.verdicts for key in ("folder", "loads", "reason", "call")
         }
     except (KeyError, TypeError):
         raise InputError(Problem(paths.display(found[0]), "is not a manifest of lorac", RUN_AGAIN)) from None
-    inner = [name for name, _ in receipt.files.values() if "/" in str(name)]
+    plain = [files for role, files in receipt.files.items() if role != "embedding"]
+    inner = [name for files in plain for name, _ in files if "/" in str(name)]
     is_whole = not inner and all(isinstance(text, str) for text in wanted)
     if is_whole and LANGUAGE in receipt.files:
         calls = [verdict["call"] for verdict in receipt.verdicts if verdict["loads"] == "loads"]
@@ -112,6 +122,13 @@ def read_receipt(run_folder: Path) -> Receipt:
         raise InputError(Problem(paths.display(found[0]), "is not a manifest of lorac", RUN_AGAIN))
     _check_whole(receipt)
     return receipt
+
+
+def _by_role(files: list[dict[str, str]]) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    for file in files:
+        found.setdefault(file["role"], []).append((file["name"], file["sha256"]))
+    return found
 
 
 def webui_folder(root: Path) -> tuple[Path, str]:
@@ -144,7 +161,7 @@ def _check_is(root: Path, program: str, file: str, folder: str) -> None:
 
 def _check_whole(receipt: Receipt) -> None:
     problems = []
-    for name, sha256 in receipt.files.values():
+    for name, sha256 in (one for files in receipt.files.values() for one in files):
         path = paths.inside(receipt.folder, name, where=paths.display(receipt.folder))
         if not path.is_file():
             problems.append(Problem(paths.display(path), "is missing", RUN_AGAIN))
@@ -171,7 +188,7 @@ def _check_free(receipt: Receipt, targets: list[tuple[Path, str]]) -> None:
     problems = []
     for root, inner in targets:
         for name, sha256 in _files(receipt, inner):
-            path = root / inner / name
+            path = root / inner / Path(name).name
             if path.exists() and (path.is_dir() or digest.sha256_file(path) != sha256):
                 what = "is there already and is another file"
                 problems.append(Problem(paths.display(path), what, "replace it with --force"))
@@ -181,7 +198,7 @@ def _check_free(receipt: Receipt, targets: list[tuple[Path, str]]) -> None:
 
 def _files(receipt: Receipt, inner: str) -> list[tuple[str, str]]:
     """(name, sha256) of what this folder gets, the LoRA itself last."""
-    found = [receipt.files[role] for role in ROLES[inner] if role in receipt.files]
+    found = [one for role in ROLES[inner] for one in receipt.files.get(role, [])]
     return found[1:] + found[:1]
 
 
@@ -193,20 +210,20 @@ def _copy(receipt: Receipt, folder: Path, inner: str) -> Installed:
         raise SpecError(Problem(paths.display(folder), what, "check who owns the folder above it")) from error
     copied, kept = [], []
     for name, sha256 in _files(receipt, inner):
-        target = folder / name
+        target = folder / Path(name).name
         if target.is_file() and digest.sha256_file(target) == sha256:
-            kept.append(name)
+            kept.append(target.name)
             continue
         source = receipt.folder / name
         with paths.open_file(source) as old, atomic.writing(target, source.stat().st_size) as new:
             shutil.copyfileobj(old, new, 1 << 20)
-        copied.append(name)
+        copied.append(target.name)
     calls = [verdict["call"] for verdict in receipt.verdicts if verdict["folder"] == inner]
     return Installed(
         folder=folder,
         copied=tuple(copied),
         kept=tuple(kept),
-        call=calls[0] if calls else f"choose {receipt.name}",
+        call="; ".join(dict.fromkeys(calls)) or f"choose {receipt.name}",
         warnings=tuple(_warnings(receipt, folder, inner)),
     )
 
@@ -215,12 +232,16 @@ def _warnings(receipt: Receipt, folder: Path, inner: str) -> Iterator[str]:
     for verdict in receipt.verdicts:
         if verdict["folder"] == inner and verdict["loads"] == "partial":
             yield f"{verdict['consumer']} loads a part of it: {verdict['reason']}"
-    if inner == COMFYUI:  # it calls a LoRA by its path, so that equal stems do no harm
+    if inner in (COMFYUI, COMFYUI_WORDS):  # it calls a file by its path, so that equal stems do no harm
         return
-    ours = folder / receipt.files["webui"][0]
+    role, what, endings = (
+        ("embedding", "word", WORD_FILES) if inner == WORDS else ("webui", "LoRA", LORA_FILES)
+    )
+    ours = [folder / Path(name).name for name, _ in receipt.files[role]]
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in LORA_FILES and path.stem == ours.stem and path != ours:
+        is_one = path.suffix.lower() in endings and path.stem in {one.stem for one in ours}
+        if is_one and path not in ours:
             yield (
-                f"{paths.display(path)} has the same name: WebUI knows only one LoRA of a name, the one that"
+                f"{paths.display(path)} has the same name: WebUI knows only one {what} of a name, the one that"
                 " it finds last; rename one of the two"
             )

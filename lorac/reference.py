@@ -23,11 +23,11 @@ class Row:
 
 
 def reference() -> list[Row]:
-    """All fields in the order they are written in a spec."""
-    return list(_rows(Experiment, ""))
+    """All fields in the order they are written in a spec; a part that several parts have, where it comes first."""
+    return list(_rows(Experiment, "", set()))
 
 
-def _rows(cls: type, dotted: str) -> Iterator[Row]:
+def _rows(cls: type, dotted: str, told: set[type]) -> Iterator[Row]:
     for field in attrs.fields(cls):
         rule: Rule = field.metadata["rule"]
         name = f"{dotted}{field.name}"
@@ -40,9 +40,10 @@ def _rows(cls: type, dotted: str) -> Iterator[Row]:
             doc=field.metadata["doc"],
         )
         for inner in (rule.type, *rule.others):
-            if attrs.has(inner):
+            if attrs.has(inner) and inner not in told:
+                told.add(inner)
                 prefix = f"{name}." if inner is rule.type else f"{name}({inner.__name__})."
-                yield from _rows(inner, prefix)
+                yield from _rows(inner, prefix, told)
 
 
 def _takes(rule: Rule) -> str:

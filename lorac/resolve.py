@@ -13,17 +13,18 @@ from typing import Any
 import attrs
 
 from lorac import clip_lock, spec, text_lock
-from lorac.agree import batch_choices, trains_text_encoder
+from lorac.agree import batch_choices
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
 from lorac.parts import at_field, spec_place
 from lorac.parts import preferred as preferred
 from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, versions
-from lorac.resolve_adapter import adapter_of
+from lorac.resolve_adapter import adapter_of, check_words
 from lorac.resolve_objective import objective_of
 from lorac.resolve_optimizers import optimizer_decisions, optimizer_of
 from lorac.resolve_outputs import evaluation_of, images_of, outputs_of, references_of, texts_of
 from runtime import plan
+from runtime.adapters import words
 from runtime.errors import InputError, Problem, SpecError
 from runtime.families import FAMILIES, family
 from runtime.families.inspect import inspect
@@ -64,6 +65,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         )
         what = f"the base is a {architecture.TITLE}, which learns from {takes}"
         raise SpecError(Problem(spec_place(experiment, "data"), what, hint))
+    adapter = adapter_of(experiment, architecture, base)
     if given:
         found = text_lock.lock(
             given, experiment.sequences, folder, base, base_path if base_locked else None, unlocked
@@ -71,9 +73,9 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data, notes, data_locked, data_path = found.texts, found.notes, found.locked, found.folder
     else:
         data, notes, data_locked, data_path = _pictures(
-            experiment, architecture, folder, unlocked, base_path if base_locked else None, base
+            experiment, architecture, folder, unlocked, base_path if base_locked else None, base, adapter
         )
-    adapter, train = adapter_of(experiment, architecture, base), _train(experiment, architecture, base, data)
+    train = _train(experiment, architecture, base, data)
     library = plan.PACKAGES.get(train.optimizer.name)
     program = plan.Program(
         locked=base_locked and data_locked,
@@ -81,7 +83,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data=data,
         adapter=adapter,
         train=train,
-        compute=_compute(experiment, card, architecture),
+        compute=_compute(experiment, card, architecture, adapter),
         versions=versions(
             *([library] if library else []),
             *(TEXT_PACKAGES if given else ()),
@@ -165,6 +167,7 @@ def _pictures(
     unlocked: bool,
     base_path: Path | None,
     base: plan.Base,
+    adapter: plan.Adapter,
 ) -> tuple[plan.Images, tuple[plan.Decision, ...], bool, Path]:
     images = images_of(experiment)
     path = folder / images.path
@@ -177,14 +180,18 @@ def _pictures(
     found = lock(images, path, of.GRID, cache=cache_folder(), spec_folder=folder)
     skipped = [plan.Decision(field="skipped", value=p.where, reason=p.what) for p in found.skipped]
     notes = [plan.Decision(field="note", value="data", reason=note) for note in found.notes]
-    cut = _long_captions(found.images, of, base_path, base) if base_path else ()
+    check_words(experiment, adapter, found.images)
+    cut = _long_captions(found.images, of, base_path, base, adapter) if base_path else ()
     return found.images, (*skipped, *notes, *cut), True, path
 
 
-def _long_captions(data: plan.Images, of: Family, path: Path, base: plan.Base) -> tuple[plan.Decision, ...]:
+def _long_captions(
+    data: plan.Images, of: Family, path: Path, base: plan.Base, adapter: plan.Adapter
+) -> tuple[plan.Decision, ...]:
     """What of the captions the text encoder will not see. Raises InputError where that is most of them."""
     items = plan.every_item(data)
-    counts = of.caption_tokens(of.load_tokenizers(path, base), [item.caption for item in items])
+    tokenizers = words.taught(of.load_tokenizers(path, base), adapter)
+    counts = of.caption_tokens(tokenizers, [item.caption for item in items])
     cut = [(item, count) for item, count in zip(items, counts, strict=True) if count > of.CAPTION_TOKENS]
     if not cut:
         return ()
@@ -226,7 +233,7 @@ def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.
     )
 
 
-def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Compute:
+def _compute(experiment: spec.Experiment, card: Card, of: Family, adapter: plan.Adapter) -> plan.Compute:
     threads = experiment.fit.threads
     if card.device != "cpu":
         threads = 0
@@ -234,8 +241,7 @@ def _compute(experiment: spec.Experiment, card: Card, of: Family) -> plan.Comput
         threads = card.multiprocessors
     wanted = experiment.fit.attention_chunks
     chunks = int(wanted.prefer or wanted.low or 1) if isinstance(wanted, spec.Auto) else wanted
-    trained = of.TRAINED_TEXT_ENCODERS if trains_text_encoder(experiment) else ()
-    waiting = tuple(name for name in of.COMPONENTS if name not in (of.BACKBONE, *trained))
+    waiting = tuple(name for name in of.COMPONENTS if name not in (of.BACKBONE, *plan.trained(adapter)))
     return plan.Compute(
         device=card.device,
         threads=threads,
@@ -312,11 +318,20 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
             )
             for paths in program.adapter.modules_to_save.values()
         ),
+        *(_of_word(word, program.adapter) for word in program.adapter.words),
         plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} {unit}; {epochs}"),
         plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
         *optimizer_decisions(experiment, program),
         *_exactness(program.compute),
     )
+
+
+def _of_word(word: plan.Word, adapter: plan.Adapter) -> plan.Decision:
+    """What a word has of its own, and what that costs."""
+    count = f"{word.vectors} vector" + ("s" if word.vectors > 1 else "")
+    encoders = " and the ".join(adapter.word_embeddings)
+    began = f"begun as “{word.initial}”, rate {word.learning_rate:g}; captions are encoded in each step"
+    return plan.Decision(field="new word", value=word.word, reason=f"{count} in the {encoders}, {began}")
 
 
 def _exactness(compute: plan.Compute) -> Iterator[plan.Decision]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -11,7 +12,7 @@ from lorac import spec
 from lorac.agree import trains_text_encoder
 from lorac.parts import at_field, preferred, spec_place
 from runtime import plan
-from runtime.adapters import adaptable, method
+from runtime.adapters import adaptable, method, words
 from runtime.errors import Problem, SpecError
 
 if TYPE_CHECKING:
@@ -47,11 +48,45 @@ def adapter_of(experiment: spec.Experiment, of: Family, base: plan.Base) -> plan
     also = getattr(wanted, "also_train", ())
     with at_field(wanted, "also_train"):
         whole = of.modules_to_save(base.architecture, also) if also else {}
-    adapter = attrs.evolve(_trained(wanted, of.KIND, targets, modules), modules_to_save=whole)
+    adapter = attrs.evolve(
+        _trained(wanted, of.KIND, targets, modules), modules_to_save=whole, **_words(experiment, of, base)
+    )
     if not set(of.EXPORTS) & set(method(adapter.method).files(adapter)):
         what = f"adapter: no program reads a {of.TITLE}'s {method(adapter.method).TITLE}"
         raise SpecError(Problem(spec_place(wanted, "targets"), what, "train a LoRA(…)"))
     return adapter
+
+
+def _words(experiment: spec.Experiment, of: Family, base: plan.Base) -> dict[str, Any]:
+    """The words that get vectors of their own, and where. Raises SpecError."""
+    wanted: tuple[spec.TextualInversion, ...] = getattr(experiment.adapter, "words", ())
+    if not wanted:
+        return {}
+    if not of.WORD_FILES:
+        what = f"adapter.words: a {of.TITLE} has no text encoder in which a word could learn"
+        hint = "leave it out: Stable Diffusion 1, 2 and XL have some"
+        raise SpecError(Problem(spec_place(experiment.adapter, "words"), what, hint))
+    rate = experiment.train.learning_rate
+    return {
+        "words": tuple(
+            plan.Word(
+                word=one.word,
+                initial=one.initial.strip() or one.word.strip("<>"),
+                vectors=one.vectors,
+                learning_rate=float(rate if isinstance(one.learning_rate, spec.Auto) else one.learning_rate),
+            )
+            for one in wanted
+        ),
+        "word_embeddings": {encoder: _embedding(of, base, encoder) for encoder in of.WORD_FILES},
+    }
+
+
+def _embedding(of: Family, base: plan.Base, encoder: str) -> str:
+    """Where a text encoder's token embedding is in it."""
+    with torch.device("meta"):
+        built: Any = of.build(base.architecture, encoder)
+    embedding = built.get_input_embeddings()
+    return next(path for path, module in built.named_modules() if module is embedding)
 
 
 def _trained(wanted: Any, kind: str, targets: dict[str, str], modules: dict[str, int]) -> plan.Adapter:
@@ -78,3 +113,19 @@ def _trained(wanted: Any, kind: str, targets: dict[str, str], modules: dict[str,
         rank_dropout=float(getattr(wanted, "rank_dropout", 0.0)),
         module_dropout=float(getattr(wanted, "module_dropout", 0.0)),
     )
+
+
+def check_words(experiment: spec.Experiment, adapter: plan.Adapter, data: plan.Images) -> None:
+    """Raise SpecError for words that no caption has: nothing of them would be learned."""
+    captions = [item.caption for item in data.items]
+    silent = [
+        one
+        for one, word in zip(getattr(experiment.adapter, "words", ()), adapter.words, strict=True)
+        if not any(re.search(words.pattern(word.word), caption, re.IGNORECASE) for caption in captions)
+    ]
+    hint = "put it into the captions, or set Images(trigger=…, prepend_trigger=True)"
+    if silent:
+        raise SpecError(
+            Problem(spec_place(one, "word"), f"adapter.words: no caption has {one.word!r} as a word", hint)
+            for one in silent
+        )

@@ -12,11 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lorac import agree
+from lorac import agree, agree_words
 from lorac.agree import batch_choices, limits
 from lorac.parts import Auto, part, setting
 from lorac.rules import a_part, a_path, choice, flag, number, text, whole
-from lorac.spec_adapter import ADAPTERS, IA3, LoHa, LoKr, LoRA, VeRA
+from lorac.spec_adapter import ADAPTERS, IA3, LoHa, LoKr, LoRA, TextualInversion, VeRA
 from lorac.spec_data import (
     SIDE,
     TEXTS,
@@ -60,6 +60,7 @@ __all__ = [
     "ScheduleFreeAdamW",
     "Sequences",
     "Text",
+    "TextualInversion",
     "Train",
     "VeRA",
     "batch_choices",
@@ -261,6 +262,7 @@ class Outputs:
     agree.optimizer_has_these_bits,
     agree.what_pictures_cannot_have,
     agree.lora_plus_has_a_b,
+    agree_words.words_have_their_rate,
     agree.pissa_sees_the_whole_base,
     agree.evaluation_has_what_it_asks,
 )

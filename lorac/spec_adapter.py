@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from lorac import agree
+from lorac import agree, agree_words
 from lorac.parts import Auto, part, setting
-from lorac.rules import choice, flag, number, text, whole
+from lorac.rules import a_part, choice, flag, number, text, whole
+from runtime import names
 
 TARGETS = text(
     choices=("qkv", "qkvo", "qkvo+ff", "qkvo+ff+conv", "attention", "all-linear"),
@@ -16,6 +17,35 @@ TARGETS = text(
     auto="open",
 )
 LARGEST_RANK = 1024
+
+
+@part("adapter.words")
+class TextualInversion:
+    """A word of the captions with vectors of its own in every CLIP text encoder, trained beside the adapter (Gal et al.
+    2022, arXiv:2208.01618). Stable Diffusion 1, 2 and XL."""
+
+    word: str = setting(
+        text(
+            regex=names.WORD,
+            regex_means='a word such as "crest" or "<crest>" of A-Z a-z 0-9 _ -, from a letter to a letter or digit',
+        ),
+        "The word, as captions and prompts have it; programs call its file by it, without < and >.",
+        kw_only=False,
+    )
+    initial: str = setting(
+        text(),
+        'What its vectors begin as: words for something like it, such as "emblem"; empty is the word itself.',
+        default="",
+    )
+    vectors: int = setting(
+        whole(ge=1, le=64), "How many vectors it has: as many tokens of a caption's 75.", default=1
+    )
+    learning_rate: float | Auto = setting(
+        number(ge=0, le=1, auto="open"),
+        "Its vectors' own rate; Auto() is train.learning_rate.",
+        default=Auto(),
+    )
+
 
 Pairs = tuple[tuple[str, Any], ...]
 """What a mapping is kept as: in its order, and nobody can change it."""
@@ -48,6 +78,11 @@ ADAPTED: Any = setting(
     default=Auto(),
 )
 TEXT_ENCODER: Any = setting(flag(), "Adapt the text encoder too.", default=False)
+WORDS: Any = setting(
+    a_part(TextualInversion, many=True),
+    "Words that get vectors of their own, trained beside the adapter; each is written to a file of its own.",
+    default=(),
+)
 DROPOUT: Any = setting(number(ge=0, lt=1), "Share of the adapter's inputs dropped in training.", default=0.0)
 RANK_DROPOUT: Any = setting(
     number(ge=0, lt=1),
@@ -59,7 +94,13 @@ MODULE_DROPOUT: Any = setting(
 )
 
 
-@part("adapter", agree.targets_are_a_regex, agree.patterns_are_regexes, agree.dora_stands_alone)
+@part(
+    "adapter",
+    agree.targets_are_a_regex,
+    agree.patterns_are_regexes,
+    agree_words.words_are_named_once,
+    agree.dora_stands_alone,
+)
 class LoRA:
     """The trained part: B·A of low rank added to frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
 
@@ -85,6 +126,7 @@ class LoRA:
     module_dropout: float = MODULE_DROPOUT
     targets: str | Auto = ADAPTED
     text_encoder: bool = TEXT_ENCODER
+    words: tuple[TextualInversion, ...] = WORDS
     also_train: tuple[Literal["embeddings", "lm_head"], ...] = setting(
         text(many=True, choices=("embeddings", "lm_head")),
         "What of a language model is trained whole beside it; where the base ties the two, embeddings are both. "
@@ -99,7 +141,7 @@ class LoRA:
     )
 
 
-@part("adapter", agree.targets_are_a_regex, agree.patterns_are_regexes)
+@part("adapter", agree.targets_are_a_regex, agree.patterns_are_regexes, agree_words.words_are_named_once)
 class LoHa:
     """An elementwise product of two low ranks: rank² at twice LoRA's size (Hyeon-Woo et al. 2022, arXiv:2108.06098).
 
@@ -116,9 +158,10 @@ class LoHa:
     module_dropout: float = MODULE_DROPOUT
     targets: str | Auto = ADAPTED
     text_encoder: bool = TEXT_ENCODER
+    words: tuple[TextualInversion, ...] = WORDS
 
 
-@part("adapter", agree.targets_are_a_regex, agree.patterns_are_regexes)
+@part("adapter", agree.targets_are_a_regex, agree.patterns_are_regexes, agree_words.words_are_named_once)
 class LoKr:
     """A Kronecker product, very small for what it says (Edalati et al. 2022, arXiv:2212.10650; Yeh et al. 2024).
 
@@ -140,6 +183,7 @@ class LoKr:
     module_dropout: float = MODULE_DROPOUT
     targets: str | Auto = ADAPTED
     text_encoder: bool = TEXT_ENCODER
+    words: tuple[TextualInversion, ...] = WORDS
 
 
 @part("adapter", agree.targets_are_a_regex)

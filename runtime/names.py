@@ -1,4 +1,4 @@
-"""What a LoRA may be called: its file's stem is also how prompts call it, `<lora:NAME:0.8>`.
+"""What a LoRA may be called: its file's stem is also how prompts call it, `<lora:NAME:0.8>`. And a word with a file.
 
 Imports nothing heavy, so that a spec can be refused at once instead of after the training.
 """
@@ -16,6 +16,10 @@ ALIASES = {"none", "addams"}
 
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Windows opens a device by these names, whatever the suffix."""
+
+_NAME = r"[A-Za-z](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+WORD = f"<{_NAME}>|{_NAME}"
+"""A word that has vectors of its own: what is between < and > is a file's name, and what programs call it by."""
 
 TAKEN = {"pytorch_lora_weights": "diffusers' file has that name"}
 ENDINGS = {

@@ -24,8 +24,12 @@ from runtime.errors import PlanError, Problem
 from runtime.plan_adapter import Adapter as Adapter
 from runtime.plan_adapter import AlphaOf as AlphaOf
 from runtime.plan_adapter import RankOf as RankOf
+from runtime.plan_adapter import Word as Word
 from runtime.plan_adapter import alpha_of as alpha_of
+from runtime.plan_adapter import called as called
 from runtime.plan_adapter import rank_of as rank_of
+from runtime.plan_adapter import token_of as token_of
+from runtime.plan_adapter import trained as trained
 from runtime.plan_checks import wrongs
 from runtime.plan_data import Clip as Clip
 from runtime.plan_data import Data as Data

@@ -27,6 +27,19 @@ class AlphaOf:
 
 
 @attrs.frozen(kw_only=True)
+class Word:
+    """A word of the captions that has vectors of its own (textual inversion, Gal et al. 2022, arXiv:2208.01618).
+
+    They begin as those of `initial`'s tokens, spread over them.
+    """
+
+    word: str
+    initial: str
+    vectors: int
+    learning_rate: float
+
+
+@attrs.frozen(kw_only=True)
 class Adapter:
     """The trained part. `targets` maps component -> regex (full match on the module's path in it).
 
@@ -34,6 +47,7 @@ class Adapter:
     has 0. Of `ranks` and `alphas` the last one that matches counts. `dora` learns the lengths of weights' rows or
     columns, its `magnitudes`, apart (Liu et al. 2024). `factor` is LoKr's; -1 is the nearest to a square.
     `modules_to_save`, as PEFT calls it, maps component -> paths of the modules that are trained whole beside it.
+    `words` are trained beside it too, in the token embeddings that `word_embeddings` maps text encoders to.
     """
 
     method: str
@@ -52,6 +66,23 @@ class Adapter:
     rank_dropout: float = 0.0
     module_dropout: float = 0.0
     modules_to_save: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
+    words: tuple[Word, ...] = ()
+    word_embeddings: dict[str, str] = attrs.field(factory=dict)
+
+
+def trained(adapter: Adapter) -> tuple[str, ...]:
+    """The components of which something learns."""
+    return tuple(dict.fromkeys([*adapter.targets, *adapter.word_embeddings]))
+
+
+def called(word: Word) -> str:
+    """What programs call a word by, after its file: "crest" for "<crest>"."""
+    return word.word.strip("<>")
+
+
+def token_of(word: Word) -> str:
+    """A word's token, as diffusers' users write one: "<crest>"."""
+    return f"<{called(word)}>"
 
 
 def rank_of(adapter: Adapter, module: str) -> int:

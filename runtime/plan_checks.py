@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from runtime import names
+from runtime.plan_adapter import Adapter, called
 from runtime.plan_data import locked_files, wrong_data
 from runtime.plan_objective import wrong_objective
 
@@ -61,6 +63,7 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
             re.compile(pattern)
         except re.error as error:
             found.append(f"adapter has {pattern!r}, which is no regular expression: {error}")
+    found += _wrong_words(adapter, data.kind)
     if data.kind != "text" and adapter.modules_to_save:
         found.append("adapter.modules_to_save is for language models, and the data are pictures")
     if program.evaluation != type(program.evaluation)() and not data.held_out:
@@ -69,6 +72,20 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
         found.append("a locked plan has no data")
     found += wrong_objective(train.objective, data.kind, program.base.prediction_type)
     return found + wrong_data(data)
+
+
+def _wrong_words(adapter: Adapter, kind: str) -> Iterator[str]:
+    """What is wrong with the words that have vectors of their own: their names are files' names."""
+    if adapter.words and (kind != "images" or not adapter.word_embeddings):
+        yield "adapter.words needs pictures, and adapter.word_embeddings that say where the vectors are"
+    called_by = [called(word).lower() for word in adapter.words]
+    for word, name in zip(adapter.words, called_by, strict=True):
+        if not re.fullmatch(names.WORD, word.word) or names.wrong(name):
+            yield f"adapter.words has {word.word!r}, which cannot be a word with a file of its own"
+        if called_by.count(name) > 1:
+            yield f"adapter.words has two with the file {name}.safetensors"
+        if word.vectors < 1 or word.learning_rate < 0 or not word.initial.strip():
+            yield f"adapter.words {word.word!r} must have a vector, a rate of 0 or more, and an initial word"
 
 
 def _samples_bounds(samples: Samples | Answers) -> list[tuple[str, int, int]]:

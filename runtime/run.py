@@ -30,7 +30,7 @@ from runtime import (
     processes,
 )
 from runtime import step as train_step
-from runtime.adapters import adapted, method, whole
+from runtime.adapters import adapted, method, whole, words
 from runtime.dtypes import DTYPES
 from runtime.errors import MachineError, PlanError, Problem
 from runtime.exactness import deterministic, refusals
@@ -111,12 +111,13 @@ def run(of: plan.Plan, options: Options) -> Path:
 def load(
     of: Family, program: plan.Program, where: Where, device: torch.device
 ) -> tuple[Modules, dict[str, Any]]:
-    """Every component: what is trained in the plan's dtype or fewer bits, what only encodes and decodes in its own.
+    """Every component, with the tokenizers that know the plan's words: what is trained in the plan's dtype or fewer
+    bits, what only encodes and decodes in its own.
 
     It is quantised on the CPU, whatever the device, so that every machine gets the same bytes.
     A component whose blocks are offloaded stays in the computer's memory until the adapter is on it.
     """
-    trained = {of.BACKBONE, *program.adapter.targets}
+    trained = {of.BACKBONE, *plan.trained(program.adapter)}
     modules = {}
     for name in of.COMPONENTS:
         dtype = program.compute.dtype if name in trained else encoders.dtype(of, name)
@@ -127,7 +128,8 @@ def load(
             encoders.stream(of, name, module, device)
         elif not plan.streams(program.compute, name):
             module.to(device)
-    return modules, of.load_tokenizers(where.base, program.base)
+    tokenizers = of.load_tokenizers(where.base, program.base)
+    return modules, words.introduce(modules, tokenizers, program.adapter)
 
 
 def adapt(of: Family, modules: Modules, program: plan.Program) -> train_step.Trainee:
@@ -137,7 +139,7 @@ def adapt(of: Family, modules: Modules, program: plan.Program) -> train_step.Tra
         hint = "plan again with this version: lorac plan SPEC"
         what = f"adapts {counts} modules here, the plan says {program.adapter.modules}"
         raise PlanError(Problem("adapter.targets", what, hint))
-    for component in program.adapter.targets:
+    for component in plan.trained(program.adapter):
         adapted.initialise(modules[component], component, program.train.seed)
     log.info(f"Injected {told(program.adapter)} in {sum(counts.values())} modules")
     return train_step.trainee(of, modules, program)
@@ -186,14 +188,14 @@ def show(ready: media.Ready, medium: media.Medium, step: int) -> None:
 
 def factors(trainee: train_step.Trainee) -> Weights:
     """What is exported: component -> {module path: {part: its value}} as float32 on the CPU; of what is trained whole
-    the parts are weight, and bias where it has one."""
+    the parts are weight, and bias where it has one; of a token embedding each new word's rows."""
     with average.shown(trainee):
         return _factors(trainee)
 
 
 def _factors(trainee: train_step.Trainee) -> Weights:
     found: dict[str, dict[str, adapted.Parts]] = {}
-    for component in trainee.program.adapter.targets:
+    for component in plan.trained(trainee.program.adapter):
         found[component] = {
             path: layer.finished(
                 {

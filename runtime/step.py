@@ -53,7 +53,7 @@ class Trainee:
 
 def weigh(modules: Modules, adapter: plan.Adapter, wholes: Iterable[whole.Whole], weight: float) -> None:
     """Set how strongly an adapter, and what is trained whole beside it, act: 1 as trained, 0 as the base."""
-    for component in adapter.targets:
+    for component in plan.trained(adapter):
         adapted.weigh(modules[component], weight)
     for one in wholes:
         one.weigh(weight)
@@ -128,7 +128,7 @@ def trainee(
     """
     weights = {
         f"{component}.{name}": parameter
-        for component in program.adapter.targets
+        for component in plan.trained(program.adapter)
         for name, parameter in adapted.parameters(modules[component]).items()
     }
     wholes = whole.put_on(modules, program.adapter)
@@ -140,7 +140,7 @@ def trainee(
         name: weight if weight.dtype is torch.float32 else nn.Parameter(weight.detach().float())
         for name, weight in weights.items()
     }
-    for component in program.adapter.targets:
+    for component in plan.trained(program.adapter):
         modules[component].train()
     dropouts = [d for component in program.adapter.targets for d in adapted.drawn(modules[component])]
     if isinstance(program.data, plan.Texts):
@@ -165,7 +165,7 @@ def optimizer(
     family: Family, masters: dict[str, nn.Parameter], program: plan.Program
 ) -> torch.optim.Optimizer:
     """The plan's optimizer over the masters, before its first step."""
-    rates = {name: _rate(name, family, program.train) for name in masters}
+    rates = {name: _rate(name, family, program) for name in masters}
     made = build_optimizer(program.train.optimizer, masters, rates)
     if program.compute.paged_optimizer:
         paging.page(made)
@@ -179,10 +179,14 @@ def _noise(family: Family, modules: Modules, program: plan.Program) -> list[nois
     return [noise.put_on(modules[family.BACKBONE].get_input_embeddings(), alpha, data.length)]
 
 
-def _rate(name: str, family: Family, train: plan.Train) -> float:
+def _rate(name: str, family: Family, program: plan.Program) -> float:
+    train, part = program.train, name.rpartition(".")[2]
+    of_words = {plan.token_of(word): word.learning_rate for word in program.adapter.words}
+    if part in of_words:
+        return of_words[part]
     is_text = name.split(".", 1)[0] in family.TEXT_ENCODERS
     rate = train.text_encoder_learning_rate if is_text else train.learning_rate
-    return rate * train.lora_plus_ratio if name.endswith(".B") else rate
+    return rate * train.lora_plus_ratio if part == "B" else rate
 
 
 def gradients(

@@ -28,7 +28,7 @@ ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
 """What all of lorac may import of runtime."""
 
 ONLY_IN = {
-    "runtime.adapters": {"lorac/estimate", "lorac/resolve_adapter.py"},
+    "runtime.adapters": {"lorac/estimate", "lorac/resolve.py", "lorac/resolve_adapter.py"},
     "runtime.average": {"lorac/estimate"},
     "runtime.evaluate": {"lorac/estimate"},
     "runtime.evaluation": {"lorac/advice"},
@@ -53,7 +53,7 @@ ONLY_IN = {
         "lorac/text_lock.py",
     },
     "runtime.lora_files": {"lorac/advice", "lorac/commands", "lorac/lora_text.py"},
-    "runtime.names": {"lorac/agree.py", "lorac/importers"},
+    "runtime.names": {"lorac/agree.py", "lorac/agree_words.py", "lorac/importers", "lorac/spec_adapter.py"},
     "runtime.optimizers": {"lorac/estimate"},
     "runtime.plan_data": {"lorac/agree.py"},
     "runtime.report": {"lorac/advice", "lorac/figures.py"},

@@ -22,7 +22,7 @@ def components(of: Family) -> list[str]:
 def frozen(program: plan.Program) -> list[str]:
     """The components that only encode and decode."""
     of = family(program.base.family)
-    return [name for name in of.COMPONENTS if name not in (of.BACKBONE, *program.adapter.targets)]
+    return [name for name in of.COMPONENTS if name not in (of.BACKBONE, *plan.trained(program.adapter))]
 
 
 def encoders_of(program: plan.Program, components: list[str]) -> Modules:
@@ -51,4 +51,4 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 def encodes_text(of: Family, program: plan.Program) -> bool:
     """Whether captions are encoded, once: there are encoders, and none of them is trained."""
-    return bool(of.TEXT_ENCODERS) and not set(of.TEXT_ENCODERS) & set(program.adapter.targets)
+    return bool(of.TEXT_ENCODERS) and not set(of.TEXT_ENCODERS) & set(plan.trained(program.adapter))

@@ -150,7 +150,7 @@ class Costs:
     def _beside(self, program: plan.Program) -> dict[str, dict[str, int]]:
         """What waits in main memory (`phases.waiting`), asked for once: neither batch nor blocks move it."""
         base, compute = program.base, _without_blocks(program.compute)
-        key = repr((base.family, base.architecture, program.adapter.targets, compute, program.data))
+        key = repr((base.family, base.architecture, plan.trained(program.adapter), compute, program.data))
         if key not in self._waits:
             self._waits[key] = phases.waiting(program, self.outputs)
         return self._waits[key]
@@ -331,7 +331,7 @@ def _reserved(trace: Trace, card: Card) -> int:
 def _blocks(program: plan.Program, trace: Trace, card: Card) -> tuple[Block, ...]:
     """What each block that may be recomputed saves, and its forward's seconds, in the order of the forward pass."""
     of = family(program.base.family)
-    components = dict.fromkeys([of.BACKBONE, *program.adapter.targets])
+    components = dict.fromkeys([of.BACKBONE, *plan.trained(program.adapter)])
     modules = phases.bare(program, list(components), program.compute.dtype)
     names = {spoken: name for name in of.blocks(modules) for spoken in _called(modules, name)}
     saved: dict[str, int] = defaultdict(int)

@@ -55,7 +55,7 @@ class Traces:
             **_question("preparing", program, capability),
             "layout": program.base.layout,
             "bucket": plan.largest(program.data),
-            "trained": sorted(program.adapter.targets),
+            "trained": sorted(plan.trained(program.adapter)),
             "compute": _without_blocks(program.compute),
         }
         return self._find(question, lambda: phases.preparing(program, capability))

@@ -31,7 +31,7 @@ from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
 from runtime import average, encoders, evaluate, plan
 from runtime import step as train_step
-from runtime.adapters import adapted
+from runtime.adapters import adapted, words
 from runtime.data.entries import BUDGET
 from runtime.dtypes import DTYPES
 from runtime.families import family
@@ -57,7 +57,7 @@ def training(program: plan.Program, capability: tuple[int, int], whole: bool = F
     optimizer steps from the start instead, each of two micro-batches where the plan accumulates: the same peak.
     """
     of = family(program.base.family)
-    trained = list(program.adapter.targets)
+    trained = plan.trained(program.adapter)
     modules = _adapted(of, program)
     stay = encoders_of(program, [name for name in frozen(program) if name not in program.compute.offloaded])
     micro, accumulates = program.train.micro_batch, program.train.accumulation > 1
@@ -86,10 +86,11 @@ def training(program: plan.Program, capability: tuple[int, int], whole: bool = F
 def _adapted(of: Family, program: plan.Program) -> Modules:
     """What is trained, on the meta device, with the adapter on: made outside the tracer, as peft moves what it makes
     to the base's device."""
-    trained = list(program.adapter.targets)
+    trained = plan.trained(program.adapter)
     names = [of.BACKBONE, *(component for component in trained if component != of.BACKBONE)]
     modules = bare(program, names, program.compute.dtype)
     train_step.pack(of, modules, program.compute)
+    words.put_on(modules, program.adapter)
     train_step.attach(modules, program)
     return modules
 
@@ -143,7 +144,7 @@ def preparing(program: plan.Program, capability: tuple[int, int]) -> Trace:
     that is done after the cast, layer by layer, and takes no more.
     """
     of = family(program.base.family)
-    trained = {of.BACKBONE, *program.adapter.targets}
+    trained = {of.BACKBONE, *plan.trained(program.adapter)}
     dtypes: dict[str, plan.Dtype] = {
         name: program.compute.dtype if name in trained else encoders.dtype(of, name)
         for name in components(of)
@@ -314,7 +315,7 @@ def state_bytes(program: plan.Program, modules: Modules) -> int:
     kept = dict[torch.Size, int]()
     shapes = Counter(
         parameter.shape
-        for component in program.adapter.targets
+        for component in plan.trained(program.adapter)
         for parameter in adapted.parameters(modules[component]).values()
     )
 
@@ -375,7 +376,7 @@ def evaluating(program: plan.Program, capability: tuple[int, int]) -> Trace:
         materialize(*modules.values(), *stay.values())
         trainee = _trainee(of, modules, program)
         state = _state(trainee, size)
-        tokens = any(component in of.TEXT_ENCODERS for component in program.adapter.targets)
+        tokens = any(component in of.TEXT_ENCODERS for component in plan.trained(program.adapter))
         batch = of.example(program.base.architecture, micro, plan.largest(program.data), tokens)
         if isinstance(program.data, plan.Images):
             batch |= objectives.extras(batch["latent_mean"], program)

@@ -122,7 +122,8 @@ class Ledger:
     """All leaves of a config by path, and what was settled so far.
 
     `kinds` names the class of a part where a spec has a choice: {"samples": Answers, "data.0": Instructions}. Several
-    data sets are data.0, data.1 and so on. `within` is the part of paths that is not shown: a format's outer shell.
+    data sets are data.0, data.1 and so on, and words adapter.words.0. `within` is the part of paths that is not shown:
+    a format's outer shell.
     """
 
     entries: dict[Path, Any]
@@ -437,7 +438,7 @@ def _part(values: Mapping[str, Any], kinds: Mapping[str, type], cls: type, place
             given[field.name] = values[name]
         elif several:
             parts = tuple(_part(values, kinds, kinds[one], f"{one}.") for one in several)
-            given[field.name] = parts if len(parts) > 1 else parts[0]
+            given[field.name] = parts if len(parts) > 1 or not rule.others else parts[0]
         elif attrs.has(rule.type) and is_said(name, values, kinds):
             given[field.name] = _part(values, kinds, kinds.get(name, rule.type), f"{name}.")
     return cls(**given)

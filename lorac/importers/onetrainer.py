@@ -35,6 +35,7 @@ from lorac.importers.onetrainer_keys import (
     PRESETS,
     TABLE,
     TAGS,
+    WORDS,
     quantised,
     snr,
 )
@@ -180,7 +181,9 @@ def _parts(book: Ledger) -> None:
         elif part == "cloud" or part == "secrets":
             book.left(path, words.SECRET) if part == "secrets" and value else book.ours(path, ANOTHER)
         elif part in ("embedding", "unconditional_transformer"):
-            book.ours(path, "lorac trains no embedding" if part == "embedding" else PART)
+            book.ours(path, "for an embedding that is trained alone" if part == "embedding" else PART)
+        elif part == "additional_embeddings":
+            book.left(path, WORDS)
 
 
 def _denoiser(book: Ledger, path: Path, key: str, value: Any) -> None:

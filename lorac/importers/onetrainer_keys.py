@@ -43,6 +43,7 @@ SQUARED = "lorac's loss is the squared error"
 EPOCHS = "lorac counts steps"
 TAGS = "lorac trains captions as they are"
 PIXELS = "lorac changes pictures by data.flip alone"
+WORDS = "lorac has TextualInversion(…) for a word with vectors of its own: write it in adapter.words"
 PART = "the part of another architecture"
 
 
@@ -146,11 +147,11 @@ TABLE: Table = {
     "custom_conditioning_image": Unless("lorac trains on pictures and captions alone"),
     "layer_filter": Unless("adapter.targets takes a regex of whole names"),
     "layer_filter_regex": Unless("adapter.targets takes a regex of whole names"),
-    "embedding_learning_rate": Unless("lorac trains no embedding"),
-    "preserve_embedding_norm": Unless("lorac trains no embedding"),
-    "embedding_weight_dtype": Ours("lorac trains no embedding"),
-    "additional_embeddings": Unless("lorac trains no embedding"),
-    "bundle_additional_embeddings": Ours("lorac trains no embedding"),
+    "embedding_learning_rate": Unless(WORDS),
+    "preserve_embedding_norm": Unless("lorac lets a word's vectors grow"),
+    "embedding_weight_dtype": Ours("a word's vectors are trained in float32"),
+    "additional_embeddings": Unless(WORDS),
+    "bundle_additional_embeddings": Ours("lorac writes a file for each word, which all programs read"),
     "peft_type": Unless("lorac trains LoRA", off=("LORA",), same="LoRA, lorac's own method"),
     "lora_model_name": Unless("lorac begins an adapter anew"),
     "lora_rank": To("adapter.rank"),

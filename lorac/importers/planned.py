@@ -22,6 +22,7 @@ from lorac.spec import (
     Prodigy,
     ScheduleFreeAdamW,
     Text,
+    TextualInversion,
 )
 from runtime import plan
 from runtime.errors import PlanError
@@ -58,6 +59,7 @@ def matching(data: Any, plan_hash: str) -> plan.Plan | None:
 def settle(book: Ledger, of: plan.Plan) -> None:
     """Give every field that the plan knows its value."""
     _data(book, of)
+    _words(book, of)
     _optimizer(book, of.program.train.optimizer)
     for field, value in {**_base(of), **_training(of), **_outputs(of), **_samples(book, of)}.items():
         _set(book, field, value)
@@ -125,6 +127,19 @@ def _data(book: Ledger, of: plan.Plan) -> None:
         book.todo.append(
             "sequences.template: the plan has the template itself, not its name; the base's own stands"
         )
+
+
+def _words(book: Ledger, of: plan.Plan) -> None:
+    """The words that have vectors of their own, each with its rate where that is not the train's."""
+    for place, word in enumerate(of.program.adapter.words):
+        part = f"adapter.words.{place}"
+        book.kinds[part] = TextualInversion
+        for field in ("word", "vectors"):
+            _set(book, f"{part}.{field}", getattr(word, field))
+        if word.initial != plan.called(word):
+            _set(book, f"{part}.initial", word.initial)
+        if word.learning_rate != of.program.train.learning_rate:
+            _set(book, f"{part}.learning_rate", word.learning_rate)
 
 
 def _folder_of_masks(data: plan.Images) -> str | None:

@@ -34,6 +34,7 @@ class Field:
     value: Any
     calls: tuple[Call, ...]
     comment: str
+    is_tuple: bool
 
 
 @attrs.frozen
@@ -110,8 +111,10 @@ def _call(draft: Draft, cls: type, place: str) -> Call:
         elif attrs.has(rule.type) and is_said(name, draft.settings, draft.kinds):
             calls = (_call(draft, draft.kinds.get(name, rule.type), f"{name}."),)
         if calls or name in draft.settings:
+            is_tuple = len(calls) > 1 or bool(several and not rule.others)
             alone = calls[0].fields[0].comment if len(calls) == 1 and calls[0].single else ""
-            fields.append(Field(field.name, setting.value, calls, setting.comment or alone))
+            comment = setting.comment or ("" if is_tuple else alone)
+            fields.append(Field(field.name, setting.value, calls, comment, is_tuple))
     return Call(cls.__name__, tuple(fields))
 
 

@@ -106,7 +106,7 @@ def encode(
     _encode_pictures(of, modules, program, data, entries, vae, progress)
     _encode_masks(program, data, entries, vae)
     texts = captions.wordings(plan.pictures(program.data))
-    if any(name in program.adapter.targets for name in of.TEXT_ENCODERS):
+    if any(name in plan.trained(program.adapter) for name in of.TEXT_ENCODERS):
         tokens = {caption: _only(of.tokenize(tokenizers, [caption])) for caption in texts}
         text = tokens.__getitem__
     elif not of.TEXT_ENCODERS:

@@ -19,7 +19,7 @@ FORMAT = 1
 SUFFIX = ".lorac.json"
 
 Loads = Literal["loads", "partial", "refuses", "not checked"]
-Role = Literal["webui", "diffusers", "peft", "gguf", "sidecar", "preview"]
+Role = Literal["webui", "diffusers", "peft", "gguf", "sidecar", "preview", "embedding"]
 
 
 def _now() -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from runtime import plan as plans
 from runtime.adapters import method
-from runtime.export import dataset
+from runtime.export import dataset, embeddings
 from runtime.families import family
 from runtime.plan import Plan
 from runtime.safeio import safetensors
@@ -152,6 +152,7 @@ def modelspec(plan: Plan, name: str, thumbnail: str) -> dict[str, str]:
     """`modelspec.*` without the family's own; what the user left empty is left out."""
     outputs, side = plan.outputs, plans.pictures(plan.program.data).resolution
     call = f"<lora:{name}:{outputs.preferred_weight:g}>"
+    trigger = embeddings.in_programs(outputs.trigger, plan.program.adapter)
     version = plan.program.versions.get("lorac")
     values = {
         "sai_model_spec": SPEC_VERSION,
@@ -161,8 +162,8 @@ def modelspec(plan: Plan, name: str, thumbnail: str) -> dict[str, str]:
         "author": outputs.author,
         "license": outputs.license,
         "tags": ", ".join(outputs.tags),
-        "trigger_phrase": outputs.trigger,
-        "usage_hint": f"{call} {outputs.trigger}".strip(),
+        "trigger_phrase": trigger,
+        "usage_hint": f"{call} {trigger}".strip(),
         "thumbnail": thumbnail,
         "implementation_version": f"lorac/{version}" if version else "",
     }

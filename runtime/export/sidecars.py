@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from runtime import plan as plans
-from runtime.export import consumers, diffusers, peft
+from runtime.export import consumers, diffusers, embeddings, peft
 from runtime.export.manifest import FORMAT, Again, Facts, File, Hashes, Made, Manifest, Role, Usage
 from runtime.families import family
 from runtime.plan import Plan
@@ -30,7 +30,7 @@ def webui(plan: Plan) -> str:
         {
             "description": outputs.description,
             "sd version": sd_version(plan),
-            "activation text": outputs.trigger,
+            "activation text": _trigger(plan),
             "preferred weight": outputs.preferred_weight,
             "negative text": outputs.negative_text,
             "notes": outputs.notes,
@@ -45,12 +45,17 @@ def sd_version(plan: Plan) -> str:
     return family(plan.program.base.family).metadata(plan.program.base).get("sd version", "Unknown")
 
 
+def _trigger(plan: Plan) -> str:
+    """The trigger words as a prompt in WebUI has them."""
+    return embeddings.in_programs(plan.outputs.trigger, plan.program.adapter)
+
+
 def _example(plan: Plan) -> str:
     """How the adapter is called: in a prompt, or by vLLM's command."""
     outputs = plan.outputs
     if isinstance(plan.program.data, plans.Texts):
         return f"vllm serve {outputs.base_name} --enable-lora --lora-modules {outputs.name}={outputs.places.output}"
-    return f"<lora:{outputs.name}:{outputs.preferred_weight:g}> {outputs.trigger}".strip()
+    return f"<lora:{outputs.name}:{outputs.preferred_weight:g}> {_trigger(plan)}".strip()
 
 
 def manifest(
@@ -84,14 +89,14 @@ def manifest(
         ),
         usage=Usage(
             example=example,
-            trigger_words=outputs.trigger,
+            trigger_words=_trigger(plan),
             preferred_weight=outputs.preferred_weight,
             negative_text=outputs.negative_text,
             sd_version=sd_version(plan),
             resolution=0 if isinstance(program.data, plans.Texts) else program.data.resolution,
         ),
         hashes=_hashes(folder / file, header.metadata.get("sshs_legacy_hash", "")),
-        files=tuple(_file(folder / each) for each in files),
+        files=tuple(_file(folder, each) for each in files),
         consumers=consumers.of_language(
             program.adapter,
             file,
@@ -99,12 +104,15 @@ def manifest(
             next((each for each in files if each.endswith(".gguf")), ""),
         )
         if isinstance(program.data, plans.Texts)
-        else consumers.verdicts(
-            about.get("modelspec.architecture", ""),
-            header.tensors,
-            file,
-            example,
-            outputs.preferred_weight,
+        else (
+            *consumers.verdicts(
+                about.get("modelspec.architecture", ""),
+                header.tensors,
+                file,
+                example,
+                outputs.preferred_weight,
+            ),
+            *embeddings.verdicts(family(program.base.family), plan),
         ),
         run=_recorded(facts),
         again=Again(
@@ -145,6 +153,8 @@ def _average(train: plans.Train) -> str:
     return f"exponential moving average, decay {train.ema:g}" if train.ema else ""
 
 
-def _file(path: Path) -> File:
-    role = NAMED.get(path.name) or ROLES[path.suffix]
-    return File(name=path.name, role=role, size=path.stat().st_size, sha256=digest.sha256_file(path))
+def _file(folder: Path, name: str) -> File:
+    path = folder / name
+    is_word = name.startswith(f"{embeddings.FOLDER}/")
+    role = "embedding" if is_word else NAMED.get(name) or ROLES[path.suffix]
+    return File(name=name, role=role, size=path.stat().st_size, sha256=digest.sha256_file(path))

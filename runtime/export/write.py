@@ -22,7 +22,7 @@ from runtime import names
 from runtime import plan as plans
 from runtime.adapters import method
 from runtime.errors import InputError, LoracError, MachineError, Problem, SpecError
-from runtime.export import diffusers, gguf, kohya, metadata, peft, pictures, sidecars
+from runtime.export import diffusers, embeddings, gguf, kohya, metadata, peft, pictures, sidecars
 from runtime.export import manifest as manifests
 from runtime.export.manifest import SUFFIX, Facts, Manifest
 from runtime.export.weights import Weights, check, low_rank
@@ -69,6 +69,8 @@ def export(folder: Path, weights: Weights, plan: Plan, facts: Facts, previews: S
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir()
+        for place in {(at / name).parent for at in (stage, folder) for name in contents}:
+            place.mkdir(exist_ok=True)
         _fill(stage, contents)
         manifest = sidecars.manifest(stage, list(contents), plan, modules, facts)
         atomic.write_text(stage / f"{name}{SUFFIX}", strict_json.canonical(plans.unstructure(manifest)))
@@ -91,7 +93,8 @@ def claim(folder: Path, plan: Plan) -> None:
         raise SpecError(Problem("name", f"{wrong}, got {name!r}", "give the experiment another name"))
     manifest, webui = f"{name}{SUFFIX}", f"{name}.safetensors"
     plain = (f"{name}.json", f"{name}.preview.png", *([gguf.file_name(plan)] if plan.outputs.gguf else []))
-    found = {file: _plan_of(folder / file) for file in (manifest, webui, diffusers.FILE, peft.FILE)}
+    named = (manifest, webui, diffusers.FILE, peft.FILE, *embeddings.file_names(plan.program.adapter))
+    found = {file: _plan_of(folder / file) for file in named}
     ours = {None, plan.plan_hash} | ({UNMARKED} if found[manifest] == plan.plan_hash else set())
     other = [file for file, mark in found.items() if mark not in ours]
     if plan.plan_hash not in found.values():
@@ -135,6 +138,10 @@ def _contents(weights: Weights, plan: Plan, step: int, previews: Sequence[Image]
     contents: dict[str, Content] = {}
     for kind in kinds(plan):
         contents |= KINDS[kind](plan, weights, step, previews[0] if previews else None)
+    of = family(plan.program.base.family)
+    for word in plan.program.adapter.words:
+        tensors = embeddings.tensors(of, weights, word, plan)
+        contents[embeddings.file_name(word)] = _Tensors(tensors, {"format": "pt", **metadata.origin(plan)})
     return contents
 
 
@@ -184,14 +191,16 @@ KINDS: dict[str, Callable[[Plan, Weights, int, Image | None], dict[str, Content]
 
 def _webui_file(plan: Plan, weights: Weights, name: str, step: int, picture: Image | None) -> _Tensors:
     program = plan.program
-    tensors = kohya.tensors(family(program.base.family), weights, program.adapter, plan.outputs.dtype)
+    factors = low_rank(weights, program.adapter)
+    tensors = kohya.tensors(family(program.base.family), factors, program.adapter, plan.outputs.dtype)
     thumbnail = pictures.thumbnail(picture) if picture is not None else ""
     return _Tensors(tensors, metadata.complete(plan, tensors, name, step, thumbnail))
 
 
 def _diffusers_file(plan: Plan, weights: Weights) -> _Tensors:
     program = plan.program
-    tensors = diffusers.tensors(family(program.base.family), weights, program.adapter, plan.outputs.dtype)
+    factors = low_rank(weights, program.adapter)
+    tensors = diffusers.tensors(family(program.base.family), factors, program.adapter, plan.outputs.dtype)
     return _Tensors(tensors, {"format": "pt", **metadata.origin(plan)})
 
 
@@ -255,4 +264,5 @@ def _publish(stage: Path, folder: Path, files: Sequence[str]) -> None:
     (folder / files[-1]).unlink(missing_ok=True)
     for file in files:
         (stage / file).replace(folder / file)
-    atomic.fsync_folder(folder)
+    for place in {(folder / file).parent for file in files}:
+        atomic.fsync_folder(place)

@@ -33,6 +33,7 @@ BACKBONE = "model"
 COMPONENTS = ("model",)
 TEXT_ENCODERS: tuple[str, ...] = ()
 TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
+WORD_FILES: dict[str, str] = {}
 STREAMED: dict[str, plan.Dtype] = {}
 OBJECTIVE: dict[str, Any] = {}
 

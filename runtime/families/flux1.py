@@ -49,6 +49,7 @@ COMPONENTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 BACKBONE = "transformer"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
+WORD_FILES: dict[str, str] = {}
 STREAMED: dict[str, plan.Dtype] = {"text_encoder_2": "bf16"}
 VAE = "vae"
 BESIDE = ("tokenizer_2",)

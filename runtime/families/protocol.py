@@ -60,6 +60,9 @@ class Family(Protocol):
     TEXT_ENCODERS: tuple[str, ...]
     TRAINED_TEXT_ENCODERS: tuple[str, ...]
     """Those of them that can be adapted too; none where one is too large to run in every step."""
+    WORD_FILES: Mapping[str, str]
+    """Text encoders in which a word can have vectors of its own -> what a word's file calls those; empty where none
+    can."""
     STREAMED: Mapping[str, plan.Dtype]
     """Text encoders too large for a card beside the denoiser, with the dtype that they are held in: their blocks come
     to the card one after the other. The others are there whole, in float32."""

@@ -36,6 +36,7 @@ COMPONENTS = ("transformer", "text_encoder", "vae")
 BACKBONE = "transformer"
 TEXT_ENCODERS = ("text_encoder",)
 TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
+WORD_FILES: dict[str, str] = {}
 STREAMED: dict[str, plan.Dtype] = {"text_encoder": "bf16"}
 VAE = "vae"
 BESIDE: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ COMPONENTS = ("unet", "text_encoder", "vae")
 BACKBONE = "unet"
 TEXT_ENCODERS = ("text_encoder",)
 TRAINED_TEXT_ENCODERS = TEXT_ENCODERS
+WORD_FILES = {"text_encoder": "emb_params"}
 STREAMED: dict[str, plan.Dtype] = {}
 VAE = "vae"
 BESIDE: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ COMPONENTS = ("unet", "text_encoder", "vae")
 BACKBONE = "unet"
 TEXT_ENCODERS = ("text_encoder",)
 TRAINED_TEXT_ENCODERS = TEXT_ENCODERS
+WORD_FILES = {"text_encoder": "emb_params"}
 STREAMED: dict[str, plan.Dtype] = {}
 BESIDE: tuple[str, ...] = ()
 VAE = "vae"

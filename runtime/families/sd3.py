@@ -48,6 +48,7 @@ COMPONENTS = ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3",
 BACKBONE = "transformer"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
+WORD_FILES: dict[str, str] = {}
 STREAMED: dict[str, plan.Dtype] = {"text_encoder_3": "bf16"}
 VAE = "vae"
 BESIDE = ("tokenizer_3",)

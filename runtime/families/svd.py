@@ -37,6 +37,7 @@ COMPONENTS = ("unet", "image_encoder", "vae")
 BACKBONE = "unet"
 TEXT_ENCODERS: tuple[str, ...] = ()
 TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
+WORD_FILES: dict[str, str] = {}
 STREAMED: dict[str, plan.Dtype] = {}
 VAE = "vae"
 BESIDE: tuple[str, ...] = ()

@@ -34,6 +34,7 @@ from lorac.spec import (
     Samples,
     ScheduleFreeAdamW,
     Sequences,
+    TextualInversion,
     Train,
 )
 from lorac.spec_optimizers import OTHERS as OTHER_OPTIMIZERS
@@ -46,6 +47,7 @@ PARTS = (
     Images,
     *TEXTS,
     Sequences,
+    TextualInversion,
     LoRA,
     *ADAPTERS,
     *OPTIMIZERS,
@@ -171,6 +173,8 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(given.get("max_bucket"), int):
             given["max_bucket"] = max(given["max_bucket"], side)
         given["prepend_trigger"] = bool(given.get("prepend_trigger") and given.get("trigger", "").strip())
+    if given.get("words"):
+        given["words"] = [attrs.evolve(one, word=f"w{place}") for place, one in enumerate(given["words"])]
     if cls is LoRA and given.get("dora"):
         given |= {"rank_dropout": 0.0, "module_dropout": 0.0, "init": "kaiming"}
     if cls is Images:
@@ -194,6 +198,11 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         given["fit"] = attrs.evolve(given["fit"], optimizer_bits=32)
     if cls is Experiment:
         _of_one_kind(given)
+        if isinstance(given.get("train", Train()).optimizer, Prodigy) and hasattr(
+            given.get("adapter"), "words"
+        ):
+            words = [attrs.evolve(one, learning_rate=Auto()) for one in given["adapter"].words]
+            given["adapter"] = attrs.evolve(given["adapter"], words=words)
         if "adapter" in given and "fit" in given and getattr(given["adapter"], "init", "") == "pissa":
             given["fit"] = attrs.evolve(given["fit"], quantization="none")
         if not isinstance(given.get("adapter", LoRA()), LoRA) and "train" in given:
@@ -241,8 +250,8 @@ def _of_its_optimizer(given: dict[str, Any]) -> None:
 
 
 def trains_text_encoder(given: dict[str, Any]) -> bool:
-    """Whether the adapter that is given has the text encoder trained."""
-    return bool(getattr(given["adapter"], "text_encoder", False))
+    """Whether the adapter that is given has the text encoder trained, or words in it."""
+    return any(getattr(given["adapter"], field, None) for field in ("text_encoder", "words"))
 
 
 def _of_one_kind(given: dict[str, Any]) -> None:
@@ -255,7 +264,7 @@ def _of_one_kind(given: dict[str, Any]) -> None:
         given.pop("samples")
     is_text = not isinstance(given["data"], Images)
     foreign = {
-        "adapter": {"text_encoder": False} if is_text else {"also_train": ()},
+        "adapter": {"text_encoder": False, "words": ()} if is_text else {"also_train": ()},
         "train": {
             **{field: getattr(Train(), field) for field in OF_PICTURES},
             "text_encoder_learning_rate": Auto(),

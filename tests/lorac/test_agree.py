@@ -11,13 +11,16 @@ from lorac import (
     Auto,
     Evaluation,
     Experiment,
+    Fit,
     Images,
     Instructions,
     LoRA,
     Outputs,
+    Prodigy,
     Samples,
     Sequences,
     Text,
+    TextualInversion,
     Train,
 )
 from lorac.resolve_outputs import evaluation_of, images_of, texts_of
@@ -41,6 +44,7 @@ def refused(**parts: Any) -> list[str]:
         ({"train": Train(noise_offset=0.1)}, "train.noise_offset"),
         ({"train": Train(text_encoder_learning_rate=1e-5)}, "train.text_encoder_learning_rate"),
         ({"adapter": LoRA(text_encoder=True)}, "adapter.text_encoder"),
+        ({"adapter": LoRA(words=(TextualInversion("crest"),))}, "adapter.words"),
     ],
 )
 @pytest.mark.parametrize("data", [TEXT, (TEXT, Text("b.txt"))])
@@ -127,4 +131,39 @@ def test_what_is_decided_by_what_is_held_out_needs_it_and_patience_needs_checkpo
     ]
     assert refused(data=Images("a", held_out=0.1), evaluation=wanted) == [
         "evaluation.patience counts checkpoints, and outputs.save_steps is 0: there is one, at the end"
+    ]
+
+
+def test_each_new_word_has_a_file_of_its_own() -> None:
+    with pytest.raises(SpecError) as found:
+        LoRA(words=(TextualInversion("crest"), TextualInversion("<Crest>"), TextualInversion("con")))
+
+    assert [problem.what for problem in found.value.problems] == [
+        "adapter.words.word is a word that has a file already, crest.safetensors, got '<Crest>'",
+        "adapter.words.word names a file, which is the name of a device on Windows, got 'con'",
+    ]
+
+
+@pytest.mark.parametrize("word", ["two words", "crest.", "crest_", "../crest", "<crest", "1st", ""])
+def test_a_new_word_is_one_word_that_can_be_a_file_s_name(word: str) -> None:
+    with pytest.raises(SpecError, match="a word such as"):
+        TextualInversion(word)
+
+
+def test_with_prodigy_a_new_word_has_no_rate_of_its_own() -> None:
+    def parts(rate: Any) -> dict[str, Any]:
+        word = TextualInversion("crest", learning_rate=rate)
+        return {"data": Images("a"), "adapter": LoRA(words=(word,)), "train": Train(optimizer=Prodigy())}
+
+    (said,) = refused(**parts(1e-3))
+    assert said.startswith("adapter.words.learning_rate is another than train.learning_rate")
+    Experiment(name="a", base="base", **parts(1))
+    Experiment(name="a", base="base", **parts(Auto()))
+
+
+def test_a_text_encoder_in_which_a_word_learns_does_not_wait() -> None:
+    fit, adapter = Fit(offload="text_encoder"), LoRA(words=(TextualInversion("crest"),))
+
+    assert refused(data=Images("a"), adapter=adapter, fit=fit) == [
+        "fit.offload is 'text_encoder', and adapter.words has it trained: it is used in every step"
     ]

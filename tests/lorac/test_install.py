@@ -8,9 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+import torch
 
 from lorac.install import install
+from runtime import plan
 from runtime.errors import InputError, LoracError, SpecError
 from tests.runtime.export import cases
 
@@ -101,6 +104,63 @@ def test_additional_networks_folder_is_used_where_nothing_else_loads_loras(
 
     assert done.folder == Path("program", folder)
     assert files(done.folder) == ([LORA] if "extensions" in folder else [SIDECAR, PREVIEW, LORA])
+
+
+@pytest.fixture
+def with_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run with two words that have vectors of their own."""
+    from runtime.export.write import export
+
+    monkeypatch.chdir(tmp_path)
+    place = "embeddings.token_embedding"
+    lora = {"unet": {"mid_block.attentions.0.proj_in": cases.pair()}}
+    planned = cases.a_plan(lora)
+    words = tuple(
+        plan.Word(word=w, initial="a", vectors=1, learning_rate=0.0) for w in ("<crest>", "catstyle")
+    )
+    adapter = attrs.evolve(planned.program.adapter, words=words, word_embeddings={"text_encoder": place})
+    planned = plan.make(
+        attrs.evolve(planned.program, adapter=adapter),
+        attrs.evolve(planned.outputs, trigger="<crest> catstyle"),
+        planned.estimate,
+    )
+    rows = {plan.token_of(word): torch.ones(1, 768) for word in words}
+    folder = Path("output/cyberpunk")
+    export(folder, lora | {"text_encoder": {place: rows}}, planned, cases.facts(), [cases.picture(8, 8)])
+    return folder
+
+
+WORDS = ("crest.safetensors", "catstyle.safetensors")
+
+
+def test_words_go_where_each_program_wants_them_and_are_called_as_it_does(with_words: Path) -> None:
+    comfyui = program("main.py", "comfy/", root="comfyui")
+    lora, words, nodes, embeddings = install(with_words, webui=a_webui(root="webui"), comfyui=comfyui)
+
+    assert (lora.folder, lora.copied) == (Path("webui/models/Lora"), (SIDECAR, PREVIEW, LORA))
+    assert lora.call == "in the prompt: <lora:cyberpunk:0.8> crest catstyle"
+    assert (words.folder, sorted(words.copied)) == (Path("webui/embeddings"), sorted(WORDS))
+    assert words.call == "in the prompt: crest; in the prompt: catstyle"
+    assert nodes.folder == Path("comfyui/models/loras")
+    assert (embeddings.folder, files(embeddings.folder)) == (Path("comfyui/models/embeddings"), sorted(WORDS))
+    assert embeddings.call == "in the prompt: embedding:crest; in the prompt: embedding:catstyle"
+    sidecar = json.loads((lora.folder / SIDECAR).read_text())
+    assert sidecar["activation text"] == "crest catstyle"
+
+
+def test_another_file_that_webui_takes_for_the_word_is_told_of(with_words: Path) -> None:
+    root = a_webui("embeddings/old/crest.pt")
+    _, words = install(with_words, webui=root)
+
+    (said,) = words.warnings
+    assert said.startswith("program/embeddings/old/crest.pt has the same name: WebUI knows only one word")
+
+
+def test_a_changed_file_of_a_word_is_not_installed(with_words: Path) -> None:
+    (with_words / "embeddings" / WORDS[0]).write_bytes(b"other")
+
+    with pytest.raises(InputError, match="changed since it was made"):
+        install(with_words, webui=a_webui())
 
 
 def test_installing_twice_copies_nothing_the_second_time(run_folder: Path) -> None:

@@ -45,7 +45,13 @@ def made(cls: type, given: dict[str, Any]) -> Any:
 
 def needed(cls: type, but: str = "") -> dict[str, Any]:
     """The fields that a part must be given, with values that will do."""
-    will_do: dict[str, Any] = {"name": "a", "base": "base", "data": Images("pictures"), "path": "path"}
+    will_do: dict[str, Any] = {
+        "name": "a",
+        "base": "base",
+        "data": Images("pictures"),
+        "path": "path",
+        "word": "a",
+    }
     names = [field.name for field in attrs.fields(cls) if field.default is attrs.NOTHING]
     return {name: will_do[name] for name in names if name != but}
 

@@ -8,6 +8,7 @@ import attrs
 import pytest
 import torch
 
+from lorac import TextualInversion
 from lorac.importers.importing import import_file
 from lorac.load import load
 from runtime import plan
@@ -73,6 +74,27 @@ def test_the_plan_beside_ours_says_the_rest_and_another_plan_says_nothing(folder
     plan.write(a_plan(program=attrs.evolve(program, locked=False)), Path("plan.json"))
     (two,) = load(import_file(Path("x.safetensors"), Path("two.py")).path)
     assert two.experiment.adapter.init == "kaiming"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_plan_beside_ours_says_which_words_have_vectors(folder: Path, count: int) -> None:
+    words = (
+        plan.Word(word="<crest>", initial="crest", vectors=1, learning_rate=PROGRAM.train.learning_rate),
+        plan.Word(word="mark", initial="a sign", vectors=3, learning_rate=1e-3),
+    )[:count]
+    adapter = attrs.evolve(PROGRAM.adapter, words=words, word_embeddings={"text_encoder": "a.b"})
+    made = a_plan(program=attrs.evolve(PROGRAM, adapter=adapter))
+    weights = tensors(ATTENTION, OUT)
+    safetensors.write("x.safetensors", weights, metadata.complete(made, weights, "cats", 700, ""))
+    plan.write(made, Path("plan.json"))
+
+    (one,) = load(import_file(Path("x.safetensors")).path)
+
+    expected = (
+        TextualInversion("<crest>"),
+        TextualInversion("mark", initial="a sign", vectors=3, learning_rate=1e-3),
+    )
+    assert one.experiment.adapter.words == expected[:count]
 
 
 def test_kohyas_as_far_as_it_goes(folder: Path) -> None:
