@@ -96,6 +96,10 @@ bench-language *ARGS: language-base
 curve-language: language-base
     python -m tests.bench.language.same_curve --out docs
 
+# Train the emoji base, and SD 1.5's models with random weights, beside diffusers' own LoRA recipe; docs/bench_images.*
+bench-images *ARGS:
+    python -m tests.bench.images --out docs {{ ARGS }}
+
 # Measure how plan time, hash time and memory grow with the data; figures in docs/growth.json
 growth COUNTS="100,10000,100000":
     python -m tests.bench.growth --counts {{ COUNTS }} --out docs/growth.json

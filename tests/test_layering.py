@@ -216,7 +216,7 @@ def test_only_the_end_of_a_process_prints() -> None:
 def test_each_test_folder_mirrors_a_package() -> None:
     own = {
         Path("tests") / name
-        for name in ("attacks", "bench", "bench/language", "consumers", "emoji", "validate")
+        for name in ("attacks", "bench", "bench/images", "bench/language", "consumers", "emoji", "validate")
     }
     folders = {path.parent for path in FILES if path.name.startswith("test_") and path.parts[0] == "tests"}
     rooms = (ROOT, ROOT / "specs")

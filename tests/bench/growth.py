@@ -16,7 +16,6 @@ import argparse
 import itertools
 import json
 import os
-import re
 import struct
 import subprocess
 import sys
@@ -28,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+
+from tests.bench.clock import memory
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("pictures", "rows")
@@ -235,14 +236,7 @@ def order_of_rows(of: Any) -> Any:
 def spent(began: float) -> Cost:
     seconds, cpu = round(time.monotonic() - began, 2), round(time.process_time(), 2)
     written = {path.name: path.stat().st_size for path in Path("out").iterdir()}
-    return Cost(seconds=seconds, cpu_seconds=cpu, peak_bytes=peak(), written=written)
-
-
-def peak() -> int:
-    """Most bytes that this process had resident (proc(5), VmHWM)."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    return Cost(seconds=seconds, cpu_seconds=cpu, peak_bytes=memory("VmHWM"), written=written)
 
 
 STAGES: dict[str, Callable[[str], Cost]] = {
