@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -183,7 +182,7 @@ def mask_key(item: plan.Item, mask: plan.Mask, size: tuple[int, int]) -> str:
 
 
 def _sha256(value: Any) -> str:
-    return hashlib.sha256(strict_json.canonical(value).encode()).hexdigest()
+    return strict_json.sha256(value)
 
 
 # --------------------------------------------------------------------------------------------------- encoding

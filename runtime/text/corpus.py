@@ -6,7 +6,6 @@ the held-out share, the base's tokenizer and the versions of what tokenises.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -103,7 +102,7 @@ def of_file(
         "base": base_digest,
         "versions": {name: version(name) for name in ("transformers", "tokenizers", "jinja2")},
     }
-    key = hashlib.sha256(strict_json.canonical(question).encode()).hexdigest()
+    key = strict_json.sha256(question)
     entries = Entries(cache / "encoded", budget=0) if cache else None
     kept = entries.read(key) if entries else None
     if kept is not None:

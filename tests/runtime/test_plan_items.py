@@ -51,5 +51,5 @@ def test_an_edited_or_missing_file_of_pictures_is_refused_by_name(many: plan.Pla
     with pytest.raises(PlanError, match=r"plan-data\.jsonl: is not the file that the plan was written with"):
         plan.read(tmp_path / "plan.json")
     beside.unlink()
-    with pytest.raises(PlanError, match=r"plan-data\.jsonl: cannot be read"):
+    with pytest.raises(PlanError, match=r"plan-data\.jsonl: does not exist"):
         plan.read(tmp_path / "plan.json")
