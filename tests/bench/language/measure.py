@@ -131,8 +131,8 @@ def samples(path: str, tokenizer: PreTrainedTokenizerBase, length: int) -> list[
     """The rows of a file through the model's template, loss on the answers: one tokenisation for all trainers."""
     chat = chat_of(tokenizer)
     rows = map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())
-    rendered = [conversation(tokenizer, chat, messages(row), [False, True]) for row in rows]
-    return [sample for _, sample in cut(rendered, length).kept]
+    rendered = (conversation(tokenizer, chat, messages(row), [False, True]) for row in rows)
+    return [short for sample in rendered if (short := cut(sample, length))]
 
 
 def features(found: Sequence[Tokens]) -> list[dict[str, list[int]]]:
