@@ -30,7 +30,9 @@ def ratio(mine: Mapping[str, Any], other: Mapping[str, Any], name: str) -> float
 
 
 def machine(threads: int) -> dict[str, Any]:
-    return {"processor": processor(), "cores": os.cpu_count(), "threads": threads}
+    """The load is that of the last minute: what else ran, it shared its cores with."""
+    load = round(os.getloadavg()[0], 1)
+    return {"processor": processor(), "cores": os.cpu_count(), "threads": threads, "load": load}
 
 
 def processor() -> str:

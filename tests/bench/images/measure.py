@@ -24,10 +24,11 @@ LEVELS = (166, 500, 833)
 
 @attrs.frozen(kw_only=True)
 class Reached:
-    """A checkpoint: seconds from the command to its step's end, and the held-out loss of its file."""
+    """A checkpoint: seconds, and the processor's, from the command to its step's end; the held-out loss of its file."""
 
     step: int
     seconds: float
+    cpu_seconds: float
     loss: float
 
 
@@ -35,8 +36,8 @@ class Reached:
 class Result:
     """One run. Speed is of the steps after the warm-up, checkpoints included; memory is resident bytes of the process.
 
-    `start_seconds` go from the command to the first step, `seconds` to the last step's end. `held_out_loss` is of the
-    last checkpoint, NaN where nothing is held out.
+    `start_seconds` go from the command to the first step, `seconds` to the last step's end; `cpu_seconds`, of all
+    threads, likewise. `held_out_loss` is of the last checkpoint, None where nothing is held out.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Result:
     cpu_seconds_per_step: float
     start_seconds: float
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     last_loss: float
     held_out_loss: float | None
@@ -63,7 +65,12 @@ def result(task: Task, clock: Clock, files: Mapping[int, Path]) -> Result:
     counted = setting.steps - setting.warm_up
     losses = held_out(setting, files) if setting.held_out else {}
     curve = [
-        Reached(step=step, seconds=clock.ends[step - 1] - clock.began, loss=loss)
+        Reached(
+            step=step,
+            seconds=clock.ends[step - 1] - clock.began,
+            cpu_seconds=clock.cpu[step - 1],
+            loss=loss,
+        )
         for step, loss in sorted(losses.items())
     ]
     return Result(
@@ -73,6 +80,7 @@ def result(task: Task, clock: Clock, files: Mapping[int, Path]) -> Result:
         cpu_seconds_per_step=clock.cpu_seconds(setting.warm_up) / counted,
         start_seconds=clock.start_seconds,
         seconds=clock.ends[-1] - clock.began,
+        cpu_seconds=clock.cpu[-1],
         peak_bytes=clock.peak,
         last_loss=clock.last_loss(),
         held_out_loss=curve[-1].loss if curve else None,

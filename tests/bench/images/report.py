@@ -20,10 +20,11 @@ FIGURES = (
     "cpu_seconds_per_step",
     "start_seconds",
     "seconds",
+    "cpu_seconds",
     "peak_bytes",
     "last_loss",
 )
-REACHED = "seconds_to_loss"
+REACHED, CPU_REACHED = "seconds_to_loss", "cpu_seconds_to_loss"
 SHOWN = {
     "samples_per_second": ("samples a second (more is better)", 1.0),
     "peak_bytes": ("peak memory, MiB (less is better)", 2.0**-20),
@@ -48,7 +49,7 @@ def experiment(
     losses = [run["held_out_loss"] for run in every if run["held_out_loss"] is not None]
     goal = max(losses) if losses else None
     measured = {way.name: [reaching(run, goal) for run in runs[way.name]] for way in ways}
-    names = (*FIGURES, "held_out_loss", REACHED) if losses else FIGURES
+    names = (*FIGURES, "held_out_loss", REACHED, CPU_REACHED) if losses else FIGURES
     summaries = [
         {
             "name": way.name,
@@ -74,7 +75,8 @@ def reaching(run: dict[str, Any], goal: float | None) -> dict[str, Any]:
     """A run with the seconds to its first checkpoint whose held-out loss is no higher than `goal`."""
     if goal is None:
         return run
-    return {**run, REACHED: next(one["seconds"] for one in run["curve"] if one["loss"] <= goal)}
+    first = next(one for one in run["curve"] if one["loss"] <= goal)
+    return {**run, REACHED: first["seconds"], CPU_REACHED: first["cpu_seconds"]}
 
 
 def ratios(ways: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -83,7 +85,7 @@ def ratios(ways: Sequence[dict[str, Any]]) -> dict[str, float]:
     other = next((way for way in ways if way["trainer"] != "lorac" and way["runs"]), None)
     if mine is None or other is None:
         return {}
-    names = ("samples_per_second", "cpu_seconds_per_step", "start_seconds", "seconds", "peak_bytes", REACHED)
+    names = (*FIGURES[:-1], REACHED, CPU_REACHED)
     return {name: ratio(mine, other, name) for name in names if name in mine and name in other}
 
 
@@ -119,7 +121,8 @@ def page(found: Mapping[str, Any]) -> str:
         "The recipe is diffusers' `train_text_to_image_lora.py`, written anew from its documentation: accelerate, "
         "peft's LoRA on the UNet's `to_q`, `to_k`, `to_v` and `to_out.0`, AdamW, a constant rate; each step encodes "
         "its pictures and captions. lorac trains the same modules and rank, and plans and encodes within its time. "
-        f"{machine['processor']}, {machine['threads']} thread, {found['day']}. Each run is its own process; the "
+        f"{machine['processor']}, {machine['threads']} thread, {found['day']}, load "
+        f"{machine['load']:.1f} at the end. Each run is its own process; the "
         "first steps do not count for speed.",
         "",
         "Versions: " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()) + ".",
@@ -142,7 +145,7 @@ def _experiment(one: Mapping[str, Any]) -> list[str]:
         "",
         said + reached,
         "",
-        "| | runs | samples/s, median (min-max) | CPU s a step | start, s | to the last step, s | to the loss, s "
+        "| | runs | samples/s, median (min-max) | CPU s a step | start, s | to the last step, s (CPU) | to the loss, s (CPU) "
         "| peak memory, MiB | last loss | held-out loss |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         *(_row(way) for way in one["ways"]),
@@ -158,12 +161,12 @@ def _row(way: Mapping[str, Any]) -> str:
     if not way["runs"]:
         return f"| {way['name']} | 0 | failed | | | | | | | |"
     speed = way["samples_per_second"]
-    reached = f"{way[REACHED]['median']:.1f}" if REACHED in way else ""
+    reached = f"{way[REACHED]['median']:.1f} ({way[CPU_REACHED]['median']:.1f})" if REACHED in way else ""
     held_out = f"{way['held_out_loss']['median']:.4f}" if "held_out_loss" in way else ""
     return (
         f"| {way['name']} | {way['runs']} | {speed['median']:.2f} ({speed['min']:.2f}-{speed['max']:.2f}) "
         f"| {way['cpu_seconds_per_step']['median']:.3f} | {way['start_seconds']['median']:.1f} "
-        f"| {way['seconds']['median']:.1f} | {reached} | {way['peak_bytes']['median'] / 2**20:,.0f} "
+        f"| {way['seconds']['median']:.1f} ({way['cpu_seconds']['median']:.1f}) | {reached} | {way['peak_bytes']['median'] / 2**20:,.0f} "
         f"| {way['last_loss']['median']:.4f} | {held_out} |"
     )
 

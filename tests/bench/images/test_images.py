@@ -28,8 +28,8 @@ def run(loss: float, *, seconds: float, memory: int) -> dict[str, Any]:
         "peak_bytes": memory,
         "held_out_loss": loss,
         "curve": [
-            {"step": 5, "seconds": seconds / 2, "loss": loss + 0.1},
-            {"step": 10, "seconds": seconds, "loss": loss},
+            {"step": 5, "seconds": seconds / 2, "cpu_seconds": seconds / 4, "loss": loss + 0.1},
+            {"step": 10, "seconds": seconds, "cpu_seconds": seconds / 2, "loss": loss},
         ],
     }
 
