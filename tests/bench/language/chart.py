@@ -20,15 +20,13 @@ SHOWN = {
 
 
 def panels(found: Mapping[str, Any]) -> list[Panel]:
-    """Each figure of rows, then of packed sequences."""
+    """Each figure of each kind of batch and precision, which alone are compared."""
     return [
         Panel(
-            f"{'Packed' if packed else 'Rows'}: {words}",
-            tuple(
-                bar(way, figure, scale) for way in found["ways"] if way["runs"] and way["packed"] == packed
-            ),
+            f"{kind}: {words}",
+            tuple(bar(way, figure, scale) for way in found["ways"] if way["runs"] and way["kind"] == kind),
         )
-        for packed in (False, True)
+        for kind in sorted({way["kind"] for way in found["ways"]})
         for figure, (words, scale) in SHOWN.items()
     ]
 

@@ -44,7 +44,7 @@ def figures(
         "command": f"python -m tests.bench.language {arguments}".strip(),
         "day": datetime.date.today().isoformat(),
         "machine": machine(threads),
-        "versions": {**dict([peers.TRL.split("==")]), **versions(PACKAGES)},
+        "versions": all_versions(),
         "model": MODELS.get(Path(setting.model).name, "A random model (nothing here is a figure)"),
         "setting": shown,
         "tried": list(tried),
@@ -137,3 +137,8 @@ def _tried(one: Mapping[str, Any]) -> str:
     if one.get("failed"):
         return f"| {one['name']} | failed | |"
     return f"| {one['name']} | {one['trained_per_second']:.1f} | {one['peak_bytes'] / 2**20:,.0f} |"
+
+
+def all_versions() -> dict[str, str]:
+    """TRL's too, which is in the peers' environment alone."""
+    return {**versions(PACKAGES), "trl": peers.TRL.partition("==")[2]}
