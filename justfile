@@ -96,9 +96,17 @@ bench-language *ARGS: language-base
 curve-language: language-base
     python -m tests.bench.language.same_curve --out docs
 
+# Train the emoji base, and SD 1.5's models with random weights, beside diffusers' own LoRA recipe; docs/bench_images.*
+bench-images *ARGS:
+    python -m tests.bench.images --out docs {{ ARGS }}
+
+# Where the time of the demos' steps goes, and how near it is to this machine's limits; figures in docs/profile.*
+profile *ARGS: language-base
+    python -m tests.bench.profile --out docs {{ ARGS }}
+
 # Measure how plan time, hash time and memory grow with the data; figures in docs/growth.json
-growth COUNTS="100,10000,100000":
-    python -m tests.bench.growth --counts {{ COUNTS }} --out docs/growth.json
+growth PICTURES="100,10000,100000" ROWS="100,10000,1000000":
+    python -m tests.bench.growth --pictures {{ PICTURES }} --rows {{ ROWS }} --out docs/growth.json
 
 # Simulate how many 80 GB cards a day's LoRAs need, packed by their plans' peaks; figures in docs/packing.json
 packing WORK=".cache/bench/packing":

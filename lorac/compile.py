@@ -6,7 +6,6 @@ and our own code. Asked again, it comes back without torch being loaded.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -121,7 +120,7 @@ def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card,
         "folder": str(folder.resolve()),
         "files": {str(path): sha256 for path, sha256 in hashes.items()},
     }
-    return hashlib.sha256(strict_json.canonical(question).encode()).hexdigest()
+    return strict_json.sha256(question)
 
 
 def _files(places: Iterable[Path]) -> Iterable[Path]:

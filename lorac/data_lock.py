@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +31,9 @@ from runtime.safeio import images as pictures
 
 WORKERS = min(8, os.cpu_count() or 1)
 """Threads that decode: Pillow's decoders release the interpreter's lock."""
+
+BATCH = 4096
+"""Pictures that are decoded before they are remembered as whole: so much is done anew where planning is stopped."""
 
 REPLACE = "replace the files, or set Images(skip_bad=True) to record them as skipped"
 FEW_HELD_OUT = 8
@@ -160,9 +162,8 @@ def _area(item: plan.Item) -> int:
 def _images(
     images: Images, items: tuple[plan.Item, ...], held: tuple[plan.Item, ...], expected: int
 ) -> plan.Images:
-    text = strict_json.canonical([plan.unstructure(item) for item in items])
     return plan.Images(
-        digest=hashlib.sha256(text.encode()).hexdigest() if items else "",
+        digest=strict_json.sha256(strict_json.Each(plan.unstructure, items)) if items else "",
         items=items,
         expected=expected,
         resolution=max(buckets.resolutions(images)),
@@ -217,28 +218,33 @@ def _measure(
     """Width and height as shown of every picture that decodes whole, or did so before."""
     known = known_pictures.read(cache) if cache else {}
 
+    new = [name for name in hashes if hashes[name] not in known]
+
     def look(name: str) -> tuple[int, int] | list[Problem]:
-        if hashes[name] in known:
-            return known[hashes[name]]
         try:
             return pictures.open_picture(folder.pictures[name]).size
         except InputError as error:
             return [_with_way_out(problem) for problem in error.problems]
 
-    sizes: Sizes = {}
+    sizes: Sizes = {name: known[sha256] for name, sha256 in hashes.items() if sha256 in known}
     problems: list[Problem] = []
+    done = len(sizes)
     with ThreadPoolExecutor(WORKERS) as pool:
-        for done, (name, result) in enumerate(zip(hashes, pool.map(look, hashes), strict=True), start=1):
-            if isinstance(result, list):
-                problems += result
-            else:
-                sizes[name] = result
-            if progress:
-                progress(done, len(hashes))
-    if cache:
-        new = {hashes[name]: size for name, size in sizes.items() if hashes[name] not in known}
-        known_pictures.add(cache, new)
-    return sizes, problems
+        for at in range(0, len(new), BATCH):  # all at once would be a million tasks that wait
+            part = new[at : at + BATCH]
+            found = {}
+            for name, result in zip(part, pool.map(look, part), strict=True):
+                done += 1
+                if isinstance(result, list):
+                    problems += result
+                else:
+                    found[name] = result
+                if progress:
+                    progress(done, len(hashes))
+            sizes |= found
+            if cache:
+                known_pictures.add(cache, {hashes[name]: size for name, size in found.items()})
+    return {name: sizes[name] for name in hashes if name in sizes}, problems
 
 
 def _with_way_out(problem: Problem) -> Problem:

@@ -298,7 +298,7 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
     unit = "sequences" if isinstance(data, plan.Texts) else "samples"
     ends = ", zero terminal SNR" if base.architecture.get("scheduler", {}).get(plan.ZERO_SNR) else ""
     count = f"{plan.samples(data)} {'pictures' if unit == 'samples' else 'samples'}"
-    if not plan.locked_files(data):
+    if not any(plan.each_file(data)):
         count = f"assumed: {data.expected} {unit}"
     targets = (
         "the family's usual"

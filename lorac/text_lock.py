@@ -86,7 +86,6 @@ def lock(
                 tokenizer,
                 base.digest,
                 cache_folder(),
-                one.samples,
             )
         except LoracError as error:
             problems += error.problems
@@ -210,7 +209,7 @@ def _notes(
 
 def _example(sets: Sequence[text_sets.TextSet], tokenizer: Any, template: str) -> Iterator[plan.Decision]:
     """The first sample as the model sees it, what is trained between ⟦ and ⟧."""
-    first = sets[0].samples[0]
+    first = sets[0].first
     chat = chat_of(tokenizer, template) if template else None
     tokens = corpus.tokens_of(tokenizer, chat, first)
     said, on, run = "", False, list[int]()

@@ -9,15 +9,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import attrs
-import cattrs
-from cattrs.preconf.json import make_converter
-from cattrs.v import format_exception
 
 from runtime import plan_items
 from runtime.errors import PlanError, Problem
@@ -41,6 +37,7 @@ from runtime.plan_data import Shape as Shape
 from runtime.plan_data import TextFile as TextFile
 from runtime.plan_data import Texts as Texts
 from runtime.plan_data import are_weighted as are_weighted
+from runtime.plan_data import each_file as each_file
 from runtime.plan_data import every_item as every_item
 from runtime.plan_data import is_inner as is_inner
 from runtime.plan_data import largest as largest
@@ -49,6 +46,9 @@ from runtime.plan_data import pictures as pictures
 from runtime.plan_data import pixels as pixels
 from runtime.plan_data import samples as samples
 from runtime.plan_data import shape as shape
+from runtime.plan_form import AGAIN
+from runtime.plan_form import structure as structure
+from runtime.plan_form import unstructure as unstructure
 from runtime.plan_objective import NOT_OF_CLIPS as NOT_OF_CLIPS
 from runtime.plan_objective import WITH_THRESHOLD as WITH_THRESHOLD
 from runtime.plan_objective import HuberSchedule as HuberSchedule
@@ -66,7 +66,6 @@ from runtime.plan_optimizers import StateBits as StateBits
 from runtime.safeio import atomic, strict_json
 
 FORMAT = 2
-AGAIN = "make the plan again: lorac plan SPEC"
 
 Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -322,63 +321,24 @@ def planned_memory(of: Plan) -> int:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def _strict(value: Any, want: Any) -> Any:
-    if want is float and type(value) is int:
-        return float(value)
-    if type(value) is not want:
-        raise ValueError(f"expected {want.__name__}, got {type(value).__name__} {value!r}")
-    if want is float and not math.isfinite(value):
-        raise ValueError(f"expected a finite number, got {value!r}")
-    return value
-
-
-def _converter() -> cattrs.Converter:
-    converter = make_converter(forbid_extra_keys=True)
-    for scalar in (int, float, str, bool):
-        converter.register_structure_hook(scalar, _strict)
-    converter.register_structure_hook(Any, lambda value, _: value)
-    return converter
-
-
-CONVERTER = _converter()
-_T = TypeVar("_T")
-
-
-def unstructure(value: Any) -> Any:
-    """Plain JSON data of any part of a plan."""
-    return CONVERTER.unstructure(value)
-
-
-def structure(data: Any, cls: type[_T], where: str) -> _T:
-    """A part of a plan from plain JSON data. Raises PlanError with every field that is wrong."""
-    try:
-        return CONVERTER.structure(data, cls)
-    except Exception as error:  # every failure of cattrs is a wrong plan, told field by field
-        lines = cattrs.transform_error(error, path=cls.__name__.lower(), format_exception=_said)
-        raise PlanError([Problem(where, _placed(line), AGAIN) for line in lines]) from None
-
-
-def _placed(line: str) -> str:
-    """cattrs' `what @ place`, the place first."""
-    what, _, place = line.rpartition(" @ ")
-    if what == "required field missing":
-        return f"{place} is missing"
-    return f"{place}: {what.replace('extra fields found', 'there is no such field')}"
-
-
-def _said(error: BaseException, wanted: type | None) -> str:
-    """What one wrong field is: our own words where `_strict` spoke, else cattrs'."""
-    if isinstance(error, ValueError) and str(error).startswith("expected "):
-        return str(error)
-    return format_exception(error, wanted)
-
-
 def hash_program(program: Program) -> str:
     """sha256 of the program's canonical JSON, in hex."""
-    found = hashlib.sha256()
-    for chunk in strict_json.chunks(unstructure(program)):
-        found.update(chunk.encode())
-    return found.hexdigest()
+    return strict_json.sha256(_plain(program))
+
+
+def _plain(program: Program) -> dict[str, Any]:
+    """Plain JSON data of a program, whose pictures are made as they are written: a million are some gigabytes."""
+    data = program.data
+    if not isinstance(data, Images):
+        return dict(unstructure(program))
+    made: dict[str, Any] = unstructure(attrs.evolve(program, data=attrs.evolve(data, items=())))
+    made["data"]["items"] = strict_json.Each(unstructure, data.items)
+    return made
+
+
+def _plain_plan(plan: Plan) -> dict[str, Any]:
+    rest = {field.name: getattr(plan, field.name) for field in attrs.fields(Plan)}
+    return {**unstructure({**rest, "program": None}), "program": _plain(plan.program)}
 
 
 def make(program: Program, outputs: Outputs, estimate: Estimate) -> Plan:
@@ -394,7 +354,7 @@ def make(program: Program, outputs: Outputs, estimate: Estimate) -> Plan:
 
 def dumps(plan: Plan) -> str:
     """The plan as canonical JSON."""
-    return strict_json.canonical(unstructure(plan))
+    return strict_json.canonical(_plain_plan(plan))
 
 
 def loads(text: str, where: str = "plan.json") -> Plan:
@@ -410,8 +370,8 @@ def _parsed(text: str, where: str) -> Any:
         raise PlanError(attrs.evolve(one, hint=AGAIN) for one in error.problems) from None
 
 
-def _checked(data: Any, where: str) -> Plan:
-    """A plan of plain JSON data. Raises PlanError."""
+def _checked(data: Any, where: str, beside: Iterable[tuple[str, Any]] = ()) -> Plan:
+    """A plan of plain JSON data, and of its pictures with their places where they are not in it. Raises PlanError."""
     if not isinstance(data, dict) or "format" not in data:
         raise PlanError(Problem(where, "is not a lorac plan: it has no `format`", AGAIN))
     if data["format"] != FORMAT:
@@ -419,7 +379,11 @@ def _checked(data: Any, where: str) -> Plan:
             Problem(where, f"plan format {data['format']!r}, but this lorac reads format {FORMAT}", AGAIN)
         )
     plan = structure(data, Plan, where)
-    del data  # a million pictures are some gigabytes of it, and the hash wants as much again
+    if items := tuple(structure(item, Item, place) for place, item in beside):
+        lean = plan.program
+        plan = attrs.evolve(
+            plan, program=attrs.evolve(lean, data=attrs.evolve(pictures(lean.data), items=items))
+        )
     problems = [Problem(where, what, AGAIN) for what in wrongs(plan, hash_program(plan.program))]
     if problems:
         raise PlanError(problems)
@@ -437,12 +401,13 @@ def read(path: Path) -> Plan:
         raise PlanError(
             Problem(str(path), f"cannot be read: {why}", "give the path of a plan.json")
         ) from None
-    return _checked(plan_items.bring_back(_parsed(text, str(path)), path), str(path))
+    data = _parsed(text, str(path))
+    return _checked(data, str(path), plan_items.take_out(data, path))
 
 
 def write(plan: Plan, path: Path) -> None:
     """Write a plan to a file, whole or not at all; many pictures to one beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = unstructure(plan)
+    data = _plain_plan(plan)
     plan_items.set_aside(data, path)
     atomic.write_text(path, strict_json.canonical(data))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runtime import names
 from runtime.plan_adapter import Adapter, called
-from runtime.plan_data import locked_files, wrong_data
+from runtime.plan_data import each_file, wrong_data
 from runtime.plan_objective import wrong_objective
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
         found.append("adapter.modules_to_save is for language models, and the data are pictures")
     if program.evaluation != type(program.evaluation)() and not data.held_out:
         found.append("evaluation decides by what is held out, and data.held_out is 0")
-    if program.locked and not locked_files(data):
+    if program.locked and not any(each_file(data)):
         found.append("a locked plan has no data")
     found += wrong_objective(train.objective, data.kind, program.base.prediction_type)
     return found + wrong_data(data)

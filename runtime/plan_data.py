@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import attrs
@@ -157,11 +158,17 @@ def pixels(shape: Shape) -> tuple[int, ...]:
 
 def locked_files(data: Data) -> dict[str, str]:
     """Every file of the data by its path in the data folder, with its sha256."""
+    return dict(each_file(data))
+
+
+def each_file(data: Data) -> Iterator[tuple[str, str]]:
+    """The same one by one: a file that several items are of comes several times."""
     if isinstance(data, Texts):
-        return {file.path: file.sha256 for file in data.files}
-    frames = (item.clip.frames if item.clip else (item,) for item in every_item(data))
-    masks = {item.mask: item.mask_sha256 for item in every_item(data) if item.mask}
-    return {one.path: one.sha256 for group in frames for one in group} | masks
+        yield from ((file.path, file.sha256) for file in data.files)
+        return
+    for item in every_item(data):
+        yield from ((one.path, one.sha256) for one in (item.clip.frames if item.clip else (item,)))
+    yield from ((item.mask, item.mask_sha256) for item in every_item(data) if item.mask)
 
 
 def samples(data: Data) -> int:
@@ -183,7 +190,7 @@ def wrong_data(data: Data) -> list[str]:
     """What data of the right shape still may not say."""
     found = [
         f"data's {path!r} must stay inside the data folder"
-        for path in locked_files(data)
+        for path, _ in each_file(data)
         if not is_inner(path)
     ]
     if not 0 <= data.held_out < 1:
@@ -213,7 +220,8 @@ def _wrong_pictures(data: Images) -> list[str]:
             found.append(f"data.{name} must be at least 0 and below 1, got {value}")
     if data.caption_variants < 1 or data.keep_tags < 0:
         found.append("data.caption_variants must be at least 1, and data.keep_tags at least 0")
-    both = {item.sha256 for item in data.items} & {item.sha256 for item in data.held_items}
+    held = {item.sha256 for item in data.held_items}
+    both = {item.sha256 for item in data.items if item.sha256 in held}
     return found + [f"data.held_items has {len(both)} pictures that are trained on"] * bool(both)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import PlanError, Problem
-from runtime.safeio import atomic, strict_json
+import attrs
+
+from runtime.errors import InputError, PlanError, Problem
+from runtime.safeio import atomic, digest, strict_json
 
 MANY = 5000
 """Pictures from which on they lie beside the plan: their part of plan.json would be above 1.5 MB."""
@@ -33,41 +35,48 @@ def set_aside(data: dict[str, Any], path: Path) -> None:
         if beside(path).exists():  # an earlier plan's
             beside(path).unlink()
         return
-    text = "".join(_line(item) for item in items)
-    atomic.write_text(beside(path), text)
+    written = hashlib.sha256()
+    with atomic.writing(beside(path)) as file:
+        for item in items:
+            line = _line(item).encode()
+            file.write(line)
+            written.update(line)
     data["program"]["data"]["items"] = {
         "file": beside(path).name,
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "sha256": written.hexdigest(),
         "count": len(items),
     }
 
 
-def bring_back(data: Any, path: Path) -> Any:
-    """The plan at `path` (plain JSON data, which is changed) with the pictures that lie beside it.
+def take_out(data: Any, path: Path) -> Iterator[tuple[str, Any]]:
+    """The pictures that lie beside the plan at `path`: each with its place, file:line, as plain JSON data.
 
-    Only that one file is ever read, whatever the plan names. Raises PlanError where it is not what was written.
+    `data` is the plan's own, and is left without pictures. Only that one file is ever read, whatever the plan names.
+    Raises PlanError where it is not what was written.
     """
     try:
         said = data["program"]["data"]["items"]
     except (KeyError, TypeError):
-        return data  # no plan at all, or one of text: whoever reads it further says so
+        return iter(())  # no plan at all, or one of text: whoever reads it further says so
     if not isinstance(said, dict):
-        return data
+        return iter(())
     file = beside(path)
     try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise PlanError(Problem(str(file), f"cannot be read: {error.strerror}", AGAIN)) from None
-    if hashlib.sha256(raw).hexdigest() != said.get("sha256"):
+        found = digest.sha256_file(file)
+    except InputError as error:
+        raise PlanError(attrs.evolve(one, where=str(file), hint=AGAIN) for one in error.problems) from None
+    if found != said.get("sha256"):
         raise PlanError(Problem(str(file), "is not the file that the plan was written with", AGAIN))
-    data["program"]["data"]["items"] = list(_items(raw.splitlines(), file))
-    return data
+    data["program"]["data"]["items"] = []
+    return _items(file)
 
 
 def _line(item: dict[str, Any]) -> str:
     return json.dumps(item, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _items(lines: Iterable[bytes], file: Path) -> Iterable[Any]:
-    for number, line in enumerate(lines, start=1):
-        yield strict_json.loads(line, f"{file}:{number}", error=PlanError)
+def _items(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            place = f"{path}:{number}"
+            yield place, strict_json.loads(line, place, error=PlanError)

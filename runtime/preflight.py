@@ -21,6 +21,8 @@ from runtime.safeio import digest, paths
 from runtime.world import world
 
 AGAIN = "make the plan again and review it: lorac plan SPEC"
+BATCH = 4096
+"""Files whose paths are held at once: a million would be some gigabytes."""
 
 
 @attrs.frozen(kw_only=True)
@@ -56,21 +58,19 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
 
 def data_problems(data: plan.Data, root: Path) -> list[Problem]:
     """What is wrong with the data at `root`, if it is not the plan's."""
-    problems, files = [], {}
+    gone, changed = list[Problem](), list[Problem]()
     locked = plan.locked_files(data)
-    for name in locked:
-        path = paths.inside(root, name, error=PlanError)
-        if path.is_file():
-            files[name] = path
-        else:
-            problems.append(Problem(str(root / name), "is gone since planning", AGAIN))
-    hashes = digest.sha256_files(files.values())
-    problems += [
-        Problem(str(root / name), "changed since planning", AGAIN)
-        for name, path in files.items()
-        if hashes[path] != locked[name]
-    ]
-    return problems
+    names = list(locked)
+    for at in range(0, len(names), BATCH):
+        places = {name: paths.inside(root, name, error=PlanError) for name in names[at : at + BATCH]}
+        files = {name: path for name, path in places.items() if path.is_file()}
+        hashes = digest.sha256_files(files.values())
+        for name in places:
+            if name not in files:
+                gone.append(Problem(str(root / name), "is gone since planning", AGAIN))
+            elif hashes[files[name]] != locked[name]:
+                changed.append(Problem(str(root / name), "changed since planning", AGAIN))
+    return gone + changed
 
 
 def base_problems(base: plan.Base, path: Path) -> list[Problem]:

@@ -23,6 +23,7 @@ FILES = sorted(
 )
 OURS = [path for path in FILES if path.parts[0] in ("lorac", "runtime")]
 LONGEST = 450
+BENCHES = ("images", "language", "profile")
 
 ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
 """What all of lorac may import of runtime."""
@@ -216,7 +217,16 @@ def test_only_the_end_of_a_process_prints() -> None:
 def test_each_test_folder_mirrors_a_package() -> None:
     own = {
         Path("tests") / name
-        for name in ("attacks", "bench", "bench/language", "consumers", "emoji", "validate")
+        for name in (
+            "attacks",
+            "bench",
+            "bench/images",
+            "bench/language",
+            "bench/profile",
+            "consumers",
+            "emoji",
+            "validate",
+        )
     }
     folders = {path.parent for path in FILES if path.name.startswith("test_") and path.parts[0] == "tests"}
     rooms = (ROOT, ROOT / "specs")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -31,13 +30,13 @@ def encoded_bytes(program: plan.Program) -> int:
     if isinstance(data, plan.Texts):
         return TOKEN_BYTES * data.expected * data.length
     modules = encoders_of(program, frozen(program))
-    pictures = {(item.sha256, item.bucket, False) for item in plan.every_item(data)}
+    counts = Counter(item.bucket for item in plan.every_item(data))  # a lock has no file twice in one bucket
+    counts_of_masks = Counter(counts)
     if data.flip:
-        pictures |= {(item.sha256, item.bucket, True) for item in data.items}
-    counts = Counter(bucket for _, bucket, _ in pictures)
-    file = attrgetter("mask_sha256" if data.mask == "files" else "sha256")
-    masked = {(file(item), item.bucket) for item in plan.every_item(data)}
-    counts_of_masks = Counter(bucket for _, bucket in masked)
+        counts.update(item.bucket for item in data.items)
+    if data.mask == "files":
+        masked = {(item.mask_sha256, item.bucket) for item in plan.every_item(data)}
+        counts_of_masks = Counter(bucket for _, bucket in masked)
     if not counts:  # planned without the data at hand
         counts[data.resolution, data.resolution] = data.expected * (2 if data.flip else 1)
     total = 0

@@ -7,7 +7,6 @@ code; not on a card's memory or speed. Reading one takes some hundredths of a se
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +87,7 @@ class Traces:
         return self._find(question, lambda: phases.pausing(program, outputs, capability))
 
     def _find(self, question: dict[str, Any], make: Callable[[], Trace]) -> Trace:
-        key = hashlib.sha256(strict_json.canonical(question).encode()).hexdigest()
+        key = strict_json.sha256(question)
         if key not in self._known:
             path = self.folder / f"{key}.json.gz"
             found = _read(path)

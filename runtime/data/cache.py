@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,11 +116,10 @@ def encode(
 
     else:
         towers = encoder_digest(program, of.NAME, {name: modules[name] for name in of.TEXT_ENCODERS})
-        keys = {caption: caption_key(towers, caption) for caption in texts}
-        _encode_captions(of, modules, tokenizers, entries, keys, progress)
+        _encode_captions(of, modules, tokenizers, entries, towers, texts, progress)
 
         def text(caption: str) -> Batch:
-            return stored(entries, keys[caption])
+            return stored(entries, caption_key(towers, caption))
 
     if entries.damaged:
         log.warn(f"{entries.damaged} damaged entries of {entries.folder} were made again")
@@ -183,7 +182,7 @@ def mask_key(item: plan.Item, mask: plan.Mask, size: tuple[int, int]) -> str:
 
 
 def _sha256(value: Any) -> str:
-    return hashlib.sha256(strict_json.canonical(value).encode()).hexdigest()
+    return strict_json.sha256(value)
 
 
 # --------------------------------------------------------------------------------------------------- encoding
@@ -199,20 +198,21 @@ def _encode_pictures(
     progress: Progress | None,
 ) -> None:
     pictures = plan.pictures(program.data)
-    flips = [(item, True) for item in pictures.items] if pictures.flip else []
+    plain = ((item, False) for item in plan.every_item(pictures))
+    flipped = ((item, True) for item in pictures.items if pictures.flip)
     wanted = [
-        (key, item, flip)
-        for item, flip in [*((item, False) for item in plan.every_item(pictures)), *flips]
-        if entries.read(key := picture_key(encoder, item, flip)) is None
+        (item, flip)
+        for item, flip in itertools.chain(plain, flipped)
+        if entries.read(picture_key(encoder, item, flip)) is None
     ]
     weight = next(modules[of.VAE].parameters())
     problems = []
-    for done, (key, item, flip) in enumerate(wanted, start=1):
+    for done, (item, flip) in enumerate(wanted, start=1):
         picture = pixels.read(data, item, flip)[None].to(weight.device, weight.dtype)
         with torch.no_grad():
             latents = _only(of.encode_picture(modules, picture))
         if all(bool(tensor.isfinite().all()) for tensor in latents.values()):
-            entries.write(key, latents)
+            entries.write(picture_key(encoder, item, flip), latents)
         else:
             what = f"its latents are not finite in {str(weight.dtype).removeprefix('torch.')}"
             problems.append(Problem(str(data / item.path), what, "encode in fp32, or replace the picture"))
@@ -236,15 +236,16 @@ def _encode_captions(
     modules: Modules,
     tokenizers: dict[str, Any],
     entries: Entries,
-    keys: Mapping[str, str],
+    encoder: str,
+    texts: Iterable[str],
     progress: Progress | None,
 ) -> None:
-    wanted = [caption for caption, key in keys.items() if entries.read(key) is None]
+    wanted = [caption for caption in texts if entries.read(caption_key(encoder, caption)) is None]
     device = next(modules[of.TEXT_ENCODERS[0]].parameters()).device
     for done, caption in enumerate(wanted, start=1):
         tokens = {name: ids.to(device) for name, ids in of.tokenize(tokenizers, [caption]).items()}
         with torch.no_grad():
-            entries.write(keys[caption], _only(of.encode_text(modules, tokens)))
+            entries.write(caption_key(encoder, caption), _only(of.encode_text(modules, tokens)))
         if progress:
             progress("captions", done, len(wanted))
 

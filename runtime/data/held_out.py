@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -26,7 +26,7 @@ class Split:
 
 
 def by_fraction(
-    samples: Sequence[Sample | Text], fraction: float, seed: int, where: str = "held_out"
+    samples: Iterable[Sample | Text], fraction: float, seed: int, where: str = "held_out"
 ) -> Split:
     """Hold out about this share (0 < fraction < 1) of what is said. Raises InputError where a side stays empty."""
     digests = [content_digest(sample) for sample in samples]

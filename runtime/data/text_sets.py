@@ -3,15 +3,17 @@
 - `sha256` is over the file's bytes and says at once whether it changed; `digest` is over what the samples say, in
   their order, and so the same for the same set as .jsonl and as .csv.
 - Everything wrong is found in one reading and raised at once.
+- No reading holds a file's samples: 32 bytes of each are kept while it is read, to count those that say the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
+import numpy as np
 
 from runtime.data import samples, shapes, tables
 from runtime.data.samples import Sample, Text
@@ -27,10 +29,14 @@ ROWS_SHOWN = 20
 
 @attrs.frozen(kw_only=True)
 class TextSet:
-    """A locked set. `unread` are the columns that the shape reads nothing from; `repeated` counts exact duplicates."""
+    """A locked set, without its samples, which `each` reads: `first` is the first of `count`.
+
+    `unread` are the columns that the shape reads nothing from; `repeated` counts exact duplicates.
+    """
 
     shape: str
-    samples: tuple[Sample | Text, ...]
+    first: Sample | Text
+    count: int
     sha256: str
     digest: str
     unread: tuple[str, ...]
@@ -62,7 +68,8 @@ def read(path: Path, shape: str = AUTO, columns: shapes.Columns | None = None) -
     if shape != AUTO and (problems := shapes.wrong_columns(shape, columns)):
         raise SpecError(problems)
     sha256 = digest.sha256_file(path)
-    found: list[Sample | Text] = []
+    first: Sample | Text | None = None
+    count, whole, contents = 0, hashlib.sha256(), bytearray()
     wrong: list[Problem] = []
     more = 0
     seen: dict[str, None] = {}
@@ -81,27 +88,33 @@ def read(path: Path, shape: str = AUTO, columns: shapes.Columns | None = None) -
                 shape = detected
             result = shapes.sample(row, shape, columns)
         if not isinstance(result, list):
-            found.append(result)
+            first = first or result
+            count += 1
+            whole.update(samples.digest(result).encode() + b"\n")
+            contents += bytes.fromhex(samples.content_digest(result))
             continue
         room = ROWS_SHOWN - len(wrong)
         wrong += result[:room]
         more += len(result[room:])
     if wrong:
         raise WrongRows(wrong, more)
+    assert first is not None, "a file without rows was refused"
     read_from = {columns.get(column, column) for column in shapes.SHAPES[shape].columns}
     return TextSet(
         shape=shape,
-        samples=tuple(found),
+        first=first,
+        count=count,
         sha256=sha256,
-        digest=_digest(found),
+        digest=whole.hexdigest(),
         unread=tuple(column for column in seen if column not in read_from),
-        repeated=len(found) - len({samples.content_digest(sample) for sample in found}),
+        repeated=count - len(np.unique(np.frombuffer(contents, dtype="V32"))),
     )
 
 
-def _digest(found: Sequence[Sample | Text]) -> str:
-    """sha256 over the samples' digests, a line each, in their order."""
-    whole = hashlib.sha256()
-    for sample in found:
-        whole.update(samples.digest(sample).encode() + b"\n")
-    return whole.hexdigest()
+def each(path: Path, shape: str, columns: shapes.Columns) -> Iterator[Sample | Text]:
+    """The samples of a file that was read before, one by one. Raises WrongRows where it is no longer the same."""
+    for row in tables.rows(path):
+        result = [row] if isinstance(row, Problem) else shapes.sample(row, shape, columns)
+        if isinstance(result, list):
+            raise WrongRows(result, 0)
+        yield result

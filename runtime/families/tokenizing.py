@@ -10,6 +10,9 @@ from torch import Tensor
 
 from runtime.errors import InputError, Problem
 
+AT_ONCE = 1000
+"""Captions that are counted at once: an encoding is some kilobytes."""
+
 
 def ids(vocabulary: Any, captions: Sequence[str]) -> Tensor:
     """Token ids (N, tokens), cut and padded to the most that the vocabulary's text encoder takes."""
@@ -25,7 +28,8 @@ def ids(vocabulary: Any, captions: Sequence[str]) -> Tensor:
 
 def counts(vocabulary: Any, captions: Sequence[str]) -> list[int]:
     """How many tokens each caption really has, begin and end included."""
-    return [len(one) for one in vocabulary(list(captions), truncation=False, verbose=False).input_ids]
+    parts = (list(captions[at : at + AT_ONCE]) for at in range(0, len(captions), AT_ONCE))
+    return [len(one) for part in parts for one in vocabulary(part, truncation=False, verbose=False).input_ids]
 
 
 def folder_of(path: Path, folder: str, kind: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -138,7 +137,7 @@ def label(options: argparse.Namespace) -> Done:
 def _digest(options: argparse.Namespace, lists: dict[str, tuple[str, ...]]) -> str:
     """Over everything that decides a caption but the picture and the model's weights."""
     how = {name: getattr(options, name) for name in ("model", "trigger", "prefix", "suffix", "max_tags")}
-    return hashlib.sha256(strict_json.canonical({**how, "lists": lists}).encode()).hexdigest()
+    return strict_json.sha256({**how, "lists": lists})
 
 
 def _opened(

@@ -16,18 +16,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from runtime.errors import InputError, MachineError, Problem
-from runtime.safeio import strict_json
 from runtime.safeio.atomic import write_text
 from runtime.safeio.paths import display, open_file
 
 WORKERS = 8
 """Threads: hashing releases the interpreter's lock, and more than this waits on the disk."""
 
+BATCH = 64
+"""Files that a thread is given at once, where there are enough: a file alone costs more to hand over than to hash."""
+
 SETTLED = 2.0
 """Seconds since a file's last change before its digest is remembered: file systems stamp times as
 coarsely as 2 s (FAT), and a second change within one stamp would go unseen."""
 
-CACHE_LIMIT = 256 * 2**20
+CACHE_LIMIT = 2**30
+"""Bytes of the cache that are read at most: some five million files."""
+LONGEST_LINE = 64 * 2**10
 REMEMBERED = "digests.jsonl"
 Digest = str
 Stamp = tuple[int, int, int, int]
@@ -66,10 +70,7 @@ class DigestCache:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / REMEMBERED
-        self._known, lines = _load(self.path)
-        if lines > 2 * len(self._known) + 1000:
-            with contextlib.suppress(MachineError):
-                write_text(self.path, "".join(_line(*item) for item in self._known.items()))
+        self._loaded: dict[str, tuple[Stamp, Digest]] | None = None
 
     def sha256_file(self, path: str | os.PathLike[str]) -> Digest:
         """As the function of this name, reading the file only if it changed. Raises InputError."""
@@ -77,23 +78,35 @@ class DigestCache:
 
     def sha256_files(self, paths: Iterable[str | os.PathLike[str]]) -> dict[Path, Digest]:
         """As the function of this name, reading only files that changed. Raises InputError."""
+        wanted = [Path(path) for path in paths]
+        known = self._known if wanted else {}
         new: dict[str, tuple[Stamp, Digest]] = {}
 
         def digest(path: Path) -> Digest:
             key, before = str(path.absolute()), _stamp(path)
-            stamp, known = self._known.get(key, (None, ""))
+            stamp, sha256 = known.get(key, (None, ""))
             if before is not None and stamp == before:
-                return known
+                return sha256
             found = sha256_file(path)
             if before is not None and before == _stamp(path) and _settled(before):
                 new[key] = (before, found)
             return found
 
-        digests = _all_of([Path(path) for path in paths], digest)
-        self._known.update(new)
+        digests = _all_of(wanted, digest)
+        known.update(new)
         with contextlib.suppress(OSError):
             self._append("".join(_line(*item) for item in new.items()))
         return digests
+
+    @property
+    def _known(self) -> dict[str, tuple[Stamp, Digest]]:
+        """What is remembered, read when it is first asked for: some hundred bytes a file."""
+        if self._loaded is None:
+            self._loaded, lines = _load(self.path)
+            if lines > 2 * len(self._loaded) + 1000:
+                with contextlib.suppress(MachineError):
+                    write_text(self.path, "".join(_line(*item) for item in self._loaded.items()))
+        return self._loaded
 
     def _append(self, lines: str) -> None:
         if not lines:
@@ -108,18 +121,24 @@ class DigestCache:
 
 
 def _all_of(paths: list[Path], digest: Callable[[Path], Digest]) -> dict[Path, Digest]:
-    def attempt(path: Path) -> Digest | list[Problem]:
-        try:
-            return digest(path)
-        except InputError as error:
-            return error.problems
+    def attempt(batch: list[Path]) -> list[Digest | list[Problem]]:
+        return [_or_problems(digest, path) for path in batch]
 
+    size = max(1, min(BATCH, len(paths) // (4 * WORKERS)))
+    batches = [paths[at : at + size] for at in range(0, len(paths), size)]
     with ThreadPoolExecutor(WORKERS) as pool:
-        results = list(pool.map(attempt, paths))
+        results = [result for batch in pool.map(attempt, batches) for result in batch]
     problems = [problem for result in results if isinstance(result, list) for problem in result]
     if problems:
         raise InputError(problems)
     return {path: result for path, result in zip(paths, results, strict=True) if isinstance(result, str)}
+
+
+def _or_problems(digest: Callable[[Path], Digest], path: Path) -> Digest | list[Problem]:
+    try:
+        return digest(path)
+    except InputError as error:
+        return error.problems
 
 
 def _stamp(path: Path) -> Stamp | None:
@@ -139,17 +158,20 @@ def _line(path: str, entry: tuple[Stamp, Digest]) -> str:
 
 
 def _load(path: Path) -> tuple[dict[str, tuple[Stamp, Digest]], int]:
+    """What the file remembers, and how many lines it has; what lies past CACHE_LIMIT is not read."""
     known: dict[str, tuple[Stamp, Digest]] = {}
+    lines = size = 0
     try:
-        with open_file(path) as file:
-            lines = file.read(CACHE_LIMIT).splitlines()
+        file = open_file(path)
     except InputError:
         return known, 0
-    for line in lines:
-        try:
-            entry = strict_json.loads(line, "")
-        except InputError:
-            continue
-        if isinstance(entry, list) and [type(item) for item in entry] == [str, int, int, int, int, str]:
-            known[entry[0]] = ((entry[1], entry[2], entry[3], entry[4]), entry[5])
-    return known, len(lines)
+    with file:
+        while size < CACHE_LIMIT and (line := file.readline(LONGEST_LINE)):
+            lines, size = lines + 1, size + len(line)
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):  # half a line, no UTF-8, nested without end
+                continue
+            if isinstance(entry, list) and [type(item) for item in entry] == [str, int, int, int, int, str]:
+                known[entry[0]] = ((entry[1], entry[2], entry[3], entry[4]), entry[5])
+    return known, lines

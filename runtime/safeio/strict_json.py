@@ -13,11 +13,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 from runtime.errors import InputError, LoracError, Problem
@@ -34,6 +36,23 @@ INTEGERS = range(-(2**63), 2**64)
 
 CONTROLS = re.compile("[\x7f-\x9f]")
 """Characters that JSON lets stand, but that a terminal may obey (0x9b starts an escape sequence)."""
+
+
+class Each(list[Any]):
+    """`make(value)` of each of some values, made as they are written, so that no two are held at once.
+
+    A list, for JSON's encoder iterates nothing else.
+    """
+
+    def __init__(self, make: Callable[[Any], Any], values: Collection[Any]) -> None:
+        super().__init__()
+        self.make, self.values = make, values
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.make, self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
 
 
 class _Refused(Exception):
@@ -81,11 +100,19 @@ def canonical(value: Any) -> str:
 
 
 def chunks(value: Any) -> Iterator[str]:
-    """The text of `canonical` piece by piece, for what is hashed and need not be held whole."""
+    """The text of `canonical` piece by piece."""
     encoder = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, indent=2)
     for chunk in encoder.iterencode(_plain(value)):
         yield CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", chunk)
     yield "\n"
+
+
+def sha256(value: Any) -> str:
+    """The hash of a value's canonical text, in hex, without holding the text."""
+    found = hashlib.sha256()
+    for chunk in chunks(value):
+        found.update(chunk.encode())
+    return found.hexdigest()
 
 
 def _decoded(text: str | bytes) -> str:
@@ -168,7 +195,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
                 raise TypeError(f"JSON keys are strings, got {key!r}")
         return {_plain(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, depth + 1) for item in value]
+        return Each(partial(_plain, depth=depth + 1), value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):

@@ -6,8 +6,8 @@ the held-out share, the base's tokenizer and the versions of what tokenises.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Set
 from importlib.metadata import version
 from pathlib import Path
 
@@ -88,11 +88,10 @@ def of_file(
     tokenizer: PreTrainedTokenizerBase,
     base_digest: str,
     cache: Path | None,
-    known: tuple[Sample | Text, ...] | None = None,
 ) -> Corpus:
-    """The corpus of one file, from the cache or made now. `known` are its samples where they were read already.
+    """The corpus of one file that `text_sets.read` took, from the cache or made now.
 
-    Raises InputError with all that is wrong with its rows.
+    Raises InputError with every sample that the template does not take, or that is none any longer.
     """
     question = {
         "version": VERSION,
@@ -103,47 +102,53 @@ def of_file(
         "base": base_digest,
         "versions": {name: version(name) for name in ("transformers", "tokenizers", "jinja2")},
     }
-    key = hashlib.sha256(strict_json.canonical(question).encode()).hexdigest()
+    key = strict_json.sha256(question)
     entries = Entries(cache / "encoded", budget=0) if cache else None
     kept = entries.read(key) if entries else None
     if kept is not None:
         return _unpack({name: tensor.numpy() for name, tensor in kept.items()})
-    found = text_sets.read(path, shape, columns).samples if known is None else known
-    made = tokenise(found, rule, tokenizer, path.name)
+    made = tokenise(lambda: text_sets.each(path, shape, columns), rule, tokenizer, path.name)
     if entries:
         entries.write(key, {name: torch.tensor(array) for name, array in _pack(made).items()})
     return made
 
 
 def tokenise(
-    found: tuple[Sample | Text, ...], rule: Rule, tokenizer: PreTrainedTokenizerBase, where: str
+    samples: Callable[[], Iterable[Sample | Text]], rule: Rule, tokenizer: PreTrainedTokenizerBase, where: str
 ) -> Corpus:
-    """Split, render and cut. Raises InputError where nothing is left to train on, and with every sample that
-    the template does not take."""
-    split = (
-        held_out.by_fraction(found, rule.held_out, SPLIT_SEED, where)
-        if rule.held_out
-        else held_out.Split(train=tuple(range(len(found))), held_out=())
-    )
-    chat = None if all(isinstance(one, Text) for one in found) else chat_of(tokenizer, rule.template or None)
-    every, problems = [], list[Problem]()
-    for one in found:
+    """Split, render and cut, sample by sample: `samples` reads them from the first on.
+
+    Raises InputError where nothing is left to train on, and with every sample that the template does not take.
+    """
+    held: Set[int] = frozenset()
+    if rule.held_out:
+        held = frozenset(held_out.by_fraction(samples(), rule.held_out, SPLIT_SEED, where).held_out)
+    chat: Chat | None = None
+    train, measured, problems = _Filling(), _Filling(), list[Problem]()
+    read = truncated = dropped = 0
+    for number, sample in enumerate(samples()):
+        read += 1
+        if chat is None and not isinstance(sample, Text):
+            chat = chat_of(tokenizer, rule.template or None)
         try:
-            every.append(tokens_of(tokenizer, chat, one))
+            tokens = tokens_of(tokenizer, chat, sample)
         except InputError as error:
             problems += error.problems
+            continue
+        short = render.cut(tokens, rule.length)
+        if short is None:
+            dropped += 1
+            continue
+        truncated += len(tokens.ids) > rule.length
+        (measured if number in held else train).add(number + 1, short)
     if problems:
         raise InputError(problems)
-    sides, truncated, dropped = [], 0, 0
-    for numbers in (split.train, split.held_out):
-        tokens = [every[number] for number in numbers]
-        cut = render.cut(tokens, rule.length)
-        sides.append(_side([(numbers[place], sample) for place, sample in cut.kept]))
-        truncated, dropped = truncated + cut.truncated, dropped + cut.dropped
-    if not len(sides[0]):
-        what = f"of {len(found):,} samples none has a trained token within {rule.length} tokens"
+    if not train.rows:
+        what = f"of {read:,} samples none has a trained token within {rule.length} tokens"
         raise InputError(Problem(where, what, "raise sequences.length, or shorten the prompts"))
-    return Corpus(train=sides[0], held_out=sides[1], read=len(found), truncated=truncated, dropped=dropped)
+    return Corpus(
+        train=train.side(), held_out=measured.side(), read=read, truncated=truncated, dropped=dropped
+    )
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, chat: Chat | None, of: Sample | Text) -> Tokens:
@@ -160,13 +165,26 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, chat: Chat | None, of: Sample 
         ) from None
 
 
-def _side(kept: list[tuple[int, Tokens]]) -> Side:
-    return Side(
-        ids=np.array([token for _, sample in kept for token in sample.ids], dtype=np.int32),
-        trained=np.array([on for _, sample in kept for on in sample.trained], dtype=np.bool_),
-        ends=np.cumsum([len(sample.ids) for _, sample in kept], dtype=np.int64),
-        rows=np.array([number + 1 for number, _ in kept], dtype=np.int64),
-    )
+class _Filling:
+    """A side as it is filled: five bytes a token, whatever Python's own numbers take."""
+
+    def __init__(self) -> None:
+        self.ids, self.trained = array("i"), array("b")
+        self.lengths, self.rows = array("q"), array("q")
+
+    def add(self, row: int, sample: Tokens) -> None:
+        self.ids.extend(sample.ids)
+        self.trained.extend(sample.trained)
+        self.lengths.append(len(sample.ids))
+        self.rows.append(row)
+
+    def side(self) -> Side:
+        return Side(
+            ids=np.array(self.ids, dtype=np.int32),
+            trained=np.array(self.trained, dtype=np.bool_),
+            ends=np.cumsum(self.lengths, dtype=np.int64),
+            rows=np.array(self.rows, dtype=np.int64),
+        )
 
 
 def _pack(of: Corpus) -> dict[str, NDArray[np.generic]]:

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -51,20 +51,17 @@ class Batch:
 
 def pack(
     lengths: Sequence[int], order: Sequence[int], length: int, window: int = 1024
-) -> list[tuple[int, ...]]:
+) -> Iterator[tuple[int, ...]]:
     """Which samples share a sequence of `length` tokens: each once, from `lengths[sample]`, `window` by `window`.
 
     Sequences come in the order of their earliest sample, samples in the epoch's order. Raises ValueError for a sample
     that is empty or longer than a sequence.
     """
     _check(lengths, order, length)
-    packed = []
     for at in range(0, len(order), window):
         part = order[at : at + window]
-        packed += [
-            tuple(part[place] for place in bin_) for bin_ in _best_fit([lengths[s] for s in part], length)
-        ]
-    return packed
+        for bin_ in _best_fit([lengths[sample] for sample in part], length):
+            yield tuple(part[place] for place in bin_)
 
 
 def _best_fit(lengths: Sequence[int], length: int) -> list[list[int]]:
@@ -85,7 +82,7 @@ def _best_fit(lengths: Sequence[int], length: int) -> list[list[int]]:
 
 def group(
     lengths: Sequence[int], order: Sequence[int], size: int, window: int = 1024
-) -> list[tuple[int, ...]]:
+) -> Iterator[tuple[int, ...]]:
     """Groups of `size` samples of like length, for padding: each sample once, `window` by `window`.
 
     Groups come in the order of their earliest sample; only an epoch's last group may be smaller. The window is cut to
@@ -93,15 +90,14 @@ def group(
     """
     _check(lengths, order, None)
     window = max(window // size, 1) * size
-    groups: list[tuple[int, ...]] = []
     for at in range(0, len(order), window):
         places = sorted(
             range(at, min(at + window, len(order))), key=lambda place: (lengths[order[place]], place)
         )
         parts = [sorted(places[start : start + size]) for start in range(0, len(places), size)]
         whole = sorted(part for part in parts if len(part) == size)
-        groups += [tuple(order[place] for place in part) for part in [*whole, *parts[len(whole) :]]]
-    return groups
+        for part in [*whole, *parts[len(whole) :]]:
+            yield tuple(order[place] for place in part)
 
 
 def padded_length(longest: int) -> int:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -30,18 +30,6 @@ class Tokens:
 
     ids: tuple[int, ...]
     trained: tuple[bool, ...]
-
-
-@attrs.frozen(kw_only=True)
-class Cut:
-    """Samples cut to a length. `kept` are (place in what was given, sample); the others are counted.
-
-    `truncated` counts the kept samples that lost tokens; `dropped` the ones left without a token to learn.
-    """
-
-    kept: tuple[tuple[int, Tokens], ...]
-    truncated: int
-    dropped: int
 
 
 def named_template(name: str) -> str:
@@ -80,17 +68,12 @@ def plain(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
     return Tokens(ids=tuple(ids), trained=(True,) * len(ids))
 
 
-def cut(samples: Iterable[Tokens], length: int) -> Cut:
-    """The samples, each cut to its first `length` tokens, without those that have nothing left to learn."""
-    kept, truncated, dropped = [], 0, 0
-    for place, sample in enumerate(samples):
-        short = Tokens(ids=sample.ids[:length], trained=sample.trained[:length])
-        if not any(short.trained[1:]):  # nothing comes before the first token to predict it from
-            dropped += 1
-            continue
-        truncated += len(sample.ids) > length
-        kept.append((place, short))
-    return Cut(kept=tuple(kept), truncated=truncated, dropped=dropped)
+def cut(sample: Tokens, length: int) -> Tokens | None:
+    """A sample's first `length` tokens; None where none of them is left to learn."""
+    short = Tokens(ids=sample.ids[:length], trained=sample.trained[:length])
+    return (
+        short if any(short.trained[1:]) else None
+    )  # nothing comes before the first token to predict it from
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int, int]]:

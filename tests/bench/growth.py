@@ -1,4 +1,4 @@
-"""How cost grows with the data: `python -m tests.bench.growth --counts 100,10000,100000 --out docs/growth.json`.
+"""How cost grows with the data: `python -m tests.bench.growth --rows 100,10000,1000000 --out docs/growth.json`.
 
 For each count of pictures (64 × 64, all different) and of rows (JSON lines) a tiny random base is planned for:
 - plan: all of `lorac plan`, nothing remembered; kept: asked the very same once more; again: with what the first
@@ -16,7 +16,6 @@ import argparse
 import itertools
 import json
 import os
-import re
 import struct
 import subprocess
 import sys
@@ -29,8 +28,11 @@ from typing import Any
 
 import attrs
 
+from tests.bench.clock import memory
+
 ROOT = Path(__file__).parents[2]
-KINDS = ("pictures", "rows")
+COUNTS = {"pictures": "100,10000,100000", "rows": "100,10000,1000000"}
+"""Of each kind, unless the command says otherwise."""
 SIDE = 64
 STEPS = 100
 BATCH = 8
@@ -48,8 +50,8 @@ class Cost:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.growth")
-    parser.add_argument("--counts", default="100,10000,100000")
-    parser.add_argument("--kinds", default=",".join(KINDS))
+    for kind, counts in COUNTS.items():
+        parser.add_argument(f"--{kind}", default=counts, help="how many, with commas; empty: none of them")
     parser.add_argument("--out", type=Path, help="a file for the figures; they are printed anyway")
     parser.add_argument("--child", help="internal: STAGE:KIND")
     options = parser.parse_args()
@@ -57,19 +59,18 @@ def main() -> None:
         stage, kind = options.child.split(":")
         sys.stdout.write(json.dumps(attrs.asdict(STAGES[stage](kind))))
         return
-    counts = [int(count) for count in options.counts.split(",")]
+    asked = {kind: [int(count) for count in getattr(options, kind).split(",") if count] for kind in COUNTS}
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for kind in options.kinds.split(","):
-        found[kind] = {}
+    for kind, counts in asked.items():
         for count in counts:
-            found[kind][str(count)] = measured(kind, count)
-            sys.stderr.write(f"{kind} {count}: {json.dumps(found[kind][str(count)])}\n")
+            cost = found.setdefault(kind, {})[str(count)] = measured(kind, count)
+            sys.stderr.write(f"{kind} {count}: {json.dumps(cost)}\n")
     load = os.getloadavg()
     figures = {
-        "command": f"python -m tests.bench.growth --counts {options.counts} --kinds {options.kinds}",
+        "command": f"python -m tests.bench.growth {' '.join(sys.argv[1:])}",
         "machine": {"cpus": os.cpu_count(), "load": [round(one, 1) for one in load]},
         "cost": found,
-        "per_item": {kind: per_item(costs, counts) for kind, costs in found.items()},
+        "per_item": {kind: per_item(costs, asked[kind]) for kind, costs in found.items()},
     }
     text = json.dumps(figures, indent=2) + "\n"
     if options.out:
@@ -235,14 +236,7 @@ def order_of_rows(of: Any) -> Any:
 def spent(began: float) -> Cost:
     seconds, cpu = round(time.monotonic() - began, 2), round(time.process_time(), 2)
     written = {path.name: path.stat().st_size for path in Path("out").iterdir()}
-    return Cost(seconds=seconds, cpu_seconds=cpu, peak_bytes=peak(), written=written)
-
-
-def peak() -> int:
-    """Most bytes that this process had resident (proc(5), VmHWM)."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    return Cost(seconds=seconds, cpu_seconds=cpu, peak_bytes=memory("VmHWM"), written=written)
 
 
 STAGES: dict[str, Callable[[str], Cost]] = {

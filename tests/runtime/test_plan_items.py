@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import attrs
@@ -51,5 +52,25 @@ def test_an_edited_or_missing_file_of_pictures_is_refused_by_name(many: plan.Pla
     with pytest.raises(PlanError, match=r"plan-data\.jsonl: is not the file that the plan was written with"):
         plan.read(tmp_path / "plan.json")
     beside.unlink()
-    with pytest.raises(PlanError, match=r"plan-data\.jsonl: cannot be read"):
+    with pytest.raises(PlanError, match=r"plan-data\.jsonl: does not exist"):
         plan.read(tmp_path / "plan.json")
+
+
+def test_reading_holds_little_more_than_the_pictures_themselves(many: plan.Plan, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    peaks = []
+    for count in (500, 2500):
+        data = plan.pictures(many.program.data)
+        items = tuple(
+            attrs.evolve(data.items[0], path=f"{at}.png", sha256=f"{at:064}", caption=f"picture {at}")
+            for at in range(count)
+        )
+        program = attrs.evolve(many.program, data=attrs.evolve(data, items=items))
+        plan.write(plan.make(program, many.outputs, many.estimate), path)
+        del items, program
+        tracemalloc.start()
+        read = plan.read(path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        del read
+    assert (peaks[1] - peaks[0]) / 2000 < 1000, "bytes a picture: some 600 are the item's own"

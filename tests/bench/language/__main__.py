@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -22,8 +21,9 @@ import cattrs
 
 from runtime.families import causal_lm
 from runtime.safeio.atomic import write_text
-from tests.bench.language import peers, report
+from tests.bench.language import chart, peers, report
 from tests.bench.language.setting import HELD_OUT, ROOT, Setting, Task, Way, shuffled_rows, write_rows
+from tests.bench.turns import apart, in_turn
 
 WORK = ROOT / ".cache" / "bench" / "language"
 GGUF = ROOT / ".cache" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -66,7 +66,7 @@ are of. The last shows what a smaller micro-batch would have been."""
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.language", description=__doc__)
     parser.add_argument(
-        "--out", type=Path, help="folder for bench_language.json and .md; without it they are printed"
+        "--out", type=Path, help="folder for bench_language.json, .md and .svg; without it they are printed"
     )
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
@@ -92,18 +92,13 @@ def main() -> None:
         chosen, tried = fastest(candidates, setting, options.threads)
         write_text(WORK / "ways.json", json.dumps(cattrs.unstructure(chosen), indent=2))
     ways = [*chosen, *wanted(OURS)]
-    runs: dict[str, list[dict[str, Any]]] = {way.name: [] for way in ways}
-    for at in range(rounds):
-        for way in ways:
-            print(f"round {at + 1} of {rounds}: {way.name}", file=sys.stderr, flush=True)
-            found = run(Task(setting=setting, way=way), options.threads)
-            if found is not None:
-                runs[way.name].append(found)
+    runs = in_turn(ways, rounds, lambda way: run(Task(setting=setting, way=way), options.threads))
     figures = report.figures(setting, ways, runs, tried, options.threads, " ".join(sys.argv[1:]))
     text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
     if options.out:
         write_text(options.out / "bench_language.json", text)
         write_text(options.out / "bench_language.md", report.page(figures))
+        chart.main(options.out / "bench_language.json")
     print(report.page(figures))
 
 
@@ -178,31 +173,10 @@ def fastest(
 
 
 def run(task: Task, threads: int) -> dict[str, Any] | None:
-    """One run in its own process; None where it failed, whose words go to stderr."""
-    out = WORK / "result.json"
-    out.unlink(missing_ok=True)
+    """One run in its own process; None where it failed."""
     runner = sys.executable if task.way.trainer == "lorac" else interpreter()
-    command = [
-        runner,
-        "-W",
-        "ignore",
-        "-m",
-        f"tests.bench.language.{task.way.trainer}_run",
-        task.dumps(),
-        out,
-    ]
-    env = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    if ran.returncode:
-        print(f"{task.way.name} failed:\n{ran.stderr[-2000:]}", file=sys.stderr, flush=True)
-        return None
-    found: dict[str, Any] = json.loads(out.read_text())
-    return found
+    module = f"tests.bench.language.{task.way.trainer}_run"
+    return apart(runner, module, task.dumps(), WORK / "result.json", threads)
 
 
 def interpreter() -> Path:

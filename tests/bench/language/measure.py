@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import cattrs
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from runtime.text.packing import IGNORED
 from runtime.text.render import Tokens, conversation, cut
 from runtime.text.spans import chat_of
+from tests.bench.clock import Clock
 from tests.bench.language.setting import Setting, Task, messages
 
 
@@ -80,41 +79,24 @@ class Counting:
         return batch
 
 
-class Clock(TrainerCallback):
-    """When steps end, and the memory then."""
+class Watching(TrainerCallback):
+    """Has a clock see what transformers' Trainer does."""
 
     def __init__(self) -> None:
-        self.began = psutil.Process().create_time()
-        self.first_step = 0.0
-        self.ends: list[float] = []
-        self.cpu: list[float] = []
-        self.losses: list[float] = []
-        self.peak_before = self.loaded = self.step_peak = 0
+        self.clock = Clock()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not self.first_step:
-            self.first_step = time.time()
-            self.peak_before, self.loaded = memory("VmHWM"), memory("VmRSS")
-            Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here (proc(5))
+        self.clock.step_begins()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.ends.append(time.time())
-        self.cpu.append(time.process_time())
+        self.clock.step_ends()
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if "loss" in given["logs"]:
-            self.losses.append(float(given["logs"]["loss"]))
+            self.clock.losses.append(float(given["logs"]["loss"]))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.step_peak = memory("VmHWM")
-
-
-def memory(field: str) -> int:
-    """Bytes of a line of /proc/self/status: VmRSS, or VmHWM, its peak."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(field)
+        self.clock.training_ends()
 
 
 def result(task: Task, clock: Clock, seen: Sequence[Sequence[Seen]], held_out: float) -> Result:
@@ -123,22 +105,21 @@ def result(task: Task, clock: Clock, seen: Sequence[Sequence[Seen]], held_out: f
     if not skipped < steps == task.setting.steps == len(seen):
         raise ValueError(f"{steps} steps ended of {task.setting.steps}, {len(seen)} were seen")
     measured = [one for step in seen[skipped:] for one in step]
-    seconds = clock.ends[-1] - clock.ends[skipped - 1]
+    seconds = clock.seconds(skipped)
     places = sum(one.places for one in measured)
     tokens = sum(one.tokens for one in measured)
-    last = clock.losses[-max(steps // 4, 1) :]
     return Result(
         name=task.way.name,
         trained_per_second=sum(one.trained for one in measured) / seconds,
         tokens_per_second=tokens / seconds,
         seconds_per_step=seconds / (steps - skipped),
-        cpu_seconds_per_step=(clock.cpu[-1] - clock.cpu[skipped - 1]) / (steps - skipped),
+        cpu_seconds_per_step=clock.cpu_seconds(skipped) / (steps - skipped),
         padding=1 - tokens / places,
-        start_seconds=clock.first_step - clock.began,
-        peak_bytes=max(clock.peak_before, clock.step_peak),
+        start_seconds=clock.start_seconds,
+        peak_bytes=clock.peak,
         step_peak_bytes=clock.step_peak,
         loaded_bytes=clock.loaded,
-        last_loss=sum(last) / len(last),
+        last_loss=clock.last_loss(),
         held_out_loss=held_out,
         steps=steps,
         micro_batches_per_step=len(seen[0]),
@@ -150,8 +131,8 @@ def samples(path: str, tokenizer: PreTrainedTokenizerBase, length: int) -> list[
     """The rows of a file through the model's template, loss on the answers: one tokenisation for all trainers."""
     chat = chat_of(tokenizer)
     rows = map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())
-    rendered = [conversation(tokenizer, chat, messages(row), [False, True]) for row in rows]
-    return [sample for _, sample in cut(rendered, length).kept]
+    rendered = (conversation(tokenizer, chat, messages(row), [False, True]) for row in rows)
+    return [short for sample in rendered if (short := cut(sample, length))]
 
 
 def features(found: Sequence[Tokens]) -> list[dict[str, list[int]]]:

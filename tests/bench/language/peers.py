@@ -7,8 +7,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
-REQUIREMENTS = ("trl==1.16.0", "gguf==0.19.0")
-"""TRL's current release; gguf is what transformers reads the base with."""
+TRL = "trl==1.16.0"
+"""Its current release."""
+REQUIREMENTS = (TRL, "gguf==0.19.0")
+"""gguf is what transformers reads the base with."""
 
 
 def python(folder: Path, constraints: Path) -> Path:

@@ -32,7 +32,7 @@ def run(task: Task) -> measure.Result:
         collator = measure.Counting(DataCollatorWithFlattening())
     else:
         collator = measure.Counting(DataCollatorForSeq2Seq(tokenizer))
-    clock = measure.Clock()
+    watching = measure.Watching()
     with tempfile.TemporaryDirectory() as output:
         trainer = Trainer(
             model=adapted,
@@ -40,11 +40,13 @@ def run(task: Task) -> measure.Result:
             train_dataset=rows,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[clock],
+            callbacks=[watching],
         )
         trainer.train()
     loss = measure.held_out_loss(adapted, tokenizer, task.setting)
-    return measure.result(task, clock, collator.by_step(task.setting.steps, task.micro_batches), loss)
+    return measure.result(
+        task, watching.clock, collator.by_step(task.setting.steps, task.micro_batches), loss
+    )
 
 
 if __name__ == "__main__":

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import os
-import platform
-import statistics
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import cattrs
 
+from tests.bench.figures import machine, ratio, spreads, versions
 from tests.bench.language import peers
 from tests.bench.language.setting import Setting, Way
 
@@ -46,8 +43,8 @@ def figures(
     return {
         "command": f"python -m tests.bench.language {arguments}".strip(),
         "day": datetime.date.today().isoformat(),
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": threads},
-        "versions": versions(),
+        "machine": machine(threads),
+        "versions": all_versions(),
         "model": MODELS.get(Path(setting.model).name, "A random model (nothing here is a figure)"),
         "setting": shown,
         "tried": list(tried),
@@ -58,21 +55,12 @@ def figures(
 
 def summary(way: Way, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A way's runs, with least, median and most of each figure."""
-    spread = {
-        name: {
-            "min": min(run[name] for run in runs),
-            "median": statistics.median(run[name] for run in runs),
-            "max": max(run[name] for run in runs),
-        }
-        for name in FIGURES
-        if runs
-    }
     return {
         "name": way.name,
         "trainer": way.trainer,
         "kind": way.kind,
         "runs": len(runs),
-        **spread,
+        **spreads(runs, FIGURES),
         "all": list(runs),
     }
 
@@ -91,16 +79,12 @@ def ratios(ways: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "kind": kind,
                 "against": faster["name"],
-                "speed": _ratio(mine[0], faster, "trained_per_second"),
-                "memory": _ratio(mine[0], faster, "peak_bytes"),
+                "speed": ratio(mine[0], faster, "trained_per_second"),
+                "memory": ratio(mine[0], faster, "peak_bytes"),
                 "held_out_loss": mine[0]["held_out_loss"]["median"] - faster["held_out_loss"]["median"],
             }
         )
     return found
-
-
-def _ratio(mine: dict[str, Any], other: dict[str, Any], name: str) -> float:
-    return float(mine[name]["median"]) / float(other[name]["median"])
 
 
 def page(found: Mapping[str, Any]) -> str:
@@ -122,12 +106,12 @@ def page(found: Mapping[str, Any]) -> str:
         *(_row(way) for way in found["ways"]),
         "",
     ]
-    for ratio in found["ratios"]:
+    for one in found["ratios"]:
         lines.append(
-            f"- {ratio['kind']}: lorac is {ratio['speed']:.2f}× as fast as {ratio['against']} "
+            f"- {one['kind']}: lorac is {one['speed']:.2f}× as fast as {one['against']} "
             f"(goal ≥ {GOALS['speed']}), "
-            f"takes {ratio['memory']:.2f}× its memory (goal ≤ {GOALS['memory']}); held-out loss "
-            f"{ratio['held_out_loss']:+.4f}."
+            f"takes {one['memory']:.2f}× its memory (goal ≤ {GOALS['memory']}); held-out loss "
+            f"{one['held_out_loss']:+.4f}."
         )
     if found["tried"]:
         lines += ["", "Tried first, a few steps each, to find each peer's fastest way:", ""]
@@ -155,19 +139,6 @@ def _tried(one: Mapping[str, Any]) -> str:
     return f"| {one['name']} | {one['trained_per_second']:.1f} | {one['peak_bytes'] / 2**20:,.0f} |"
 
 
-def versions() -> dict[str, str]:
-    found = dict(pair.split("==") for pair in peers.REQUIREMENTS if pair.startswith("trl"))
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return {"python": platform.python_version(), **found}
-
-
-def processor() -> str:
-    """As the machine calls it."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def all_versions() -> dict[str, str]:
+    """TRL's too, which is in the peers' environment alone."""
+    return {**versions(PACKAGES), "trl": peers.TRL.partition("==")[2]}

@@ -163,7 +163,7 @@ def main() -> None:
     found = {
         "command": "python -m tests.bench.language.same_curve --out docs",
         "day": datetime.date.today().isoformat(),
-        "versions": report.versions(),
+        "versions": report.all_versions(),
         "model": report.MODELS[Path(setting.model).name],
         "rank": setting.rank,
         "batch": setting.batch,

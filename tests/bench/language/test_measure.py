@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.bench.clock import Clock
 from tests.bench.language import report
-from tests.bench.language.measure import Clock, Counting, Seen, result
+from tests.bench.language.measure import Counting, Seen, result
 from tests.bench.language.setting import Setting, Task, Way, shuffled_rows
 
 WAY = Way(trainer="peft", batches="grouped", dtype="float32", micro_batch=4)
@@ -16,12 +17,15 @@ SETTING = Setting(model="m", train="t", train_packed="p", held_out="h", steps=4)
 
 def clock() -> Clock:
     """A step each two seconds, the first two slower."""
-    made = Clock()
-    made.began, made.first_step = 100.0, 107.0
-    made.ends, made.cpu = [110.0, 115.0, 117.0, 119.0], [5.0, 10.0, 13.0, 16.0]
-    made.losses = [4.0, 3.0, 2.0, 1.0]
-    made.peak_before, made.step_peak = 300, 200
-    return made
+    return Clock(
+        began=100.0,
+        first_step=107.0,
+        ends=[110.0, 115.0, 117.0, 119.0],
+        cpu=[5.0, 10.0, 13.0, 16.0],
+        losses=[4.0, 3.0, 2.0, 1.0],
+        peak_before=300,
+        step_peak=200,
+    )
 
 
 def test_speed_is_taken_after_the_warm_up_alone() -> None:

@@ -21,7 +21,7 @@ def run(task: Task) -> measure.Result:
     setting, way = task.setting, task.way
     tokenizer = AutoTokenizer.from_pretrained(setting.model)
     rows = measure.features(measure.samples(task.rows, tokenizer, setting.length))
-    clock = measure.Clock()
+    watching = measure.Watching()
     with tempfile.TemporaryDirectory() as output:
         trainer = SFTTrainer(
             model=model(task),
@@ -34,12 +34,12 @@ def run(task: Task) -> measure.Result:
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             peft_config=lora(setting),
-            callbacks=[clock],
+            callbacks=[watching],
         )
         collator = trainer.data_collator = measure.Counting(trainer.data_collator)
         trainer.train()
     loss = measure.held_out_loss(trainer.model, tokenizer, setting)
-    return measure.result(task, clock, collator.by_step(setting.steps, task.micro_batches), loss)
+    return measure.result(task, watching.clock, collator.by_step(setting.steps, task.micro_batches), loss)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from runtime.data import text_sets
-from runtime.data.samples import Message, Sample
+from runtime.data.samples import Message, Sample, Text
 from runtime.errors import InputError, SpecError
 
 JARGON = Path(__file__).parents[3] / "specs" / "jargon"
@@ -38,8 +39,33 @@ def test_a_set_is_locked_alike_from_every_format_that_says_the_same(tmp_path):
     second = text_sets.read(write_csv(tmp_path / "a.csv", ROWS))
     assert first.shape == second.shape == "alpaca"
     assert first.digest == second.digest and first.sha256 != second.sha256
-    assert [s.where.rpartition(":")[2] for s in first.samples] == ["1", "2", "3"]
-    assert [s.where.rpartition(":")[2] for s in second.samples] == ["2", "3", "5"]
+    assert (first.count, second.count) == (3, 3)
+    assert [where(s) for s in text_sets.each(tmp_path / "a.jsonl", "alpaca", {})] == ["1", "2", "3"]
+    assert [where(s) for s in text_sets.each(tmp_path / "a.csv", "alpaca", {})] == ["2", "3", "5"]
+
+
+def where(sample: Sample | Text) -> str:
+    return sample.where.rpartition(":")[2]
+
+
+def test_no_reading_holds_the_samples(tmp_path):
+    few, many = (write_jsonl(tmp_path / f"{n}.jsonl", [ROWS[0]] * n) for n in (1000, 11_000))
+    peaks = []
+    for path in (few, many):
+        tracemalloc.start()
+        text_sets.read(path)
+        assert sum(1 for _ in text_sets.each(path, "alpaca", {})) in (1000, 11_000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 10_000 < 200, (
+        "bytes for each further sample: its digest, and room to sort them"
+    )
+
+
+def test_a_file_that_changed_since_is_refused(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [*ROWS, {"instruction": 1}])
+    with pytest.raises(text_sets.WrongRows):
+        list(text_sets.each(path, "alpaca", {}))
 
 
 def test_another_order_or_another_word_is_another_set(tmp_path):
@@ -58,8 +84,8 @@ def test_duplicates_are_counted_and_columns_that_nothing_reads_named(tmp_path):
 def test_columns_are_mapped(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", [{"question": "a", "answer": "b"}])
     locked = text_sets.read(path, columns={"instruction": "question", "output": "answer"})
-    (sample,) = locked.samples
-    assert isinstance(sample, Sample)
+    sample = locked.first
+    assert locked.count == 1 and isinstance(sample, Sample)
     assert sample.messages == (Message("user", "a", False), Message("assistant", "b", True))
     assert locked.shape == "alpaca" and locked.unread == ()
 
@@ -97,8 +123,9 @@ def test_the_demos_jargon_file_is_one_question_and_answer_a_row():
     """As many as its README says, no question twice, no answer longer than it says."""
     locked = text_sets.read(JARGON / "jargon.jsonl")
     assert locked.shape == "alpaca" and locked.repeated == 0 and locked.unread == ()
-    assert f"has {len(locked.samples):,} rows" in (JARGON / "README.md").read_text(encoding="utf-8")
-    questions = {sample.messages[0].content for sample in locked.samples if isinstance(sample, Sample)}
-    assert len(questions) == len(locked.samples)
-    answers = [sample.messages[1].content for sample in locked.samples if isinstance(sample, Sample)]
+    assert f"has {locked.count:,} rows" in (JARGON / "README.md").read_text(encoding="utf-8")
+    samples = list(text_sets.each(JARGON / "jargon.jsonl", locked.shape, {}))
+    questions = {sample.messages[0].content for sample in samples if isinstance(sample, Sample)}
+    assert len(questions) == locked.count
+    answers = [sample.messages[1].content for sample in samples if isinstance(sample, Sample)]
     assert all(0 < len(answer) <= 1500 and answer == answer.strip() for answer in answers)

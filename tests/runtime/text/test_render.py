@@ -346,13 +346,13 @@ def test_plain_text_is_learned_whole_with_one_eos() -> None:
     assert render.plain(tokenizer, "fox<|eot_id|>").ids.count(tokenizer.eos_token_id) == 1
 
 
-def test_samples_are_cut_and_those_with_nothing_left_to_learn_are_counted() -> None:
+def test_samples_are_cut_and_those_with_nothing_left_to_learn_are_none() -> None:
     short = Tokens(ids=(1, 2), trained=(False, True))
     long = Tokens(ids=(1, 2, 3, 4), trained=(False, True, True, True))
     late = Tokens(ids=(1, 2, 3, 4), trained=(False, False, False, True))
     first = Tokens(ids=(1, 2), trained=(True, False))
 
-    cut = render.cut([short, late, long, first], 3)
-
-    assert cut.kept == ((0, short), (2, Tokens(ids=(1, 2, 3), trained=(False, True, True))))
-    assert (cut.truncated, cut.dropped) == (1, 2)
+    assert render.cut(short, 3) == short
+    assert render.cut(long, 3) == Tokens(ids=(1, 2, 3), trained=(False, True, True))
+    assert render.cut(late, 3) is None
+    assert render.cut(first, 3) is None

@@ -1,0 +1,1 @@
+"""lorac beside diffusers' recipe on pictures."""
