@@ -73,7 +73,8 @@ class Known:
     def read(cls, folder: Path) -> Known:
         """From the table in this folder, if there is one."""
         rounds = strict_json.read(folder / TABLE)["rounds"] if (folder / TABLE).is_file() else []
-        return cls({one["plan_hash"]: one["seconds"] for one in rounds}, sweep.diverged(folder))
+        gone = {mark for mark, state in sweep.before(folder).items() if state == "diverged"}
+        return cls({one["plan_hash"]: one["seconds"] for one in rounds}, gone)
 
 
 @attrs.frozen
@@ -165,7 +166,7 @@ def _round(
     began = time.monotonic()
     planned = generate([spec], plans, card=card)[0]
     mark = planned.plan.plan_hash
-    row = figures.row(planned.plan, {}, mark in known.diverged)
+    row = figures.row(planned.plan, {}, "diverged" if mark in known.diverged else "waiting")
     if row.state == "waiting":
         try:
             row = sweep.attempt(Job(planned, {}))

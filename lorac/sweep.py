@@ -1,21 +1,24 @@
-"""Several plans, run one after another, with one table and one contact sheet: `lorac sweep`.
+"""Several plans, run, with one table and one contact sheet: `lorac sweep`.
 
 What is finished is known by its plan's hash and never run again, so a stopped sweep goes on by the same command, and
-one with more values runs only those. A run that diverges is a result: the table says so, and the rest is run.
+one with more values runs only those. A run that diverges is a result: the table says so, and the rest is run. How the
+runs are carried out is an `Executor`'s business: one after another, or as tasks of Ray (`lorac.on_ray`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from lorac import figures, launch
-from lorac.figures import Row
+from lorac.figures import Row, State
 from lorac.generate import Written
-from runtime.errors import DivergedError, LoracError, Problem
+from lorac.halving import Contender, watch
+from runtime.errors import DivergedError, Interrupted, LoracError, Problem
 from runtime.safeio import atomic, images, strict_json
 
 TABLE, SHEET = "table.json", "sheet.png"
@@ -31,31 +34,84 @@ class Job:
     settings: Mapping[str, Any]
 
 
-def sweep(jobs: Sequence[Job], folder: Path) -> list[Row]:
+@attrs.frozen
+class Ended:
+    """A job's process has ended: its exit code, and whether it was stopped for being weak."""
+
+    job: Job
+    code: int
+    is_weak: bool = False
+
+
+Tell = Callable[[str], None]
+Executor = Callable[[Sequence[Job], Sequence[Contender], Tell], Iterator[Ended]]
+"""Carries jobs out, and yields each when it has ended; those that are weak among the contenders it stops. Closed before
+its end, it stops what is running, in order."""
+
+
+def one_after_another(jobs: Sequence[Job], among: Sequence[Contender], tell: Tell) -> Iterator[Ended]:
+    """The executor that needs nothing: what the runs say is seen as they run."""
+    for job in jobs:
+        watched = watch(Contender.of(job.written.plan), among)
+        code = launch.complete(job.written.path, is_enough=watched.look)
+        yield Ended(job, code, watched.found_weak)
+
+
+def sweep(
+    jobs: Sequence[Job],
+    folder: Path,
+    executor: Executor = one_after_another,
+    stops_weak: bool = False,
+    tell: Tell = lambda words: None,
+) -> list[Row]:
     """Run what has not been run, and write the table to `folder` after each run, the contact sheet at the end.
 
     Raises LoracError with a run's own exit code where one fails or is stopped.
     """
-    gone = diverged(folder)
-    rows = [figures.row(job.written.plan, job.settings, job.written.plan.plan_hash in gone) for job in jobs]
-    for place, job in enumerate(jobs):
-        if rows[place].state == "waiting":
-            try:
-                rows[place] = attempt(job)
-            except LoracError as error:
-                done = sum(row.state != "waiting" for row in rows)
-                raise stopped(error, f"runs done: {done} of {len(rows)}") from None
-        keep(figures.answer(rows), folder)
-    draw(rows, folder)
-    return rows
+    known = before(folder)
+    lasting = {"diverged", "stopped"} if stops_weak else {"diverged"}
+    rows = {}
+    for job in jobs:
+        state = known.get(job.written.plan.plan_hash, "waiting")
+        one = figures.row(job.written.plan, job.settings, state if state in lasting else "waiting")
+        rows[one.name] = one
+    keep(figures.answer([*rows.values()]), folder)
+    waiting = [job for job in jobs if rows[job.written.plan.outputs.name].state == "waiting"]
+    among = [Contender.of(job.written.plan) for job in jobs] if stops_weak else []
+    try:
+        with closing(executor(waiting, among, tell)) as ends:
+            for ended in ends:
+                one = outcome(ended)
+                rows[one.name] = one
+                keep(figures.answer([*rows.values()]), folder)
+                tell(f"{one.name}: {one.state}; {how_far([*rows.values()])}")
+    except (LoracError, KeyboardInterrupt) as error:
+        end = error if isinstance(error, LoracError) else Interrupted(Problem("", "interrupted"))
+        raise stopped(end, how_far([*rows.values()])) from None
+    draw([*rows.values()], folder)
+    return [*rows.values()]
+
+
+def how_far(rows: Sequence[Row]) -> str:
+    """ "runs done: 2 of 6"."""
+    return f"runs done: {sum(row.state != 'waiting' for row in rows)} of {len(rows)}"
 
 
 def attempt(job: Job) -> Row:
     """Run a plan to its end, or until it diverges. Raises LoracError with the run's exit code."""
-    code = launch.complete(job.written.path)
-    if code not in (0, DivergedError.exit_code):
-        raise failed(job.written.plan.outputs.name, code)
-    return figures.row(job.written.plan, job.settings, has_diverged=code != 0)
+    return outcome(Ended(job, launch.complete(job.written.path)))
+
+
+def outcome(of: Ended) -> Row:
+    """What came of a job. Raises LoracError with its exit code where that is no result."""
+    plan = of.job.written.plan
+    if of.is_weak and of.code:
+        return figures.row(plan, of.job.settings, "stopped")
+    if of.code == DivergedError.exit_code:
+        return figures.row(plan, of.job.settings, "diverged")
+    if of.code:
+        raise failed(plan.outputs.name, of.code)
+    return figures.row(plan, of.job.settings)
 
 
 def failed(name: str, code: int) -> LoracError:
@@ -65,12 +121,11 @@ def failed(name: str, code: int) -> LoracError:
     return error
 
 
-def diverged(folder: Path) -> Collection[str]:
-    """The plans that diverged before: the same plan would do the same again."""
+def before(folder: Path) -> dict[str, State]:
+    """Each plan's state in the table of an earlier time, by its hash: one that diverged would do the same again."""
     if not (folder / TABLE).is_file():
-        return ()
-    rows = strict_json.read(folder / TABLE)["rows"]
-    return {row["plan_hash"] for row in rows if row["state"] == "diverged"}
+        return {}
+    return {row["plan_hash"]: row["state"] for row in strict_json.read(folder / TABLE)["rows"]}
 
 
 def stopped(error: LoracError, how_far: str) -> LoracError:

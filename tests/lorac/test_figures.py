@@ -88,7 +88,7 @@ def test_a_held_out_gain_is_real_beyond_both_intervals(tmp_path: Path) -> None:
 def test_the_table_marks_the_best_and_says_what_is_not_there(tmp_path: Path) -> None:
     good = attrs.evolve(row(tmp_path, "good", 0.4), settings={"train.learning_rate": 1e-4})
     bad = attrs.evolve(row(tmp_path, "bad", 0.5), settings={"train.learning_rate": 1e-2})
-    gone = figures.row(made_plan(tmp_path, "gone"), {"train.learning_rate": 0.1}, has_diverged=True)
+    gone = figures.row(made_plan(tmp_path, "gone"), {"train.learning_rate": 0.1}, "diverged")
     head, *lines = figures.text([good, bad, gone], 100).splitlines()
     assert head.split() == ["train.learning_rate", "training", "loss", "time", "memory"]
     assert lines[0].split()[0] == "0.0001"
