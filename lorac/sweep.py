@@ -7,7 +7,7 @@ runs are carried out is an `Executor`'s business: one after another, or as tasks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from runtime.errors import DivergedError, Interrupted, LoracError, Problem
 from runtime.safeio import atomic, images, strict_json
 
 TABLE, SHEET = "table.json", "sheet.png"
+AGAIN = "run the same command again to go on"
 TITLE = 18
 """Characters of a column's title that its width has room for."""
 
@@ -68,28 +69,28 @@ def sweep(
 
     Raises LoracError with a run's own exit code where one fails or is stopped.
     """
-    known = before(folder)
-    lasting = {"diverged", "stopped"} if stops_weak else {"diverged"}
-    rows = {}
-    for job in jobs:
-        state = known.get(job.written.plan.plan_hash, "waiting")
-        one = figures.row(job.written.plan, job.settings, state if state in lasting else "waiting")
-        rows[one.name] = one
-    keep(figures.answer([*rows.values()]), folder)
-    waiting = [job for job in jobs if rows[job.written.plan.outputs.name].state == "waiting"]
-    among = [Contender.of(job.written.plan) for job in jobs] if stops_weak else []
+    lasting: tuple[State, ...] = ("diverged", "stopped") if stops_weak else ("diverged",)
+    known = {plan_hash: state for state in lasting for plan_hash in before(folder, state)}
+    plans = [job.written.plan for job in jobs]
+    rows = [
+        figures.row(of, job.settings, known.get(of.plan_hash, "waiting"))
+        for job, of in zip(jobs, plans, strict=True)
+    ]
+    places = {row.name: place for place, row in enumerate(rows)}
+    keep(figures.answer(rows), folder)
+    waiting = [job for job, row in zip(jobs, rows, strict=True) if row.state == "waiting"]
+    among = [Contender.of(of) for of in plans] if stops_weak else []
     try:
-        with closing(executor(waiting, among, tell)) as ends:
-            for ended in ends:
-                one = outcome(ended)
-                rows[one.name] = one
-                keep(figures.answer([*rows.values()]), folder)
-                tell(f"{one.name}: {one.state}; {how_far([*rows.values()])}")
-    except (LoracError, KeyboardInterrupt) as error:
-        end = error if isinstance(error, LoracError) else Interrupted(Problem("", "interrupted"))
-        raise stopped(end, how_far([*rows.values()])) from None
-    draw([*rows.values()], folder)
-    return [*rows.values()]
+        with closing(executor(waiting, among, tell)) as running:
+            for ended in running:
+                row = outcome(ended, how_far(rows))
+                rows[places[row.name]] = row
+                keep(figures.answer(rows), folder)
+                tell(f"{row.name}: {row.state}; {how_far(rows)}")
+    except KeyboardInterrupt:
+        raise Interrupted(Problem("", f"interrupted; {how_far(rows)}", AGAIN)) from None
+    draw(rows, folder)
+    return rows
 
 
 def how_far(rows: Sequence[Row]) -> str:
@@ -97,43 +98,31 @@ def how_far(rows: Sequence[Row]) -> str:
     return f"runs done: {sum(row.state != 'waiting' for row in rows)} of {len(rows)}"
 
 
-def attempt(job: Job) -> Row:
-    """Run a plan to its end, or until it diverges. Raises LoracError with the run's exit code."""
-    return outcome(Ended(job, launch.complete(job.written.path)))
-
-
-def outcome(of: Ended) -> Row:
-    """What came of a job. Raises LoracError with its exit code where that is no result."""
-    plan = of.job.written.plan
+def outcome(of: Ended, how_far: str) -> Row:
+    """What came of a job. Raises LoracError with its exit code, and how far all of it is, where that is no result."""
+    plan, settings = of.job.written.plan, of.job.settings
     if of.is_weak and of.code:
-        return figures.row(plan, of.job.settings, "stopped")
+        return figures.row(plan, settings, "stopped")
     if of.code == DivergedError.exit_code:
-        return figures.row(plan, of.job.settings, "diverged")
+        return figures.row(plan, settings, "diverged")
     if of.code:
-        raise failed(plan.outputs.name, of.code)
-    return figures.row(plan, of.job.settings)
+        raise failed(plan.outputs.name, of.code, how_far)
+    return figures.row(plan, settings)
 
 
-def failed(name: str, code: int) -> LoracError:
-    """A process's own end, which has told why, as an error with its exit code."""
-    error = LoracError(Problem(name, f"ended with exit code {code}"))
+def failed(name: str, code: int, how_far: str) -> LoracError:
+    """A process's own end, which has told why, as an error with its exit code, how far all of it is and what goes on."""
+    error = LoracError(Problem(name, f"ended with exit code {code}; {how_far}", AGAIN))
     error.exit_code = code
     return error
 
 
-def before(folder: Path) -> dict[str, State]:
-    """Each plan's state in the table of an earlier time, by its hash: one that diverged would do the same again."""
+def before(folder: Path, state: State) -> Collection[str]:
+    """The plans that were in this state when the table was written: one that diverged would do the same again."""
     if not (folder / TABLE).is_file():
-        return {}
-    return {row["plan_hash"]: row["state"] for row in strict_json.read(folder / TABLE)["rows"]}
-
-
-def stopped(error: LoracError, how_far: str) -> LoracError:
-    """A run's own end, with how far all of it is and what goes on."""
-    what = attrs.evolve(error.problems[0], what=f"{error.problems[0].what}; {how_far}")
-    told = LoracError(attrs.evolve(what, hint="run the same command again to go on"))
-    told.exit_code = error.exit_code
-    return told
+        return ()
+    rows = strict_json.read(folder / TABLE)["rows"]
+    return {row["plan_hash"] for row in rows if row["state"] == state}
 
 
 def keep(table: Mapping[str, Any], folder: Path) -> None:

@@ -21,7 +21,16 @@ from runtime.errors import MachineError
 from tests.lorac.calling import call
 from tests.lorac.runs import job, made_plan
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
+START = """
+import os, pathlib, signal, sys, time
+def wait(name):
+    while not pathlib.Path(name).exists(): time.sleep(0.05)
+first = not pathlib.Path({name!r}).exists()
+pathlib.Path({name!r}).write_text(str(os.getpid()))
+"""
+SAVES = "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('saved').touch(), sys.exit(130)))\n"
+"""What the scripts begin with; and what makes one end in order."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +50,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
-    """A job whose run is a script, which finds its own first life by `first` and a folder to write to in `here`."""
+    """A job whose run is a script in the current folder, where it leaves its process id; `first` is its first life."""
     monkeypatch.chdir(tmp_path)
     scripts: dict[str, str] = {}
 
@@ -51,14 +60,8 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
     def make(name: str, script: str) -> Job:
         one = job(tmp_path, name)
         one.written.path.parent.mkdir(parents=True)
-        scripts[name] = (
-            "import os, pathlib, signal, sys, time\n"
-            "def wait(name):\n"
-            "    while not pathlib.Path(name).exists(): time.sleep(0.05)\n"
-            f"first = not pathlib.Path('{name}').exists()\n"
-            f"pathlib.Path('{name}').write_text(str(os.getpid()))\n" + script
-        )
-        return one
+        scripts[name] = START.format(name=name) + script
+        return asking(one, 100 * MIB)
 
     monkeypatch.setattr(launch, "command", command)
     return make
@@ -68,52 +71,50 @@ def names(of: list[Ended]) -> dict[str, int]:
     return {one.job.written.plan.outputs.name: one.code for one in of}
 
 
-def small(of: Job) -> Job:
-    """With a plan that asks for one thread and little memory."""
-    plan = attrs.evolve(
-        of.written.plan,
-        program=attrs.evolve(
-            of.written.plan.program, compute=attrs.evolve(of.written.plan.program.compute, threads=1)
-        ),
-        estimate=attrs.evolve(of.written.plan.estimate, host_bytes=100 * 2**20),
-    )
-    return Job(attrs.evolve(of.written, plan=plan), of.settings)
+def asking(of: Job, host_bytes: int) -> Job:
+    """The job with a plan for one thread of a CPU and so much memory."""
+    plan = of.written.plan
+    compute = attrs.evolve(plan.program.compute, device="cpu", threads=1)
+    estimate = attrs.evolve(plan.estimate, host_bytes=host_bytes)
+    asks = attrs.evolve(plan, program=attrs.evolve(plan.program, compute=compute), estimate=estimate)
+    return Job(attrs.evolve(of.written, plan=asks), of.settings)
 
 
 def soon(path: str) -> int:
     """The process id in a file, once it is there."""
-    while not Path(path).exists() or not Path(path).read_text():
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if Path(path).exists() and Path(path).read_text():
+            return int(Path(path).read_text())
         time.sleep(0.05)
-    return int(Path(path).read_text())
+    pytest.fail(f"{path} was not written")
 
 
 @pytest.mark.usefixtures("cluster")
 def test_runs_are_side_by_side_and_one_whose_process_or_worker_is_killed_is_begun_again(
     made: Callable[..., Job],
 ) -> None:
-    saves = "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('saved').touch(), sys.exit(130)))\n"
     jobs = [
         made("a", "wait('b'); sys.exit(6)"),
         made("b", "wait('a'); first and os.kill(os.getpid(), signal.SIGKILL)"),
-        made("c", saves + "first and wait('never')"),
+        made("c", SAVES + "first and wait('never')"),
     ]
 
     def kill_the_worker() -> None:
-        psutil.Process(soon("c")).parent().kill()
+        worker = psutil.Process(soon("c")).parent()
+        assert worker is not None
+        worker.kill()
 
-    killer = threading.Thread(target=kill_the_worker)
-    killer.start()
-    ended = names([*on_ray([small(one) for one in jobs], (), lambda words: None)])
-    killer.join()
+    threading.Thread(target=kill_the_worker, daemon=True).start()
+    ended = names([*on_ray(jobs, (), lambda words: None)])
     assert ended == {"a": 6, "b": 0, "c": 0}
     assert Path("saved").exists()
 
 
 @pytest.mark.usefixtures("cluster")
 def test_when_the_sweep_is_stopped_each_run_is_stopped_in_order(made: Callable[..., Job]) -> None:
-    saves = "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('saved').touch(), sys.exit(130)))\n"
     said: list[str] = []
-    ends = on_ray([small(made("a", "")), small(made("b", saves + "wait('never')"))], (), said.append)
+    ends = on_ray([made("a", ""), made("b", SAVES + "wait('never')")], (), said.append)
     assert next(ends).code == 0
     running = psutil.Process(soon("b"))
     ends.close()
@@ -124,13 +125,11 @@ def test_when_the_sweep_is_stopped_each_run_is_stopped_in_order(made: Callable[.
 
 @pytest.mark.usefixtures("cluster")
 def test_a_run_that_no_node_has_room_for_is_refused(made: Callable[..., Job]) -> None:
-    large = job(Path.cwd(), "large")
-    plan = attrs.evolve(
-        large.written.plan, estimate=attrs.evolve(large.written.plan.estimate, host_bytes=2**50)
-    )
+    large = asking(made("large", ""), 2**50)
     with pytest.raises(MachineError) as caught:
-        next(on_ray([Job(attrs.evolve(large.written, plan=plan), {})], (), lambda words: None))
-    assert "large: wants" in str(caught.value)
+        next(on_ray([large], (), lambda words: None))
+    wanted = "large: wants 1 CPU, 1048576.00 GiB of memory, and no node of Ray has that"
+    assert str(caught.value) == wanted
 
 
 def test_a_run_asks_for_the_share_of_its_card_that_its_peak_is_rounded_up(tmp_path: Path) -> None:
