@@ -65,7 +65,7 @@ def complete(
 
 
 def end_of(process: subprocess.Popen[bytes], is_enough: Callable[[], bool] | None = None) -> int:
-    """Wait for a process's end, which `is_enough` may bring about with one SIGTERM; its exit code, as shells have it."""
+    """Wait for a process's end, which `is_enough` may bring about by a SIGTERM; its exit code, as a shell has it."""
     while is_enough is not None and process.poll() is None:
         if is_enough():
             process.terminate()

@@ -3,8 +3,8 @@
 - Each asks for what its plan says that it needs, so Ray puts as many on a card, or into a machine's memory, as fit.
 - A run whose process, worker or node dies is begun again, elsewhere if need be, and goes on from its checkpoint. It
   ends by itself, with its checkpoint, when its worker does.
-- The nodes of a cluster have the spec's folder, `generated/` and `output/` at the same place: what runs write and what
-  others read of them goes by files.
+- The nodes of a cluster have the same Python, and the spec's folder, `generated/` and `output/`, at the same place:
+  what runs write and what others read of them goes by files.
 
 Ray Tune's ASHA is not used. Its rungs live in the process that schedules, and a sweep that goes on begins with empty
 ones; a trial of Tune keeps checkpoints and results of its own beside those of the run; and it needs pandas and pyarrow.
@@ -41,6 +41,8 @@ RETRIES = 3
 """How often a run is begun again whose process, worker or node died."""
 STORE = 100 * 2**20
 """Bytes of Ray's object store on this machine: runs share files, not objects. Ray takes no less than 75 MiB."""
+WORKER = 140 * 2**20
+"""Resident bytes of the worker that starts a run and follows it: 134 MiB at most (VmHWM, ray 2.60.0, Linux)."""
 PARTS = 10_000
 """Ray counts a card in ten-thousandths (docs, "Fractional accelerators")."""
 LONE = {
@@ -72,7 +74,7 @@ class KilledError(Exception):
 
 def on_ray(jobs: Sequence[Job], among: Sequence[Contender], tell: Tell) -> Iterator[Ended]:
     """The executor that runs side by side what the cluster has room for. Raises MachineError."""
-    ray = _ray()
+    ray = imported()
     with _cluster(ray):
         _refuse_too_large(jobs, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         task = ray.remote(max_retries=RETRIES, retry_exceptions=[KilledError])(carry_out)
@@ -86,7 +88,7 @@ def on_ray(jobs: Sequence[Job], among: Sequence[Contender], tell: Tell) -> Itera
                 yield ended
         finally:
             if running:
-                tell(f"stopping {len(running)} runs after their steps; once more to stop at once")
+                tell("stopping after the steps that are under way; once more to stop at once")
                 for one in running:
                     ray.cancel(one)
                 ray.wait([*running], num_returns=len(running))
@@ -101,7 +103,7 @@ def wants(of: plan.Plan) -> dict[str, float]:
     train, compute, estimate = of.program.train, of.program.compute, of.estimate
     wanted = {
         "num_cpus": train.processes * max(1, compute.threads),
-        "memory": train.processes * estimate.host_bytes,
+        "memory": train.processes * estimate.host_bytes + WORKER,
     }
     if compute.device == "cuda":
         share = min(1.0, math.ceil(PARTS * estimate.peak_bytes / estimate.usable_bytes) / PARTS)
@@ -160,7 +162,7 @@ def _with_us() -> list[str]:
 # ------------------------------------------------------------------------------------------------------ in the command
 
 
-def _ray() -> ModuleType:
+def imported() -> ModuleType:
     """Ray itself. Raises MachineError where it is not installed."""
     if "RAY_ADDRESS" not in os.environ:
         for name, value in LONE.items():  # some are read when it is imported

@@ -111,7 +111,7 @@ def outcome(of: Ended, how_far: str) -> Row:
 
 
 def failed(name: str, code: int, how_far: str) -> LoracError:
-    """A process's own end, which has told why, as an error with its exit code, how far all of it is and what goes on."""
+    """A process's own end, which has told why, as an error: its exit code, how far all of it is, what goes on."""
     error = LoracError(Problem(name, f"ended with exit code {code}; {how_far}", AGAIN))
     error.exit_code = code
     return error

@@ -46,6 +46,10 @@ def sweep_(
     from lorac.load import load
 
     found = variants(load(spec), [parse(words) for words in asked])
+    if where == "ray":
+        from lorac.on_ray import imported
+
+        imported()  # that it is missing is told before anything is planned
     with uncollected():
         from lorac import figures
         from lorac.generate import generate

@@ -14,11 +14,9 @@ import psutil
 import pytest
 
 from lorac import launch
-from lorac.halving import Contender
-from lorac.on_ray import LONE, on_ray, wants
+from lorac.on_ray import LONE, WORKER, on_ray, wants
 from lorac.sweep import Ended, Job
 from runtime.errors import MachineError
-from tests.lorac.calling import call
 from tests.lorac.runs import job, made_plan
 
 MIB, GIB = 2**20, 2**30
@@ -118,7 +116,7 @@ def test_when_the_sweep_is_stopped_each_run_is_stopped_in_order(made: Callable[.
     assert next(ends).code == 0
     running = psutil.Process(soon("b"))
     ends.close()
-    assert said == ["stopping 1 runs after their steps; once more to stop at once"]
+    assert said == ["stopping after the steps that are under way; once more to stop at once"]
     assert Path("saved").exists()
     assert not running.is_running()
 
@@ -128,7 +126,7 @@ def test_a_run_that_no_node_has_room_for_is_refused(made: Callable[..., Job]) ->
     large = asking(made("large", ""), 2**50)
     with pytest.raises(MachineError) as caught:
         next(on_ray([large], (), lambda words: None))
-    wanted = "large: wants 1 CPU, 1048576.00 GiB of memory, and no node of Ray has that"
+    wanted = "large: wants 1 CPU, 1048576.14 GiB of memory, and no node of Ray has that"
     assert str(caught.value) == wanted
 
 
@@ -137,13 +135,13 @@ def test_a_run_asks_for_the_share_of_its_card_that_its_peak_is_rounded_up(tmp_pa
     estimate = attrs.evolve(of.estimate, peak_bytes=4 * GIB, usable_bytes=11 * GIB, host_bytes=3 * GIB)
     compute = attrs.evolve(of.program.compute, device="cuda", threads=0)
     alone = attrs.evolve(of, estimate=estimate, program=attrs.evolve(of.program, compute=compute))
-    assert wants(alone) == {"num_cpus": 1, "memory": 3 * GIB, "num_gpus": 0.3637}
+    assert wants(alone) == {"num_cpus": 1, "memory": 3 * GIB + WORKER, "num_gpus": 0.3637}
     train = attrs.evolve(of.program.train, processes=2)
     both = attrs.evolve(alone, program=attrs.evolve(alone.program, train=train))
-    assert wants(both) == {"num_cpus": 2, "memory": 6 * GIB, "num_gpus": 2}
+    assert wants(both) == {"num_cpus": 2, "memory": 6 * GIB + WORKER, "num_gpus": 2}
     compute = attrs.evolve(of.program.compute, device="cpu", threads=4)
     there = attrs.evolve(alone, program=attrs.evolve(alone.program, compute=compute))
-    assert wants(there) == {"num_cpus": 4, "memory": 3 * GIB}
+    assert wants(there) == {"num_cpus": 4, "memory": 3 * GIB + WORKER}
 
 
 def test_without_ray_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """A sweep on Ray, disturbed: `python -m tests.validate.sweep` (`just validate-sweep`) writes docs/sweep.json and .md.
 
-Six runs of the emoji base with other learning rates, one of them absurd, by `lorac sweep --on ray --stop-weak`. One
+Six runs on a tiny random base with other learning rates, one of them absurd, by `lorac sweep --on ray --stop-weak`. One
 run's process is killed, another's Ray worker, each by SIGKILL; then Ctrl-C, and the same command again. Each run that
 ended is then carried out once more by itself, undisturbed, and every byte compared.
 """
@@ -26,7 +26,12 @@ import attrs
 import psutil
 
 from lorac.halving import last_step
+from runtime import plan as plans
+from runtime.export import manifest as manifests
+from runtime.families import sd1
+from runtime.safeio import digest
 from tests.life import Lives
+from tests.lorac.bad_data import good
 from tests.torture import hashes
 
 ROOT = Path(__file__).parents[2]
@@ -34,22 +39,22 @@ RATES = (1e-3, 2e-3, 5e-4, 4e-3, 1e-4, 0.1)
 """The first two are disturbed; the last one is absurd."""
 CPUS = 4
 """What Ray is told that this machine has: so many runs of one thread are under way at once."""
-KILLED_AFTER = 20
-"""Steps; checkpoints are five apart from fifteen."""
+STEPS, SAVED, KILLED_AFTER = 120, 20, 25
+"""Steps of a run, between two of its checkpoints, and after which it is killed at the earliest."""
 LONGEST = 3600.0
 """Seconds, after which it is given up."""
 
 SPEC = f"""
 from lorac import Experiment, Fit, Images, LoRA, Outputs, Samples, Train
 experiment = Experiment(
-    name="emoji",
-    base={str(ROOT / "specs/emoji/base")!r},
-    data=Images({str(ROOT / "specs/emoji/twemoji/train")!r}, resolution=64, buckets=False),
+    name="tiny",
+    base="base",
+    data=Images("pictures", resolution=64, buckets=False),
     adapter=LoRA(rank=4),
-    train=Train(effective_batch=4, steps=90, seed=1),
+    train=Train(effective_batch=4, steps={STEPS}, seed=1),
     fit=Fit(card="cpu", threads=1),
-    samples=Samples(prompts=("angry face, face, twemoji style",), steps=4, every=90),
-    outputs=Outputs(save_steps=15),
+    samples=Samples(prompts=("a picture",), steps=4, every={STEPS}),
+    outputs=Outputs(save_steps={SAVED}),
 )
 """
 
@@ -186,7 +191,7 @@ def listening(of: Sweep) -> list[str]:
 
 def disturb(work: Path, figures: Figures) -> None:
     """The first part: two kills, and Ctrl-C once a run is done."""
-    names = [f"emoji-learning_rate-{rate}" for rate in RATES]
+    names = [f"tiny-learning_rate-{rate}" for rate in RATES]
     of = started(work, names, work / "first.txt")
     began = time.monotonic()
     kill(of, names[0], figures, worker=False)
@@ -241,8 +246,6 @@ def compared(work: Path) -> list[Run]:
 
 def absolute(plan: Path, copy: Path) -> Path:
     """A copy of the plan for another folder: its base and data are where they were."""
-    from runtime import plan as plans
-
     of = plans.read(plan)
     places, folder = of.outputs.places, plan.parents[2]
     at = attrs.evolve(places, base=str(folder / places.base), data=str(folder / places.data))
@@ -252,9 +255,6 @@ def absolute(plan: Path, copy: Path) -> Path:
 
 def listed(run: Path) -> dict[str, str]:
     """The files that a run's manifest names, by their bytes as they are."""
-    from runtime.export import manifest as manifests
-    from runtime.safeio import digest
-
     (manifest,) = run.glob("*.lorac.json")
     return {file.name: digest.sha256_file(run / file.name) for file in manifests.read(manifest).files}
 
@@ -262,14 +262,14 @@ def listed(run: Path) -> dict[str, str]:
 PAGE = """\
 # A sweep on Ray, disturbed
 
-`{command}` on {machine}: six runs of the emoji base, 90 steps of batch 4, one thread each, up to {cpus} at once; weak
-ones are stopped (`--stop-weak`). {versions}.
+`{command}` on {machine}: six runs on a tiny random base, {steps} steps of batch 4, one thread each, up to {cpus}
+at once; weak ones are stopped (`--stop-weak`). {versions}.
 
 | learning rate | what was done to it | ended | steps | training loss | went on from | equals an undisturbed run |
 | ---: | --- | --- | ---: | ---: | --- | --- |
 {rows}
 
-- Both kills were SIGKILL, after step {killed_after}: of a run's process, and of the Ray worker that had started another.
+- Both kills were SIGKILL, after step {killed_after}: of one run's process, and of the Ray worker of another.
 - Then Ctrl-C, once a run was done: exit code {interrupted_code} after {stopping_seconds} s, {left} processes of runs
   left. It said: “{said}”.
 - The same command again ended with exit code {code}; both parts together took {seconds} s. At most {at_once} runs were
@@ -294,6 +294,7 @@ def page(of: Figures) -> str:
         "said": " / ".join(of.interrupted_said),
         "addresses": ", ".join(of.addresses),
         "cpus": CPUS,
+        "steps": STEPS,
         "killed_after": KILLED_AFTER,
     }
     return PAGE.format(**{**attrs.asdict(of), **said})
@@ -323,6 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     (work / "spec.py").write_text(SPEC)
+    sd1.tiny(work / "base")
+    good(work / "pictures", 6)
     figures = Figures(
         command="python -m tests.validate.sweep",
         machine=f"{platform.machine()}, {os.cpu_count()} cores",
