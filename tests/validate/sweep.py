@@ -1,8 +1,8 @@
 """A sweep on Ray, disturbed: `python -m tests.validate.sweep` (`just validate-sweep`) writes docs/sweep.json and .md.
 
-Six runs on a tiny random base with other learning rates, one of them absurd, by `lorac sweep --on ray --stop-weak`. One
-run's process is killed, another's Ray worker, each by SIGKILL; then Ctrl-C, and the same command again. Each run that
-ended is then carried out once more by itself, undisturbed, and every byte compared.
+Six runs of a tiny random language model with other learning rates, one of them absurd, by `lorac sweep --on ray
+--stop-weak`. One run's process is killed, another's Ray worker, each by SIGKILL; then Ctrl-C, and the same command
+again. Each run that ended is then carried out once more by itself, undisturbed, and every byte compared.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ import psutil
 from lorac.halving import last_step
 from runtime import plan as plans
 from runtime.export import manifest as manifests
-from runtime.families import sd1
+from runtime.families import causal_lm
 from runtime.safeio import digest
+from tests import texts
 from tests.life import Lives
-from tests.lorac.bad_data import good
 from tests.torture import hashes
 
 ROOT = Path(__file__).parents[2]
@@ -39,21 +39,21 @@ RATES = (1e-3, 2e-3, 5e-4, 4e-3, 1e-4, 0.1)
 """The first two are disturbed; the last one is absurd."""
 CPUS = 4
 """What Ray is told that this machine has: so many runs of one thread are under way at once."""
-STEPS, SAVED, KILLED_AFTER = 120, 20, 25
+STEPS, SAVED, KILLED_AFTER = 300, 40, 60
 """Steps of a run, between two of its checkpoints, and after which it is killed at the earliest."""
 LONGEST = 3600.0
 """Seconds, after which it is given up."""
 
 SPEC = f"""
-from lorac import Experiment, Fit, Images, LoRA, Outputs, Samples, Train
+from lorac import Experiment, Fit, Instructions, LoRA, Outputs, Sequences, Train
 experiment = Experiment(
     name="tiny",
     base="base",
-    data=Images("pictures", resolution=64, buckets=False),
+    data=Instructions("questions.jsonl"),
+    sequences=Sequences(length=128),
     adapter=LoRA(rank=4),
     train=Train(effective_batch=4, steps={STEPS}, seed=1),
     fit=Fit(card="cpu", threads=1),
-    samples=Samples(prompts=("a picture",), steps=4, every={STEPS}),
     outputs=Outputs(save_steps={SAVED}),
 )
 """
@@ -152,7 +152,7 @@ def until(of: Sweep, what: str, is_so: Callable[[], bool], figures: Figures) -> 
         figures.at_once = max(figures.at_once, len([*of.runs()]))
         if time.monotonic() - began > LONGEST or of.process.poll() is not None:
             raise SystemExit(f"{what}: did not come about; exit code {of.process.poll()}")
-        time.sleep(0.1)
+        time.sleep(0.2)
     print(f"{what}: {of.states()}", flush=True)
 
 
@@ -262,8 +262,8 @@ def listed(run: Path) -> dict[str, str]:
 PAGE = """\
 # A sweep on Ray, disturbed
 
-`{command}` on {machine}: six runs on a tiny random base, {steps} steps of batch 4, one thread each, up to {cpus}
-at once; weak ones are stopped (`--stop-weak`). {versions}.
+`{command}` on {machine}: six runs of a tiny random language model, {steps} steps of batch 4, one thread each,
+up to {cpus} at once; weak ones are stopped (`--stop-weak`). {versions}.
 
 | learning rate | what was done to it | ended | steps | training loss | went on from | equals an undisturbed run |
 | ---: | --- | --- | ---: | ---: | --- | --- |
@@ -324,8 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     (work / "spec.py").write_text(SPEC)
-    sd1.tiny(work / "base")
-    good(work / "pictures", 6)
+    causal_lm.tiny(work / "base")
+    texts.write(work / "questions.jsonl", texts.questions())
     figures = Figures(
         command="python -m tests.validate.sweep",
         machine=f"{platform.machine()}, {os.cpu_count()} cores",
