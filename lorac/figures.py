@@ -165,8 +165,10 @@ def yardstick(rows: Sequence[Row]) -> str:
     """By which loss runs are compared; empty where their losses mean different things, or none has one."""
     done = [one for one in rows if one.state == "done"]
     for by in (HELD_OUT, TRAINING):
-        if done and all(loss(one, by) for one in done) and len({_meaning(one.plan, by) for one in done}) == 1:
-            return by
+        if done and all(loss(one, by) for one in done):
+            first, *others = (_meaning(one.plan, by) for one in done)
+            if all(other == first for other in others):
+                return by
     return ""
 
 

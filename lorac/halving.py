@@ -120,5 +120,5 @@ def last_step(metrics: Path) -> int:
 def _begun(of: Contender) -> figures.Run | None:
     try:
         return figures.begun(of.folder, of.plan_hash)
-    except LoracError:  # half moved aside
+    except (LoracError, OSError):  # half moved aside
         return None

@@ -22,7 +22,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -72,7 +72,7 @@ class KilledError(Exception):
         self.code = code
 
 
-def on_ray(jobs: Sequence[Job], among: Sequence[Contender], tell: Tell) -> Iterator[Ended]:
+def on_ray(jobs: Sequence[Job], among: Sequence[Contender], tell: Tell) -> Generator[Ended, None, None]:
     """The executor that runs side by side what the cluster has room for. Raises MachineError."""
     ray = imported()
     with _cluster(ray):
@@ -101,7 +101,7 @@ def wants(of: plan.Plan) -> dict[str, float]:
     processes takes a card for each.
     """
     train, compute, estimate = of.program.train, of.program.compute, of.estimate
-    wanted = {
+    wanted: dict[str, float] = {
         "num_cpus": train.processes * max(1, compute.threads),
         "memory": train.processes * estimate.host_bytes + WORKER,
     }

@@ -7,7 +7,7 @@ runs are carried out is an `Executor`'s business: one after another, or as tasks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,14 @@ class Ended:
 
 
 Tell = Callable[[str], None]
-Executor = Callable[[Sequence[Job], Sequence[Contender], Tell], Iterator[Ended]]
+Executor = Callable[[Sequence[Job], Sequence[Contender], Tell], Generator[Ended, None, None]]
 """Carries jobs out, and yields each when it has ended; those that are weak among the contenders it stops. Closed before
 its end, it stops what is running, in order."""
 
 
-def one_after_another(jobs: Sequence[Job], among: Sequence[Contender], tell: Tell) -> Iterator[Ended]:
+def one_after_another(
+    jobs: Sequence[Job], among: Sequence[Contender], tell: Tell
+) -> Generator[Ended, None, None]:
     """The executor that needs nothing: what the runs say is seen as they run."""
     for job in jobs:
         watched = watch(Contender.of(job.written.plan), among)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -85,7 +85,9 @@ def test_any_other_end_stops_the_sweep_with_its_code_and_says_how_to_go_on(
 def executed(*ends: tuple[int, bool] | type[BaseException]) -> sweep.Executor:
     """An executor whose jobs end so; or that is interrupted."""
 
-    def executor(jobs: Sequence[Job], among: Sequence[Contender], tell: sweep.Tell) -> Iterator[Ended]:
+    def executor(
+        jobs: Sequence[Job], among: Sequence[Contender], tell: sweep.Tell
+    ) -> Generator[Ended, None, None]:
         for one, end in zip(jobs, ends, strict=True):
             if isinstance(end, type):
                 raise end
