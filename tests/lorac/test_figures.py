@@ -12,6 +12,7 @@ import pytest
 from lorac import figures
 from lorac.figures import Row
 from runtime import plan
+from runtime.plan_data import TextFile
 from tests.lorac.runs import made_plan, write_run
 
 STEPS = 40
@@ -52,6 +53,27 @@ def test_losses_of_other_objectives_are_not_compared(tmp_path: Path) -> None:
     assert figures.best([weighed, plain]) is None
     assert figures.gain(weighed, plain) is None
     assert "No best" in figures.text([weighed, plain], 100)
+
+
+def test_runs_on_the_same_text_are_compared(tmp_path: Path) -> None:
+    file = TextFile(
+        path="a.jsonl",
+        sha256="0" * 64,
+        shape="instructions",
+        columns={"instruction": "question"},
+        weight=1.0,
+        samples=9,
+        trained=9,
+    )
+    text = plan.Texts(
+        digest="0" * 64, files=(file,), expected=9, length=64, packing=False, template="", held_out=0.0
+    )
+    low, high = (row(tmp_path, f"{level}", level) for level in (0.4, 0.5))
+    low, high = (
+        attrs.evolve(one, plan=attrs.evolve(one.plan, program=attrs.evolve(one.plan.program, data=text)))
+        for one in (low, high)
+    )
+    assert figures.best([high, low]) is low
 
 
 def test_how_pictures_are_varied_is_nothing_to_the_held_out_loss(tmp_path: Path) -> None:
