@@ -48,6 +48,7 @@ PARTS = 10_000
 LONE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # its servers listen on the loopback address alone, as they do there
     "RAY_AUTH_MODE": "token",  # as it is by default, and then without a warning
+    "RAY_memory_monitor_refresh_ms": "0",  # where memory runs low it kills workers, who have none of a run's
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """The environment of a Ray that is started for a sweep."""

@@ -37,7 +37,7 @@ from tests.torture import hashes
 ROOT = Path(__file__).parents[2]
 RATES = (1e-3, 2e-3, 5e-4, 4e-3, 1e-4, 0.1)
 """The first two are disturbed; the last one is absurd."""
-CPUS = 4
+CPUS = 3
 """What Ray is told that this machine has: so many runs of one thread are under way at once."""
 STEPS, SAVED, KILLED_AFTER = 300, 40, 60
 """Steps of a run, between two of its checkpoints, and after which it is killed at the earliest."""
@@ -321,8 +321,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="where the figures go")
     options = parser.parse_args(arguments)
     work = options.work.resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    for name in ("base", "generated", "output", "alone"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
     (work / "spec.py").write_text(SPEC)
     causal_lm.tiny(work / "base")
     texts.write(work / "questions.jsonl", texts.questions())
