@@ -84,7 +84,7 @@ def on_ray(jobs: Sequence[Job], among: Sequence[Contender], tell: Tell) -> Gener
             while running:
                 (done,), _ = ray.wait([*running])
                 ended = _ended(ray, running.pop(done), done)
-                if ended.code:
+                if ended.code and not ended.is_weak:
                     tell(f"what {ended.job.written.plan.outputs.name} said is in {_said(ended.job)}")
                 yield ended
         finally:

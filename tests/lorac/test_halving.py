@@ -40,7 +40,8 @@ def watch(of: plan.Plan, among: Sequence[plan.Plan]) -> Watch:
 
 def test_a_run_is_judged_after_a_ninth_and_a_third_of_its_steps_where_a_loss_can_be_told_there() -> None:
     assert halving.rungs(90) == [10, 30]
-    assert halving.rungs(350) == [12, 38, 116]
+    assert halving.rungs(350) == [38, 116]
+    assert halving.rungs(60) == [20]
     assert halving.rungs(29) == []
 
 
