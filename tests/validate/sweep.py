@@ -40,8 +40,8 @@ RATES = (4e-3, 2e-3, 1e-3, 5e-4, 2.5e-4, 0.3)
 CPUS = 3
 """What Ray is told that this machine has: so many runs of one thread are under way at once."""
 STEPS, SAVED, KILLED_AFTER = 180, 30, (40, 80)
-"""Steps of a run, between two of its checkpoints, and after which it is killed, the second time once it has passed where
-it was the first time."""
+"""Steps of a run, between two of its checkpoints, and after which it is killed, the second time where it had not been
+before."""
 LONGEST = 3600.0
 """Seconds, after which it is given up."""
 
