@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ class Sweep:
         return {row["name"]: row["state"] for row in rows}
 
 
-def started(work: Path, log: Path) -> Sweep:
+@contextmanager
+def started(work: Path, log: Path) -> Iterator[Sweep]:
     """The command, in a session of its own, so that Ctrl-C can be sent to all of it as a terminal does."""
     rates = ",".join(map(str, RATES))
     sets = ["--set", f"train.learning_rate={rates}"]
@@ -140,7 +142,12 @@ def started(work: Path, log: Path) -> Sweep:
             env=environment,
             start_new_session=True,
         )
-    return Sweep(work, process)
+    try:
+        yield Sweep(work, process)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
 
 
 def until(of: Sweep, what: str, is_so: Callable[[], bool], figures: Figures) -> None:
@@ -189,16 +196,15 @@ def listening(of: Sweep) -> list[str]:
 
 def disturb(work: Path, figures: Figures) -> None:
     """The first part: two kills, and Ctrl-C once a run has ended."""
-    disturbed = f"tiny-learning_rate-{RATES[0]}"
-    of = started(work, work / "first.txt")
-    began = time.monotonic()
-    kill(of, disturbed, KILLED_AFTER[0], figures, worker=False)
-    figures.addresses = listening(of)
-    kill(of, disturbed, KILLED_AFTER[1], figures, worker=True)
-    until(of, "a run has ended", lambda: {"done", "stopped"} & {*of.states().values()} != set(), figures)
-    asked = time.monotonic()
-    os.killpg(of.process.pid, signal.SIGINT)
-    figures.interrupted_code = of.process.wait(LONGEST)
+    disturbed, began = f"tiny-learning_rate-{RATES[0]}", time.monotonic()
+    with started(work, work / "first.txt") as of:
+        kill(of, disturbed, KILLED_AFTER[0], figures, worker=False)
+        figures.addresses = listening(of)
+        kill(of, disturbed, KILLED_AFTER[1], figures, worker=True)
+        until(of, "a run has ended", lambda: {"done", "stopped"} & {*of.states().values()} != set(), figures)
+        asked = time.monotonic()
+        os.killpg(of.process.pid, signal.SIGINT)
+        figures.interrupted_code = of.process.wait(LONGEST)
     figures.stopping_seconds = round(time.monotonic() - asked, 1)
     figures.left = len([*of.runs()])
     figures.done_before = sum(state in ("done", "stopped") for state in of.states().values())
@@ -209,8 +215,8 @@ def disturb(work: Path, figures: Figures) -> None:
 def go_on(work: Path, figures: Figures) -> None:
     """The second part: the same command again."""
     began = time.monotonic()
-    of = started(work, work / "second.txt")
-    figures.code = of.process.wait(LONGEST)
+    with started(work, work / "second.txt") as of:
+        figures.code = of.process.wait(LONGEST)
     figures.seconds = round(figures.seconds + time.monotonic() - began, 1)
     if figures.code:
         raise SystemExit((work / "second.txt").read_text())
