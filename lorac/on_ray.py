@@ -184,7 +184,11 @@ def _cluster(ray: ModuleType) -> Iterator[None]:
         yield
         return
     alone = {"address": "local", "include_dashboard": False, "object_store_memory": STORE}
-    ray.init(log_to_driver=False, logging_level="ERROR", **({} if "RAY_ADDRESS" in os.environ else alone))
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **({} if "RAY_ADDRESS" in os.environ else alone))
+    except Exception as error:  # Ray has no narrower one for a node that does not come up
+        hint = "run the same command again on a quieter machine, or look at RAY_ADDRESS"
+        raise MachineError(Problem("ray", f"did not start: {error}", hint)) from error
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it is an order to stop, as Ctrl-C is
     try:
         yield
