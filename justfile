@@ -133,6 +133,10 @@ validate-timing:
 validate-phases:
     python -m tests.validate.phases
 
+# Sweep six runs on Ray, kill one's process and another's worker, stop it, go on, compare; writes docs/sweep.*
+validate-sweep:
+    python -m tests.validate.sweep
+
 # Look at a run's page in a real browser, light and dark, on a desk and a phone; wants playwright and a Chromium
 validate-pages PAGE="output/twemoji/report.html":
     python -m tests.validate.pages {{ PAGE }} --screens output/pages

@@ -20,7 +20,8 @@ its noise."""
 NORMAL_95 = 1.96
 """Standard errors to each side of a mean that hold it in 95 of 100 cases."""
 
-State = Literal["done", "diverged", "waiting"]
+State = Literal["done", "diverged", "stopped", "waiting"]
+"""How far a run is: `stopped` before its end, for it fell behind others (`lorac.halving`)."""
 HELD_OUT, TRAINING = "held-out loss", "training loss"
 
 
@@ -69,12 +70,11 @@ def folder(of: plan.Plan) -> Path:
     return Path(of.outputs.places.output)
 
 
-def row(of: plan.Plan, settings: Mapping[str, Any], has_diverged: bool = False) -> Row:
-    """What came of a plan, as far as it is done."""
+def row(of: plan.Plan, settings: Mapping[str, Any], otherwise: State = "waiting") -> Row:
+    """What came of a plan; `otherwise` is its state where its run has no end."""
     found = finished(of)
     if found is None:
-        state: State = "diverged" if has_diverged else "waiting"
-        return Row(name=of.outputs.name, settings=settings, plan=of, state=state)
+        return Row(name=of.outputs.name, settings=settings, plan=of, state=otherwise)
     assert found.manifest is not None
     facts = found.manifest.run
     return Row(
@@ -91,10 +91,35 @@ def row(of: plan.Plan, settings: Mapping[str, Any], has_diverged: bool = False) 
 
 def finished(of: plan.Plan) -> Run | None:
     """The run of this plan if it has ended; None before, and where the folder holds another plan's."""
-    if not (folder(of) / "plan.json").is_file():
+    found = begun(folder(of), of.plan_hash)
+    return found if found and found.manifest and found.manifest.plan_hash == of.plan_hash else None
+
+
+def begun(where: Path, plan_hash: str) -> Run | None:
+    """The run of this plan in a folder, ended or not; None where there is none, or another plan's."""
+    if not (where / "plan.json").is_file():
         return None
-    found = gather(folder(of))
-    return found if found.manifest is not None and found.manifest.plan_hash == of.plan_hash else None
+    found = gather(where)
+    return found if found.plan.plan_hash == plan_hash else None
+
+
+def after(of: Run, steps: int) -> Row | None:
+    """The row of a run as if it had ended after so many steps; None where it has not come so far.
+
+    What is held out counts once it was measured after the first step: before it, all runs have the same loss.
+    """
+    losses = of.metrics.get("loss", ())
+    if not losses or losses[-1].step < steps:
+        return None
+    measured = {step: found for step, found in bounded(of).items() if 0 < step <= steps}
+    return Row(
+        name=of.name,
+        settings={},
+        plan=of.plan,
+        state="done",
+        training=last(losses, steps),
+        held_out=measured[max(measured)] if measured else None,
+    )
 
 
 def last(points: Sequence[Point], steps: int) -> Loss | None:
@@ -140,8 +165,10 @@ def yardstick(rows: Sequence[Row]) -> str:
     """By which loss runs are compared; empty where their losses mean different things, or none has one."""
     done = [one for one in rows if one.state == "done"]
     for by in (HELD_OUT, TRAINING):
-        if done and all(loss(one, by) for one in done) and len({_meaning(one.plan, by) for one in done}) == 1:
-            return by
+        if done and all(loss(one, by) for one in done):
+            first, *others = (_meaning(one.plan, by) for one in done)
+            if all(other == first for other in others):
+                return by
     return ""
 
 

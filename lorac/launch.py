@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtime.errors import Problem, SpecError
@@ -14,6 +15,8 @@ from runtime.errors import Problem, SpecError
 PLAN = "plan.json"
 STDERR = 2
 """The file descriptor: whatever stands for sys.stderr here, another process needs a real one."""
+LOOK = 0.5
+"""Seconds between two looks at a run that may be stopped before its end."""
 
 
 def newest(generated: Path) -> Path:
@@ -48,9 +51,29 @@ def run(plans: Sequence[Path], options: Sequence[str]) -> int:
     return _become(command(plans[-1], options))
 
 
-def complete(what: Path, module: str = "runtime", options: Sequence[str] = ()) -> int:
-    """Run one of the runtime's programs to its end, what it says on stderr, and come back; its exit code."""
-    return _waited_for(command(what, options, module), stdout=STDERR)
+def complete(
+    what: Path,
+    module: str = "runtime",
+    options: Sequence[str] = (),
+    is_enough: Callable[[], bool] | None = None,
+) -> int:
+    """Run one of the runtime's programs to its end, what it says on stderr, and come back; its exit code.
+
+    Once `is_enough`, it is stopped in order, as by Ctrl-C.
+    """
+    return _waited_for(command(what, options, module), STDERR, is_enough)
+
+
+def end_of(process: subprocess.Popen[bytes], is_enough: Callable[[], bool] | None = None) -> int:
+    """Wait for a process's end, which `is_enough` may bring about by a SIGTERM; its exit code, as a shell has it."""
+    while is_enough is not None and process.poll() is None:
+        if is_enough():
+            process.terminate()
+            break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def start(module: str, what: Path, options: Sequence[str]) -> int:
@@ -67,7 +90,9 @@ def _become(arguments: list[str]) -> int:
     return _waited_for(arguments)
 
 
-def _waited_for(arguments: list[str], stdout: int | None = None) -> int:
+def _waited_for(
+    arguments: list[str], stdout: int | None = None, is_enough: Callable[[], bool] | None = None
+) -> int:
     """Run to the end. Ctrl-C reaches the process by the terminal; a SIGTERM for this one is handed on."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -77,8 +102,7 @@ def _waited_for(arguments: list[str], stdout: int | None = None) -> int:
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
     }
     try:
-        code = process.wait()
+        return end_of(process, is_enough)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return code if code >= 0 else 128 - code

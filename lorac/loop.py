@@ -22,9 +22,8 @@ from lorac.figures import Gain, Row
 from lorac.generate import generate
 from lorac.load import Loaded
 from lorac.rewrite import written
-from lorac.sweep import TABLE, Job
+from lorac.sweep import TABLE, Ended, Job
 from runtime import plan
-from runtime.errors import LoracError
 from runtime.safeio import strict_json
 
 CHANGED = ("train.learning_rate", "train.steps", "train.max_grad_norm")
@@ -73,7 +72,8 @@ class Known:
     def read(cls, folder: Path) -> Known:
         """From the table in this folder, if there is one."""
         rounds = strict_json.read(folder / TABLE)["rounds"] if (folder / TABLE).is_file() else []
-        return cls({one["plan_hash"]: one["seconds"] for one in rounds}, sweep.diverged(folder))
+        seconds = {one["plan_hash"]: one["seconds"] for one in rounds}
+        return cls(seconds, sweep.before(folder, "diverged"))
 
 
 @attrs.frozen
@@ -165,14 +165,12 @@ def _round(
     began = time.monotonic()
     planned = generate([spec], plans, card=card)[0]
     mark = planned.plan.plan_hash
-    row = figures.row(planned.plan, {}, mark in known.diverged)
+    row = figures.row(planned.plan, {}, "diverged" if mark in known.diverged else "waiting")
     if row.state == "waiting":
-        try:
-            row = sweep.attempt(Job(planned, {}))
-            if row.state == "done":
-                _evaluate(planned.plan)
-        except LoracError as error:
-            raise sweep.stopped(error, f"rounds done: {len(before)}") from None
+        how_far = f"rounds done: {len(before)}"
+        row = sweep.outcome(Ended(Job(planned, {}), launch.complete(planned.path)), how_far)
+        if row.state == "done":
+            _evaluate(planned.plan, how_far)
     folder = figures.folder(planned.plan)
     advice = advise(folder, has_diverged=row.state == "diverged")
     write(advice, folder)
@@ -187,12 +185,12 @@ def _round(
     )
 
 
-def _evaluate(of: plan.Plan) -> None:
+def _evaluate(of: plan.Plan, how_far: str) -> None:
     """`lorac eval` of what was exported, at the weight that it is for. Raises LoracError with its exit code."""
     options = ["--checkpoints=last", f"--weights={of.outputs.preferred_weight:g}"]
     code = launch.complete(figures.folder(of), "runtime.evaluation", options)
     if code:
-        raise sweep.failed(of.outputs.name, code)
+        raise sweep.failed(of.outputs.name, code, how_far)
 
 
 def _were_tried(moves: Moves, rounds: Sequence[Round]) -> bool:

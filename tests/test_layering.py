@@ -66,6 +66,9 @@ ONLY_IN = {
 """What else it imports, and which files or folders do: the families, which layers take an adapter, the train step that
 the trace runs, dtypes, and how much of what is encoded stays in memory."""
 
+LIBRARY_ONLY_IN = {"ray": {"lorac/on_ray.py"}}
+"""Libraries that are a choice of the user's, and the files that know them."""
+
 RUNS_CODE = {"lorac/load.py": {"compile", "exec"}}
 """Files that may call what runs code: the user's own spec is run because he asked for it."""
 
@@ -139,6 +142,12 @@ def test_lorac_imports_of_runtime_only_what_is_listed_here() -> None:
                 if name.split(".")[0] == "runtime" and room(name) not in ANYWHERE:
                     found.setdefault(room(name), set()).add("/".join(path.parts[:2]))
     assert found == ONLY_IN
+
+
+def test_a_library_that_is_a_choice_is_known_in_its_own_file_alone() -> None:
+    for library, files in LIBRARY_ONLY_IN.items():
+        found = {p.as_posix() for p in OURS if any(name.split(".")[0] == library for name in imports(p))}
+        assert found == files
 
 
 def test_nothing_imports_generated_and_no_spec_imports_runtime() -> None:

@@ -1,4 +1,4 @@
-"""`lorac sweep`, `loop`: several runs, one after another."""
+"""`lorac sweep`, `loop`: several runs, one after another or side by side."""
 
 from __future__ import annotations
 
@@ -23,10 +23,19 @@ PROGRAMS = ("webui", "comfyui")
         multiple=True,
         help='Values of a field, such as "train.learning_rate=1e-4,2e-4"; repeatable.',
     ),
+    click.option(
+        "--on",
+        "where",
+        type=click.Choice(("ray",)),
+        help="Side by side, as tasks of Ray: on this machine, or the cluster that RAY_ADDRESS names.",
+    ),
+    click.option("--stop-weak", is_flag=True, help="Stop a run that falls behind the best third (ASHA)."),
     CARD,
     JSON,
 )
-def sweep_(spec: Path, asked: tuple[str, ...], card: str | None, as_json: bool) -> None:
+def sweep_(
+    spec: Path, asked: tuple[str, ...], where: str | None, stop_weak: bool, card: str | None, as_json: bool
+) -> None:
     """Run a spec with several values of a field, one after another.
 
     Each combination of values is planned and run; a spec of several experiments runs them all. Prints a table, and
@@ -37,14 +46,25 @@ def sweep_(spec: Path, asked: tuple[str, ...], card: str | None, as_json: bool) 
     from lorac.load import load
 
     found = variants(load(spec), [parse(words) for words in asked])
+    if where == "ray":
+        from lorac.on_ray import imported
+
+        imported()  # that it is missing is told before anything is planned
     with uncollected():
         from lorac import figures
         from lorac.generate import generate
-        from lorac.sweep import Job, sweep
+        from lorac.on_ray import on_ray
+        from lorac.sweep import Job, one_after_another, sweep
 
         plans = generate([one.loaded for one in found], GENERATED, card=card)
     jobs = [Job(written, one.settings) for written, one in zip(plans, found, strict=True)]
-    rows = sweep(jobs, OUTPUT / f"{spec.stem}-sweep")
+    rows = sweep(
+        jobs,
+        OUTPUT / f"{spec.stem}-sweep",
+        executor=on_ray if where == "ray" else one_after_another,
+        stops_weak=stop_weak,
+        tell=lambda words: click.echo(words, err=True),
+    )
     if as_json:
         print_json(figures.answer(rows))
         return

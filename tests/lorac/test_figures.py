@@ -12,6 +12,7 @@ import pytest
 from lorac import figures
 from lorac.figures import Row
 from runtime import plan
+from runtime.plan_data import TextFile
 from tests.lorac.runs import made_plan, write_run
 
 STEPS = 40
@@ -54,6 +55,27 @@ def test_losses_of_other_objectives_are_not_compared(tmp_path: Path) -> None:
     assert "No best" in figures.text([weighed, plain], 100)
 
 
+def test_runs_on_the_same_text_are_compared(tmp_path: Path) -> None:
+    file = TextFile(
+        path="a.jsonl",
+        sha256="0" * 64,
+        shape="instructions",
+        columns={"instruction": "question"},
+        weight=1.0,
+        samples=9,
+        trained=9,
+    )
+    text = plan.Texts(
+        digest="0" * 64, files=(file,), expected=9, length=64, packing=False, template="", held_out=0.0
+    )
+    low, high = (row(tmp_path, f"{level}", level) for level in (0.4, 0.5))
+    low, high = (
+        attrs.evolve(one, plan=attrs.evolve(one.plan, program=attrs.evolve(one.plan.program, data=text)))
+        for one in (low, high)
+    )
+    assert figures.best([high, low]) is low
+
+
 def test_how_pictures_are_varied_is_nothing_to_the_held_out_loss(tmp_path: Path) -> None:
     points = [(40, 0.3, 0.29, 0.31)]
     plain = row(tmp_path, "plain", 0.5, held_out=points)
@@ -88,7 +110,7 @@ def test_a_held_out_gain_is_real_beyond_both_intervals(tmp_path: Path) -> None:
 def test_the_table_marks_the_best_and_says_what_is_not_there(tmp_path: Path) -> None:
     good = attrs.evolve(row(tmp_path, "good", 0.4), settings={"train.learning_rate": 1e-4})
     bad = attrs.evolve(row(tmp_path, "bad", 0.5), settings={"train.learning_rate": 1e-2})
-    gone = figures.row(made_plan(tmp_path, "gone"), {"train.learning_rate": 0.1}, has_diverged=True)
+    gone = figures.row(made_plan(tmp_path, "gone"), {"train.learning_rate": 0.1}, "diverged")
     head, *lines = figures.text([good, bad, gone], 100).splitlines()
     assert head.split() == ["train.learning_rate", "training", "loss", "time", "memory"]
     assert lines[0].split()[0] == "0.0001"

@@ -75,6 +75,20 @@ def test_sigterm_is_handed_on_and_the_handlers_are_put_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_run_that_is_enough_gets_one_sigterm_and_ends_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = tmp_path / "ready"
+    saving = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit(130)))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(launch, "command", lambda *_: [sys.executable, "-c", saving])
+    assert launch.complete(Path("plan.json"), is_enough=ready.exists) == 130
+
+
 def test_a_chat_takes_this_process_place_too(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, arguments: started.append([program, *arguments]))

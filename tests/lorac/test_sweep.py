@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from lorac import figures, launch, sweep
-from runtime.errors import LoracError
+from lorac.halving import Contender
+from lorac.sweep import Ended, Job
+from runtime.errors import Interrupted, LoracError
 from tests.lorac.calling import call
 from tests.lorac.runs import job, write_run
 
@@ -39,7 +42,7 @@ def test_two_values_make_two_runs_a_table_and_a_sheet_and_are_not_run_again(
     assert table["best"] in {row["name"] for row in table["rows"]}
     assert json.loads(Path("output/tiny-sweep/table.json").read_text()) == table
     assert Image.open("output/tiny-sweep/sheet.png").width > 300
-    monkeypatch.setattr(launch, "complete", lambda path: pytest.fail(f"{path} was run again"))
+    monkeypatch.setattr(launch, "complete", lambda path, **_: pytest.fail(f"{path} was run again"))
     assert call(*arguments).out == first.out
 
 
@@ -49,7 +52,7 @@ def test_a_run_that_diverges_is_a_row_and_is_not_tried_again(
     jobs = [job(tmp_path, "a"), job(tmp_path, "b")]
     ran: list[str] = []
 
-    def complete(path: Path) -> int:
+    def complete(path: Path, **_: object) -> int:
         ran.append(path.parent.name)
         if path.parent.name == "a":
             return 6
@@ -69,11 +72,53 @@ def test_any_other_end_stops_the_sweep_with_its_code_and_says_how_to_go_on(
 ) -> None:
     jobs = [job(tmp_path, "a"), job(tmp_path, "b")]
     write_run(jobs[0].written.plan, [0.5] * 40)
-    monkeypatch.setattr(launch, "complete", lambda path: 130)
+    monkeypatch.setattr(launch, "complete", lambda path, **_: 130)
     with pytest.raises(LoracError) as caught:
         sweep.sweep(jobs, tmp_path / "sweep")
     assert caught.value.exit_code == 130
     assert caught.value.lines() == [
         "error: b: ended with exit code 130; runs done: 1 of 2",
+        "hint: run the same command again to go on",
+    ]
+
+
+def executed(*ends: tuple[int, bool] | type[BaseException]) -> sweep.Executor:
+    """An executor whose jobs end so; or that is interrupted."""
+
+    def executor(
+        jobs: Sequence[Job], among: Sequence[Contender], tell: sweep.Tell
+    ) -> Generator[Ended, None, None]:
+        for one, end in zip(jobs, ends, strict=True):
+            if isinstance(end, type):
+                raise end
+            yield Ended(one, *end)
+
+    return executor
+
+
+def test_a_weak_run_that_was_stopped_is_a_row_and_goes_on_once_weak_ones_are_not_stopped(
+    tmp_path: Path,
+) -> None:
+    jobs = [job(tmp_path, "a"), job(tmp_path, "b")]
+    write_run(jobs[0].written.plan, [0.5] * 40)
+    told: list[str] = []
+    weak = executed((Interrupted.exit_code, True))
+    rows = sweep.sweep(jobs, tmp_path / "sweep", weak, stops_weak=True, tell=told.append)
+    assert [row.state for row in rows] == ["done", "stopped"]
+    assert told == ["b: stopped; runs done: 2 of 2"]
+    rows = sweep.sweep(jobs, tmp_path / "sweep", executed(), stops_weak=True)
+    assert [row.state for row in rows] == ["done", "stopped"]
+    write_run(jobs[1].written.plan, [0.4] * 40)
+    rows = sweep.sweep(jobs, tmp_path / "sweep", executed())
+    assert [row.state for row in rows] == ["done", "done"]
+
+
+def test_ctrl_c_closes_the_executor_and_says_how_to_go_on(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "a"), job(tmp_path, "b")]
+    with pytest.raises(LoracError) as caught:
+        sweep.sweep(jobs, tmp_path / "sweep", executed((6, False), KeyboardInterrupt))
+    assert caught.value.exit_code == 130
+    assert caught.value.lines() == [
+        "error: interrupted; runs done: 1 of 2",
         "hint: run the same command again to go on",
     ]
