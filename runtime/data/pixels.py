@@ -56,8 +56,8 @@ def read_mask(
 
 
 def fitted(picture: Image.Image, bucket: tuple[int, int], view: View = PLAIN) -> Image.Image:
-    """The part of a picture that a view sees, at the bucket's size (width, height): of a plain view, the largest part of
-    the bucket's ratio, at the centre.
+    """The part of a picture that a view sees, at the bucket's size (width, height): for a plain view the largest part
+    of the bucket's ratio, at the centre.
 
     One pass, from exact edges: Lanczos where it shrinks, bicubic where it grows, which rings less.
     """

@@ -20,8 +20,8 @@ from runtime.data import draws
 @attrs.frozen(kw_only=True)
 class View:
     """`left` and `top` are the shares of what a crop leaves over that lie left of it and above it. `zoom` is the share
-    of each side that is cut away besides. Brightness, contrast and saturation are factors; `hue` is a share of the circle
-    that it is turned by. `flip` mirrors what was cropped.
+    of each side that is cut away besides. Brightness, contrast and saturation are factors; `hue` is turned, by a share
+    of the circle. `flip` mirrors what was cropped.
     """
 
     flip: bool = False

@@ -2,7 +2,7 @@
 
     python -m tests.validate.choice [--seeds 4] [--out docs]      (`just validate-choice`)
 
-Each run is the demo's with 240 steps at batch 4 and a candidate each 30, on 8 Twemoji pictures or on 100; the same 12
+Each run is the demo's with 160 steps at batch 4 and a candidate each 32, on 8 Twemoji pictures or on 100; the same 12
 are held out in all of them. Then, a folder each, what is finished being skipped:
 
 - `lorac run`, `lorac eval`, `lorac advise`, each as a process
@@ -55,7 +55,7 @@ experiment = Experiment(
     ),
     adapter=LoRA(rank=16, targets="qkvo+ff+conv"),
     train=Train(
-        effective_batch=4, steps=240, learning_rate=2e-3, scheduler="cosine", warmup_steps=24, snr_gamma=1.0,
+        effective_batch=4, steps=160, learning_rate=2e-3, scheduler="cosine", warmup_steps=16, snr_gamma=1.0,
         seed={seed},
     ),
     fit=Fit(card="cpu", threads=1),
@@ -68,9 +68,9 @@ experiment = Experiment(
             "relieved face, face, twemoji style",
             "pink heart, heart, twemoji style",
         ),
-        steps={drawn_steps}, guidance=4.0, seed=7, every=240,
+        steps={drawn_steps}, guidance=4.0, seed=7, every=160,
     ),
-    outputs=Outputs(save_steps=30, keep_checkpoints=8, preferred_weight={weight}),
+    outputs=Outputs(save_steps=32, keep_checkpoints=5, preferred_weight={weight}),
 )
 """
 
@@ -98,7 +98,8 @@ def main() -> None:
         for pictures in (FEW, MANY):
             carry_out(Case(pictures, seed), options.work)
     cases = [Case(pictures, seed) for pictures in (FEW, MANY) for seed in range(options.seeds)]
-    found = choice_report.figures([read(case, options.work) for case in cases], options.seeds)
+    command = f"python -m tests.validate.choice --seeds {options.seeds}"
+    found = choice_report.figures([read(case, options.work) for case in cases], command)
     sys.stdout.write(choice_report.page(found))
     if options.out:
         (options.out / "choice.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -114,7 +115,7 @@ def carry_out(case: Case, work: Path) -> None:
     if not (run / f"{name}.lorac.json").is_file():
         lorac(folder, "run", "spec.py")
     if not (run / "evaluation.json").is_file():
-        lorac(folder, "eval", f"output/{name}", "--weights", f"{WEIGHT}", "--judge", str(EMOJI / "clip"))
+        lorac(folder, "eval", f"output/{name}", "--weights", f"{WEIGHT}", "--checkpoints", "last")
     if not (run / "advice.json").is_file():
         lorac(folder, "advise", f"output/{name}")
     measure(run, folder / "truth")
