@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+
 from runtime.evaluation import recommend
 from runtime.evaluation.__main__ import warnings
 from runtime.evaluation.results import Figure, Picture, Row
@@ -65,4 +67,16 @@ def test_copies_by_the_exported_checkpoint_are_warned_of(tiny_base: Path, tiny_d
 
     assert few == "few: the held-out loss, and what is chosen by it, rests on 2 pictures"
     assert memorised.startswith("memorised: at weight 0.8, 9 of 12 pictures")
-    assert warnings(of, True, rows, 20) == [few]
+
+
+def test_copies_by_another_checkpoint_are_told_with_the_exported_one_that_is_clear_of_them(
+    tiny_base: Path, tiny_data: Path
+) -> None:
+    of = tiny_plan(tiny_base, tiny_data, held_out=1 / 3)
+    rows = [attrs.evolve(row(0.8, 0.2, copies), step=step) for step, copies in ((5, 0), (10, 9), (15, 12))]
+
+    _, memorised = warnings(of, True, rows, 5)
+
+    assert memorised.startswith("memorised by step 10: at weight 0.8, 9 of 12 pictures")
+    assert memorised.endswith("step 5, which is exported, is clear of it")
+    assert len(warnings(of, True, rows[:1], 5)) == 1
