@@ -184,7 +184,7 @@ def warnings(of: plan.Plan, is_judged: bool, rows: Sequence[Row], exported: int)
 
 
 def memorised(rows: Sequence[Row], exported: int) -> Iterator[str]:
-    """Where pictures repeat the training pictures: by the exported checkpoint; if it is clear of that, by which first."""
+    """Which pictures repeat the training pictures: the exported checkpoint's, or else those of the first that does."""
     from runtime.evaluation import recommend
 
     def told(row: Row) -> str:
