@@ -188,11 +188,7 @@ def memorised(rows: Sequence[Row], exported: int) -> Iterator[str]:
     from runtime.evaluation import recommend
 
     def told(row: Row) -> str:
-        count, total = sum(one.is_copy for one in row.pictures), len(row.pictures)
-        return (
-            f"at weight {row.weight:g}, {count} of {total} pictures are as near to a training picture as hardly any "
-            "two different pictures are"
-        )
+        return f"at weight {row.weight:g}, {'; '.join(recommend.signs(row))}"
 
     copying = [row for row in rows if recommend.copies(row)]
     own = [row for row in copying if row.step == exported]

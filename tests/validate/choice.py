@@ -2,7 +2,7 @@
 
     python -m tests.validate.choice [--seeds 4] [--out docs]      (`just validate-choice`)
 
-Each run is the demo's with 160 steps at batch 4 and a candidate each 32, on 8 Twemoji pictures or on 100; the same 12
+Each run is the demo's with 400 steps at batch 4 and a candidate each 50, on 8 Twemoji pictures or on 100; the same 12
 are held out in all of them. Then, a folder each, what is finished being skipped:
 
 - `lorac run`, `lorac eval`, `lorac advise`, each as a process
@@ -55,7 +55,7 @@ experiment = Experiment(
     ),
     adapter=LoRA(rank=16, targets="qkvo+ff+conv"),
     train=Train(
-        effective_batch=4, steps=160, learning_rate=2e-3, scheduler="cosine", warmup_steps=16, snr_gamma=1.0,
+        effective_batch=4, steps=400, learning_rate=2e-3, scheduler="cosine", warmup_steps=40, snr_gamma=1.0,
         seed={seed},
     ),
     fit=Fit(card="cpu", threads=1),
@@ -68,9 +68,9 @@ experiment = Experiment(
             "relieved face, face, twemoji style",
             "pink heart, heart, twemoji style",
         ),
-        steps={drawn_steps}, guidance=4.0, seed=7, every=160,
+        steps={drawn_steps}, guidance=4.0, seed=7, every=400,
     ),
-    outputs=Outputs(save_steps=32, keep_checkpoints=5, preferred_weight={weight}),
+    outputs=Outputs(save_steps=50, keep_checkpoints=8, preferred_weight={weight}),
 )
 """
 
