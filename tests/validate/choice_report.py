@@ -14,6 +14,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.evaluation.figures import by_heart
+
 METRIC = "style_distance_to_twemoji"
 """Part A's stated metric: less is nearer."""
 OTHERS = {"pixel_distance_to_twemoji": 1, "twemoji_style": -1}
@@ -106,12 +108,22 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def copies(evaluation: dict[str, Any]) -> dict[str, str]:
-    """Step -> "4 of 12" pictures that lie above the threshold."""
-    return {
-        str(row["step"]): f"{sum(one['is_copy'] for one in row['pictures'])} of {len(row['pictures'])}"
-        for row in evaluation["rows"]
-    }
+def copies(evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Step -> how many pictures lie above the threshold, how many captions recite, and how near those come to their own
+    pictures in the median, trained and held out."""
+    found = {}
+    for row in evaluation["rows"]:
+        near = {
+            kind: [one["nearness"] for one in row["recited"] if one["trained"] is kind]
+            for kind in (True, False)
+        }
+        found[str(row["step"])] = {
+            "prompts": f"{sum(one['is_copy'] for one in row['pictures'])} of {len(row['pictures'])}",
+            "captions": f"{by_heart(near[True], near[False])} of {len(near[True])}",
+            "median_nearness": round(statistics.median(near[True]), 3),
+            "median_nearness_of_held_out": round(statistics.median(near[False]), 3),
+        }
+    return found
 
 
 def together(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -180,6 +192,9 @@ def page(found: dict[str, Any]) -> str:
         "",
         "## Each run",
         "",
+        "Copies: pictures by prompts that are above the threshold, and trained captions that give their own picture back",
+        "nearer than any held-out caption does.",
+        "",
         "| pictures | seed | step: held-out loss / metric | chosen | best | regret ± error | copies | advice |",
         "| ---: | ---: | --- | ---: | ---: | ---: | --- | --- |",
     ]
@@ -187,7 +202,9 @@ def page(found: dict[str, Any]) -> str:
         candidates = "; ".join(
             f"{step}: {one['held_out_loss'][step]:.4f} / {value:.2f}" for step, value in one[METRIC].items()
         )
-        seen = ", ".join(f"{said} at step {step}" for step, said in one["copies"].items())
+        seen = ", ".join(
+            f"step {step}: {said['prompts']}, {said['captions']}" for step, said in one["copies"].items()
+        )
         cells = [
             f"{one['pictures']}",
             f"{one['seed']}",
