@@ -162,7 +162,8 @@ def page(found: dict[str, Any]) -> str:
         "# The checkpoint that is chosen, and what is learned by heart",
         "",
         f"Made by `{found['command']}` on {found['day']} with",
-        f"{versions}; {found['machine']}. The figures as data are in `choice.json`;",
+        f"{versions};",
+        f"{found['machine']}. The figures as data are in `choice.json`;",
         "`tests/validate/choice.py` says what was run. Each run is on so many Twemoji pictures, the same 12 held out.",
         "The metric is part A's style distance, drawn at weight 1 for 24 concepts that no run saw: less is nearer.",
         "",
@@ -182,7 +183,7 @@ def page(found: dict[str, Any]) -> str:
             str(one["chosen_is_best"]),
             str(one["warned"]),
             *(_range(one[name]) for name in ("regret", "fair_regret", "regret_of_the_last")),
-            f"{one['deviation_between_seeds']}",
+            "unknown" if one["deviation_between_seeds"] is None else f"{one['deviation_between_seeds']:.3f}",
             _range(one["rank_correlation"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
