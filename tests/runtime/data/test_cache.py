@@ -95,7 +95,7 @@ def program(data: Path, flip: bool = False, caption_dropout: float = 0.0, target
     return SimpleNamespace(
         base=SimpleNamespace(digest="d1"),
         data=images,
-        adapter=SimpleNamespace(targets={targets: ""}),
+        adapter=SimpleNamespace(targets={targets: ""}, word_embeddings={}),
         train=SimpleNamespace(objective=plan.Objective(snr_gamma=0.0, noise_offset=0.0)),
         versions={"torch": "1"},
     )
