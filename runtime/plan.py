@@ -42,7 +42,6 @@ from runtime.plan_data import Shape as Shape
 from runtime.plan_data import TextFile as TextFile
 from runtime.plan_data import Texts as Texts
 from runtime.plan_data import are_weighted as are_weighted
-from runtime.plan_data import crops_vary as crops_vary
 from runtime.plan_data import every_item as every_item
 from runtime.plan_data import is_inner as is_inner
 from runtime.plan_data import largest as largest

@@ -62,6 +62,11 @@ class Augment:
     color_jitter: float
     hue_jitter: float
 
+    @property
+    def varies_crops(self) -> bool:
+        """Whether views of a picture differ in what is cropped."""
+        return self.random_crop or self.random_zoom > 0
+
 
 @attrs.frozen(kw_only=True)
 class Images:
@@ -190,11 +195,6 @@ def samples(data: Data) -> int:
 def picture_variants(data: Images) -> int:
     """Views of each picture, mirrored ones apart."""
     return data.augment.variants if data.augment else 1
-
-
-def crops_vary(data: Images) -> bool:
-    """Whether views of a picture differ in what is cropped."""
-    return data.augment is not None and (data.augment.random_crop or data.augment.random_zoom > 0)
 
 
 def are_weighted(data: Images) -> bool:

@@ -65,7 +65,7 @@ def _masks(data: plan.Images) -> Counter[Size]:
     if data.mask == "none":
         return Counter()
     file = attrgetter("mask_sha256" if data.mask == "files" else "sha256")
-    if not plan.crops_vary(data):
+    if data.augment is None or not data.augment.varies_crops:
         return Counter(bucket for _, bucket in {(file(item), item.bucket) for item in plan.every_item(data)})
     views = plan.picture_variants(data)
     trained = {(item.sha256, item.bucket) for item in data.items if file(item)}
