@@ -137,6 +137,10 @@ validate-phases:
 validate-sweep:
     python -m tests.validate.sweep
 
+# Compare the checkpoint that is chosen with the true best, on 8 pictures and on 100; figures in docs/choice.md
+validate-choice SEEDS="4":
+    python -m tests.validate.choice --seeds {{ SEEDS }} --out docs
+
 # Look at a run's page in a real browser, light and dark, on a desk and a phone; wants playwright and a Chromium
 validate-pages PAGE="output/twemoji/report.html":
     python -m tests.validate.pages {{ PAGE }} --screens output/pages

@@ -79,6 +79,7 @@ def tags_have_variants(images: Images) -> Iterator[Disagreement]:
 OF_STILL_PICTURES = (
     *("more_resolutions", "folders", "alpha_mask", "mask_path"),
     *("shuffle_tags", "tag_dropout", "held_out"),
+    *("random_crop", "random_zoom", "color_jitter", "hue_jitter"),
 )
 """Fields of `Images` that clips have not."""
 

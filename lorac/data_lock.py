@@ -177,6 +177,20 @@ def _images(
         tag_dropout=float(images.tag_dropout),
         held_out=float(images.held_out),
         held_items=held,
+        augment=_augment(images),
+    )
+
+
+def _augment(images: Images) -> plan.Augment | None:
+    """How pictures are varied; None where nothing asks for it."""
+    if not (images.random_crop or images.random_zoom or images.color_jitter or images.hue_jitter):
+        return None
+    return plan.Augment(
+        variants=images.picture_variants,
+        random_crop=images.random_crop,
+        random_zoom=float(images.random_zoom),
+        color_jitter=float(images.color_jitter),
+        hue_jitter=float(images.hue_jitter),
     )
 
 
@@ -308,8 +322,19 @@ def _notes_on_settings(
         yield f"{len(names - learnt):,} prior pictures, as many samples of them as of the {len(learnt):,} others"
     if unused := len({item.path for item in every} - names):
         yield f"{unused:,} prior pictures are not used: there are more of them than samples of the others"
+    if images.random_crop or images.random_zoom:
+        tight = sum(not _has_room(images, item) for item in items)
+        if tight:
+            yield f"{tight:,} of {len(items):,} items have no room for random crops: they are as their bucket is"
     if images.mask_path is not None and (plain := sum(not item.mask for item in items)):
         yield f"{plain:,} of {len(items):,} items have no mask, and count whole"
+
+
+def _has_room(images: Images, item: plan.Item) -> bool:
+    """Whether random crops can be other ones than the crop at the centre."""
+    is_larger = item.width > item.bucket[0] and item.height > item.bucket[1]
+    is_cut = buckets.kept(item.bucket, item.width, item.height) < 1
+    return (images.random_crop and is_cut) or (images.random_zoom > 0 and is_larger)
 
 
 def _few(held: tuple[plan.Item, ...]) -> tuple[str, ...]:

@@ -121,6 +121,25 @@ class Images:
         number(ge=0, lt=1), "How much counts what a mask leaves out.", default=0.0
     )
     flip: bool = setting(flag(), "Mirror half of the samples left to right.", default=False)
+    random_crop: bool = setting(
+        flag(), "Crop to the bucket at a random place instead of at the centre.", default=False
+    )
+    random_zoom: float = setting(
+        number(ge=0, le=0.5),
+        "Share of each side that a crop takes off besides, at most; it never enlarges a picture.",
+        default=0.0,
+    )
+    color_jitter: float = setting(
+        number(ge=0, le=1), "Share by which brightness, contrast and saturation vary, at most.", default=0.0
+    )
+    hue_jitter: float = setting(
+        number(ge=0, le=0.5), "Share of the colour circle by which the hue varies, at most.", default=0.0
+    )
+    picture_variants: int = setting(
+        whole(ge=2, le=1000),
+        "Views of each picture that random crops and colours draw from: each is encoded once and kept on disk.",
+        default=4,
+    )
     caption_dropout: float = setting(
         number(ge=0, lt=1), "Share of samples that are trained with an empty caption.", default=0.0
     )

@@ -27,6 +27,7 @@ from runtime.plan_adapter import rank_of as rank_of
 from runtime.plan_adapter import token_of as token_of
 from runtime.plan_adapter import trained as trained
 from runtime.plan_checks import wrongs
+from runtime.plan_data import Augment as Augment
 from runtime.plan_data import Clip as Clip
 from runtime.plan_data import Data as Data
 from runtime.plan_data import Frame as Frame
@@ -42,6 +43,7 @@ from runtime.plan_data import every_item as every_item
 from runtime.plan_data import is_inner as is_inner
 from runtime.plan_data import largest as largest
 from runtime.plan_data import locked_files as locked_files
+from runtime.plan_data import picture_variants as picture_variants
 from runtime.plan_data import pictures as pictures
 from runtime.plan_data import pixels as pixels
 from runtime.plan_data import samples as samples

@@ -51,6 +51,25 @@ class Item:
 
 
 @attrs.frozen(kw_only=True)
+class Augment:
+    """Each picture has `variants` views, which its samples draw from: cropped at random places with `random_crop`, with
+    up to `random_zoom` of each side cut away; brightness, contrast and saturation moved by up to `color_jitter` of what
+    they are, the hue by up to `hue_jitter` of the circle.
+    """
+
+    variants: int
+    random_crop: bool
+    random_zoom: float
+    color_jitter: float
+    hue_jitter: float
+
+    @property
+    def varies_crops(self) -> bool:
+        """Whether views of a picture differ in what is cropped."""
+        return self.random_crop or self.random_zoom > 0
+
+
+@attrs.frozen(kw_only=True)
 class Images:
     """The locked picture set. `digest` covers the items; `expected` counts an epoch's samples.
 
@@ -60,6 +79,7 @@ class Images:
     `tag_dropout`.
 
     `held_out` is the share of pictures that is measured on and never trained on, 0 is none; `held_items` are these.
+    `augment` says how pictures are varied; None is not at all.
     """
 
     kind: Literal["images", "clips"] = "images"
@@ -78,6 +98,7 @@ class Images:
     tag_dropout: float = 0.0
     held_out: float = 0.0
     held_items: tuple[Item, ...] = ()
+    augment: Augment | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -178,6 +199,11 @@ def samples(data: Data) -> int:
     return sum(file.trained for file in data.files)
 
 
+def picture_variants(data: Images) -> int:
+    """Views of each picture, mirrored ones apart."""
+    return data.augment.variants if data.augment else 1
+
+
 def are_weighted(data: Images) -> bool:
     """Whether some pictures count otherwise than others."""
     return any(item.loss_weight != 1 for item in data.items)
@@ -220,9 +246,21 @@ def _wrong_pictures(data: Images) -> list[str]:
             found.append(f"data.{name} must be at least 0 and below 1, got {value}")
     if data.caption_variants < 1 or data.keep_tags < 0:
         found.append("data.caption_variants must be at least 1, and data.keep_tags at least 0")
+    if data.augment is not None:
+        found += _wrong_augment(data.augment)
     held = {item.sha256 for item in data.held_items}
     both = {item.sha256 for item in data.items if item.sha256 in held}
     return found + [f"data.held_items has {len(both)} pictures that are trained on"] * bool(both)
+
+
+def _wrong_augment(of: Augment) -> list[str]:
+    highest = {"random_zoom": 0.5, "color_jitter": 1.0, "hue_jitter": 0.5}
+    found = [
+        f"data.augment.{name} must be between 0 and {most}, got {getattr(of, name)}"
+        for name, most in highest.items()
+        if not 0 <= getattr(of, name) <= most
+    ]
+    return found + ["data.augment.variants must be at least 2"] * (of.variants < 2)
 
 
 def _wrong_texts(data: Texts) -> list[str]:

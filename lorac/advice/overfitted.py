@@ -38,12 +38,13 @@ def copies(of: Evidence) -> Looked:
         why = of.unknown.get("evaluation", "not measured: lorac eval does")
         return looked(about=about, unknown=why)
     count = sum(one.is_copy for one in row.pictures)
+    by_chance = f"{count} of {len(row.pictures)} pictures, by chance {EXPECTED:.0%} are"
     return looked(
         about=about,
-        figure=f"{count} of {len(row.pictures)} pictures, by chance {EXPECTED:.0%} are",
+        figure="; ".join(recommend.signs(row)) or by_chance,
         is_wrong=recommend.copies(row),
         finding="pictures repeat the training pictures",
-        source=f"a binomial test to {DOUBT:.0%}: fewer could be an accident",
+        source=f"a test to {DOUBT:.0%}: fewer could be an accident",
         moves=shorter(of.run.plan, of.run.plan.program.train.steps // 2),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lorac.importers import words
 from lorac.importers.kohya_keys import optional, switch
-from lorac.importers.ledger import OFF, CannotCarry, IsOurs, Ours, Table, To, Unless, is_on
+from lorac.importers.ledger import OFF, CannotCarry, IsOurs, Ours, Table, To, Unless, is_on, whole
 
 FAMILIES = {
     "STABLE_DIFFUSION_15": "sd1",
@@ -42,7 +42,7 @@ PLAIN_NOISE = "lorac's noise is plain, with noise_offset"
 SQUARED = "lorac's loss is the squared error"
 EPOCHS = "lorac counts steps"
 TAGS = "lorac trains captions as they are"
-PIXELS = "lorac changes pictures by data.flip alone"
+PIXELS = "lorac varies pictures by data.flip, random_crop, random_zoom, color_jitter and hue_jitter"
 WORDS = "lorac has TextualInversion(…) for a word with vectors of its own: write it in adapter.words"
 PART = "the part of another architecture"
 
@@ -63,6 +63,13 @@ def snr(value: Any) -> float:
     if name == "CONSTANT":
         raise IsOurs("all timesteps alike, as in lorac")
     raise CannotCarry("lorac weighs losses by snr_gamma alone")
+
+
+def variants(value: Any) -> int:
+    """Views of a picture that are cached: one is lorac's own way where nothing is varied."""
+    if whole(value) == 1:
+        raise IsOurs("pictures are varied by random crops and colours alone")
+    return whole(value)
 
 
 TABLE: Table = {
@@ -199,13 +206,13 @@ CONCEPT: Table = {
     "enabled": Ours("enabled"),
     "type": Unless(words.PRIOR, off=("STANDARD", None), same="pictures to learn"),
     "include_subdirectories": Ours("lorac reads subfolders"),
-    "image_variations": Ours("lorac caches a picture, and its mirror image"),
+    "image_variations": To("data.picture_variants", variants),
     "text_variations": Ours("lorac trains captions as they are"),
     "balancing": To("data.repeats"),
     "loss_weight": Unless(words.WEIGHTS, off=(None, 1), same="1, as in lorac"),
     "concept_stats": Ours("figures of OneTrainer's window"),
     "image.enable_random_flip": To("data.flip", is_on),
-    "image.enable_crop_jitter": Unless("lorac crops at the centre"),
+    "image.enable_crop_jitter": switch("data.random_crop"),
     "image.enable_resolution_override": Unless("set data.resolution"),
     "image.resolution_override": Ours("it matters for enable_resolution_override alone"),
     "text.prompt_source": Unless(

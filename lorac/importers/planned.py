@@ -100,6 +100,10 @@ def _data(book: Ledger, of: plan.Plan) -> None:
         if data.caption_variants > 1:
             for field in ("keep_tags", "caption_variants"):
                 _set(book, f"data.{field}", getattr(data, field))
+        for field in ("random_crop", "random_zoom", "color_jitter", "hue_jitter") if data.augment else ():
+            _set(book, f"data.{field}", getattr(data.augment, field))
+        if data.augment:
+            _set(book, "data.picture_variants", data.augment.variants)
         if data.mask != "none":
             _set(book, "data.unmasked_weight", data.unmasked_weight)
         if data.mask == "alpha":

@@ -66,6 +66,15 @@ def _zero_is_once(value: Any) -> int:
     return whole(value) + 1
 
 
+def _is_random(value: Any) -> bool:
+    """Where SimpleTuner crops."""
+    if value == "random":
+        return True
+    if value in ("center", "centre", *OFF):
+        raise IsOurs("at the centre, as in lorac")
+    raise CannotCarry("lorac crops at the centre, or at random: data.random_crop")
+
+
 TABLE: Table = {
     "model_type": Unless("lorac trains LoRAs", off=("lora",), same="a LoRA"),
     "lora_type": Unless(PLAIN, off=("standard", *OFF), same="LoRA, lorac's own method"),
@@ -210,9 +219,7 @@ DATA: Table = {
     "repeats": To("data.repeats", _zero_is_once),
     "resolution_type": Ours("carried with resolution"),
     "crop": Ours("lorac crops to its bucket"),
-    "crop_style": Unless(
-        "lorac crops at the centre", off=("center", "centre", *OFF), same="at the centre, as in lorac"
-    ),
+    "crop_style": To("data.random_crop", _is_random),
     "minimum_image_size": Unless(
         "lorac refuses pictures that are too small, or enlarges them (data.upscale)"
     ),

@@ -1,17 +1,16 @@
 """What never changes in a run, encoded once: latents' distributions of pictures, embeddings of captions.
 
-- Keyed by content: the picture's sha256, its bucket and flip, or the caption, with all that the encoder's
+- Keyed by content: the picture's sha256, its bucket and the view of it, or the caption, with all that the encoder's
   answer depends on (base, component, dtype, device, library versions). Two runs and two folders share
   entries; an edited picture or another base gets new ones.
 - One picture at a time: in a larger batch the same picture gets other last bits (measured: 9e-7 on a CPU),
   and the entry would depend on what was missing beside it.
 - Where the text encoder is trained, captions are kept as tokens.
-- A mask is kept at the latents' size, and turned with the picture where that is flipped.
+- A mask is kept at the latents' size, cropped as the picture is, and turned with it where that is flipped.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ import torch
 from torch import nn
 
 from runtime import log, plan
-from runtime.data import captions, draws, pixels
+from runtime.data import captions, draws, pixels, views
 from runtime.data.entries import Entries
 from runtime.data.order import Sample
+from runtime.data.views import PLAIN, View
 from runtime.errors import DivergedError, MachineError, Problem
 from runtime.families.protocol import Batch, Family, Modules
 from runtime.safeio import strict_json
@@ -55,37 +55,37 @@ class Encoded:
         data = plan.pictures(self.program.data)
         item = data.items[sample.item]
         caption = "" if sample.drop_caption else captions.wording(item.caption, data, sample.variant)
-        return self.of_item(item, sample.flip, caption, sample.key)
+        return self.of_item(item, views.view(data, item, sample.view, sample.flip), caption, sample.key)
 
-    def of_item(self, item: plan.Item, flip: bool, caption: str, key: int) -> Batch:
-        """A picture with a caption and what is drawn from `key`, without a batch dimension, on the CPU."""
-        picture = self.picture(item, flip)
+    def of_item(self, item: plan.Item, view: View, caption: str, key: int) -> Batch:
+        """A view of a picture with a caption and what is drawn from `key`, without a batch dimension, on the CPU."""
+        picture = self.picture(item, view)
         return {
             **picture,
-            **self.weights(item, flip, picture),
+            **self.weights(item, view, picture),
             **self.text(caption),
-            **self.family.conditions(item),
-            **self.drawn(item, flip, key),
+            **self.family.conditions(item, pixels.corner(item, view)),
+            **self.drawn(item, view, key),
         }
 
-    def weights(self, item: plan.Item, flip: bool, picture: Batch) -> Batch:
+    def weights(self, item: plan.Item, view: View, picture: Batch) -> Batch:
         """How much a picture counts, and each place in it (1, h, w): as `runtime.families.objective` takes them."""
         data = plan.pictures(self.program.data)
         found = {"loss_weight": torch.tensor(item.loss_weight)} if plan.are_weighted(data) else {}
         if data.mask != "none":
-            mask = stored(self.entries, mask_key(item, data.mask, _size(picture)))["mask"]
+            mask = stored(self.entries, mask_key(item, view, data.mask, _size(picture)))["mask"]
             least = data.unmasked_weight
-            found["loss_mask"] = least + (1 - least) * (mask.flip(-1) if flip else mask)
+            found["loss_mask"] = least + (1 - least) * (mask.flip(-1) if view.flip else mask)
         return found
 
-    def picture(self, item: plan.Item, flip: bool) -> Batch:
-        """What is cached of a picture."""
-        return stored(self.entries, picture_key(self.encoder, item, flip))
+    def picture(self, item: plan.Item, view: View) -> Batch:
+        """What is cached of a view of a picture."""
+        return stored(self.entries, picture_key(self.encoder, item, view))
 
-    def drawn(self, item: plan.Item, flip: bool, key: int) -> Batch:
-        """Noise, timestep and what else the family draws for a picture from `key`."""
+    def drawn(self, item: plan.Item, view: View, key: int) -> Batch:
+        """Noise, timestep and what else the family draws for a view of a picture from `key`."""
         objective = self.program.train.objective
-        return self.family.draw(self.picture(item, flip), draws.generator(key), objective)
+        return self.family.draw(self.picture(item, view), draws.generator(key), objective)
 
 
 def encode(
@@ -164,9 +164,10 @@ def encoder_digest(program: plan.Program, family: str, modules: Mapping[str, nn.
     )
 
 
-def picture_key(encoder: str, item: plan.Item, flip: bool) -> str:
-    """The key of one picture's latents."""
-    return _sha256({"encoder": encoder, "picture": item.sha256, "bucket": item.bucket, "flip": flip})
+def picture_key(encoder: str, item: plan.Item, view: View) -> str:
+    """The key of the latents of one view of a picture."""
+    found = {"encoder": encoder, "picture": item.sha256, "bucket": item.bucket, "flip": view.flip}
+    return _sha256(found | _unless_plain("crop", view.crop) | _unless_plain("colours", view.colours))
 
 
 def caption_key(encoder: str, caption: str) -> str:
@@ -174,11 +175,17 @@ def caption_key(encoder: str, caption: str) -> str:
     return _sha256({"encoder": encoder, "caption": caption})
 
 
-def mask_key(item: plan.Item, mask: plan.Mask, size: tuple[int, int]) -> str:
-    """The key of one picture's mask at the size of its latents (height, width)."""
+def mask_key(item: plan.Item, view: View, mask: plan.Mask, size: tuple[int, int]) -> str:
+    """The key of the mask of one view of a picture at the size of its latents (height, width)."""
     file = item.sha256 if mask == "alpha" else item.mask_sha256
+    cropped = _unless_plain("crop", view.crop) if file else {}
     found = {"version": VERSION, "mask": mask, "file": file, "bucket": item.bucket, "size": size}
-    return _sha256({**found, "pillow": PIL.__version__})
+    return _sha256(found | cropped | {"pillow": PIL.__version__})
+
+
+def _unless_plain(name: str, value: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
+    """A part of a key that is left out where the picture is seen as it is."""
+    return {name: value} if value != getattr(PLAIN, name) else {}
 
 
 def _sha256(value: Any) -> str:
@@ -198,21 +205,19 @@ def _encode_pictures(
     progress: Progress | None,
 ) -> None:
     pictures = plan.pictures(program.data)
-    plain = ((item, False) for item in plan.every_item(pictures))
-    flipped = ((item, True) for item in pictures.items if pictures.flip)
     wanted = [
-        (item, flip)
-        for item, flip in itertools.chain(plain, flipped)
-        if entries.read(picture_key(encoder, item, flip)) is None
+        (item, view)
+        for item, view in views.every_view(pictures)
+        if entries.read(picture_key(encoder, item, view)) is None
     ]
     weight = next(modules[of.VAE].parameters())
     problems = []
-    for done, (item, flip) in enumerate(wanted, start=1):
-        picture = pixels.read(data, item, flip)[None].to(weight.device, weight.dtype)
+    for done, (item, view) in enumerate(wanted, start=1):
+        picture = pixels.read(data, item, view)[None].to(weight.device, weight.dtype)
         with torch.no_grad():
             latents = _only(of.encode_picture(modules, picture))
         if all(bool(tensor.isfinite().all()) for tensor in latents.values()):
-            entries.write(picture_key(encoder, item, flip), latents)
+            entries.write(picture_key(encoder, item, view), latents)
         else:
             what = f"its latents are not finite in {str(weight.dtype).removeprefix('torch.')}"
             problems.append(Problem(str(data / item.path), what, "encode in fp32, or replace the picture"))
@@ -224,11 +229,11 @@ def _encode_pictures(
 
 def _encode_masks(program: plan.Program, folder: Path, entries: Entries, encoder: str) -> None:
     data = plan.pictures(program.data)
-    for item in plan.every_item(data) if data.mask != "none" else ():
-        size = _size(stored(entries, picture_key(encoder, item, False)))
-        key = mask_key(item, data.mask, size)
+    for item, view in views.every_view(data) if data.mask != "none" else ():
+        size = _size(stored(entries, picture_key(encoder, item, view)))
+        key = mask_key(item, view, data.mask, size)
         if entries.read(key) is None:
-            entries.write(key, {"mask": pixels.read_mask(folder, item, data.mask, size)})
+            entries.write(key, {"mask": pixels.read_mask(folder, item, data.mask, size, view)})
 
 
 def _encode_captions(

@@ -23,7 +23,8 @@ Numbers = NDArray[np.int64]
 
 @attrs.frozen(kw_only=True)
 class Sample:
-    """One visit of an item. `flip`, `drop_caption` and the caption's wording, `variant`, are drawn from `key`."""
+    """One visit of an item. `flip`, `drop_caption`, the caption's wording (`variant`) and the picture's `view` are
+    drawn from `key`."""
 
     item: int
     bucket: tuple[int, int]
@@ -31,6 +32,7 @@ class Sample:
     flip: bool
     drop_caption: bool
     variant: int = 0
+    view: int = 0
 
 
 def steps_per_epoch(data: plan.Images, effective_batch: int) -> int:
@@ -70,6 +72,7 @@ class Order:
         flips = self.data.flip & (draws.uniform(keys, draws.FLIP) < 0.5)
         drops = draws.uniform(keys, draws.CAPTION) < self.data.caption_dropout
         variants = (draws.uniform(keys, draws.VARIANT) * self.data.caption_variants).astype(np.int64)
+        views = (draws.uniform(keys, draws.VIEW) * plan.picture_variants(self.data)).astype(np.int64)
         return tuple(
             Sample(
                 item=int(self._item_of[sample]),
@@ -78,8 +81,11 @@ class Order:
                 flip=bool(flip),
                 drop_caption=bool(drop),
                 variant=int(variant),
+                view=int(view),
             )
-            for sample, key, flip, drop, variant in zip(samples, keys, flips, drops, variants, strict=True)
+            for sample, key, flip, drop, variant, view in zip(
+                samples, keys, flips, drops, variants, views, strict=True
+            )
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,7 +167,6 @@ def evaluated(of: Subject, options: argparse.Namespace, weights: Sequence[float]
 def warnings(of: plan.Plan, is_judged: bool, rows: Sequence[Row], exported: int) -> list[str]:
     """What a person should know: what could not be measured, and pictures that repeat the training pictures."""
     from runtime import plan
-    from runtime.evaluation import recommend
 
     found = []
     if not of.program.data.held_out:
@@ -181,14 +180,23 @@ def warnings(of: plan.Plan, is_judged: bool, rows: Sequence[Row], exported: int)
         found.append(
             "no judge: similarity and closeness are not measured, diversity is by pixels; give --judge DIR"
         )
-    for row in rows:
-        if row.step == exported and recommend.copies(row):
-            count, total = sum(one.is_copy for one in row.pictures), len(row.pictures)
-            found.append(
-                f"memorised: at weight {row.weight:g}, {count} of {total} pictures are as near to a training picture "
-                "as hardly any two different pictures are: train for less, or on more pictures"
-            )
-    return found
+    return [*found, *memorised(rows, exported)]
+
+
+def memorised(rows: Sequence[Row], exported: int) -> Iterator[str]:
+    """Which pictures repeat the training pictures: the exported checkpoint's, or else those of the first that does."""
+    from runtime.evaluation import recommend
+
+    def told(row: Row) -> str:
+        return f"at weight {row.weight:g}, {'; '.join(recommend.signs(row))}"
+
+    copying = [row for row in rows if recommend.copies(row)]
+    own = [row for row in copying if row.step == exported]
+    for row in own:
+        yield f"memorised: {told(row)}: train for less, or on more pictures"
+    if copying and not own:
+        first = min(copying, key=lambda row: (row.step, row.weight))
+        yield f"memorised by step {first.step}: {told(first)}; step {exported}, which is exported, is clear of it"
 
 
 def told(found: Evaluation, options: argparse.Namespace) -> str:

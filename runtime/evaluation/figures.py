@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,22 @@ def is_no_accident(copies: int, count: int) -> bool:
         math.comb(count, k) * EXPECTED**k * (1 - EXPECTED) ** (count - k) for k in range(copies, count + 1)
     )
     return tail < DOUBT
+
+
+def by_heart(trained: Sequence[float], held_out: Sequence[float]) -> int:
+    """How many pictures by captions that were trained on are nearer to their own picture than any by a held-out caption
+    is to its own."""
+    return sum(one > max(held_out) for one in trained) if held_out else 0
+
+
+def is_by_heart(trained: Sequence[float], held_out: Sequence[float]) -> bool:
+    """Whether that is more than chance explains.
+
+    What is held out is drawn by lot. So where nothing is learned by heart, any order of the two kinds is as likely as
+    any other, and the first k are all among the m of the one, not the n of the other, by C(m, k) / C(m + n, k).
+    """
+    first = by_heart(trained, held_out)
+    return math.comb(len(trained), first) / math.comb(len(trained) + len(held_out), first) < DOUBT
 
 
 def repetition(text: str) -> float:

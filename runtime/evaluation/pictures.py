@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -14,13 +15,16 @@ from runtime import plan, sheet
 from runtime.data import pixels
 from runtime.evaluation import figures, judge, results, subject
 from runtime.evaluation.figures import Vectors
-from runtime.evaluation.results import Picture, Row, Threshold
+from runtime.evaluation.results import Picture, Recited, Row, Threshold
 from runtime.evaluation.subject import Subject
 from runtime.safeio import images, paths
 from runtime.sampling import save_png
 
 CAPTIONS = 4
 """Captions that are drawn where the plan has no prompts."""
+RECITED = 8
+"""Captions that were trained on, and as many that were held out, that are drawn to look for what is learned by heart:
+it shows by its own caption first (Carlini et al. 2023, arXiv:2301.13188, draw those too)."""
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +32,8 @@ class Scene:
     """What every row is drawn and judged by.
 
     Row i of `training`, the training pictures' pixels, shows the picture `shows[i]` of the plan. With a judge, `style`
-    is how it sees them, and `words` how it sees the prompts.
+    is how it sees them, and `words` how it sees the prompts. `recited` are pictures whose captions are drawn, each with
+    its pixels (mirrored, too, where training mirrors) and whether it was trained on.
     """
 
     subject: Subject
@@ -40,6 +45,7 @@ class Scene:
     training: Vectors
     shows: NDArray[np.int64]
     threshold: Threshold
+    recited: tuple[tuple[plan.Item, Vectors, bool], ...]
 
 
 def scene(of: Subject, clip: judge.Clip | None, series: int) -> Scene:
@@ -67,6 +73,7 @@ def scene(of: Subject, clip: judge.Clip | None, series: int) -> Scene:
         training=training,
         shows=shows,
         threshold=Threshold(value=value, expected=figures.EXPECTED, pictures=count),
+        recited=tuple(_to_recite(of, data)),
     )
 
 
@@ -89,6 +96,7 @@ def row(of: Scene, step: int, weight: float) -> Row:
         nearest=results.figure([one.nearest for one in pictures]),
         copies=sum(one.is_copy for one in pictures) / len(pictures) if pictures else None,
         pictures=pictures,
+        recited=tuple(_recited(of, step, weight)),
     )
 
 
@@ -129,6 +137,32 @@ def _told(
             nearest_file=data.items[int(of.shows[at[place]])].path,
             is_copy=near[place] > of.threshold.value,
         )
+
+
+def _to_recite(of: Subject, data: plan.Images) -> Iterator[tuple[plan.Item, Vectors, bool]]:
+    """Pictures whose captions are drawn, evenly spread, with their pixels and whether they were trained on.
+
+    Only captions of a single picture; none where nothing is held out, since then there is nothing to compare with.
+    """
+    times = Counter({item.path: item.caption for item in plan.every_item(data)}.values())
+    for items, trained in ((data.items, True), (data.held_items, False)):
+        single = [*{item.path: item for item in items if item.caption and times[item.caption] == 1}.values()]
+        count = min(RECITED, len(single)) if data.held_items else 0
+        chosen = [single[place * len(single) // count] for place in range(count)]
+        seen = [_shown(of, chosen, mirrored) for mirrored in ((False, True) if data.flip else (False,))]
+        for item, *pictures in zip(chosen, *seen, strict=True):
+            yield item, judge.by_pixels(pictures), trained
+
+
+def _recited(of: Scene, step: int, weight: float) -> Iterator[Recited]:
+    """Draw each of those captions once, and say how near that is to its own picture."""
+    captions = tuple(item.caption for item, _, _ in of.recited)
+    drawn = subject.draw(of.subject, attrs.evolve(of.wanted, prompts=captions), weight) if captions else []
+    for place, ((item, own, trained), picture) in enumerate(zip(of.recited, drawn, strict=True)):
+        file = f"{results.PICTURES}/{step:06}-{weight:.2f}-recited-{place:02}.png"
+        save_png(picture, of.subject.where.output / file)
+        near, _ = figures.nearest(judge.by_pixels([picture]), own)
+        yield Recited(file=file, caption=item.caption, own_file=item.path, nearness=near[0], trained=trained)
 
 
 def grid(of: Scene, base: Row, rows: Sequence[Row]) -> Image.Image:

@@ -35,7 +35,24 @@ def weight(rows: Sequence[Row], planned: float) -> tuple[float, str]:
 
 def copies(row: Row) -> bool:
     """Whether more of a row's pictures are near to a training picture than chance explains."""
-    return figures.is_no_accident(sum(one.is_copy for one in row.pictures), len(row.pictures))
+    return bool(signs(row))
+
+
+def signs(row: Row) -> list[str]:
+    """What tells that a row's pictures are copies."""
+    count, total = sum(one.is_copy for one in row.pictures), len(row.pictures)
+    trained, held = ([one.nearness for one in row.recited if one.trained is kind] for kind in (True, False))
+    found = []
+    if figures.is_no_accident(count, total):
+        found.append(
+            f"{count} of {total} pictures are as near to a training picture as hardly any two different pictures are"
+        )
+    if figures.is_by_heart(trained, held):
+        found.append(
+            f"{figures.by_heart(trained, held)} of {len(trained)} captions that were trained on give their own picture "
+            f"back, nearer than any of {len(held)} held-out captions does"
+        )
+    return found
 
 
 def least_as_good(rows: Sequence[Row]) -> float:

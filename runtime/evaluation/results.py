@@ -57,6 +57,18 @@ class Picture:
 
 
 @attrs.frozen(kw_only=True)
+class Recited:
+    """A picture drawn by a caption of the data. `nearness` is the correlation of its pixels with the caption's own
+    picture, `own_file`; `trained`: that one was trained on, not held out."""
+
+    file: str
+    caption: str
+    own_file: str
+    nearness: float
+    trained: bool
+
+
+@attrs.frozen(kw_only=True)
 class Answer:
     """What a language model said, and the share of its 4-grams of words that it had said before."""
 
@@ -67,7 +79,8 @@ class Answer:
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """One checkpoint at one LoRA weight. `copies` is the share of pictures above the threshold.
+    """One checkpoint at one LoRA weight. `copies` is the share of pictures above the threshold; what is learned by
+    heart shows first in those that are `recited`.
 
     `loss` is the held-out loss; `perplexity` is of text. `diversity` is the mean distance between pictures of one
     prompt: 1 - the judge's cosine, or without a judge 1 - the correlation of their pixels.
@@ -84,6 +97,7 @@ class Row:
     copies: float | None = None
     repetition: Figure | None = None
     pictures: tuple[Picture, ...] = ()
+    recited: tuple[Recited, ...] = ()
     answers: tuple[Answer, ...] = ()
 
 

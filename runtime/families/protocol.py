@@ -150,8 +150,9 @@ class Family(Protocol):
         Of a clip: pixels (N, frames, 3, H, W).
         """
 
-    def conditions(self, item: plan.Item) -> Batch:
-        """What else the denoiser is told of a picture (its own size and crop …), without a batch dimension."""
+    def conditions(self, item: plan.Item, corner: tuple[int, int]) -> Batch:
+        """What else the denoiser is told of a picture, without a batch dimension: its own size, the crop's `corner`
+        (`runtime.data.pixels.corner`) …"""
 
     def decode(self, modules: Modules, latents: Tensor) -> Tensor:
         """Latents as `encode_picture` has their means -> pixels (N, 3, H, W) in about [-1, 1]."""

@@ -200,13 +200,11 @@ def encode_text(modules: Modules, tokens: Batch) -> Batch:
     }
 
 
-def conditions(item: plan.Item) -> Batch:
-    """The picture's own size, and where `runtime.data.pixels.fitted` crops it: counted in its pixels once resized, as
-    the paper does. A central crop is the same mirrored."""
+def conditions(item: plan.Item, corner: tuple[int, int]) -> Batch:
+    """The picture's own size, where it is cropped, counted in its pixels once resized, as the paper does, and to which
+    size."""
     width, height = item.bucket
-    scale = min(item.width / width, item.height / height)
-    left, top = (item.width / scale - width) / 2, (item.height / scale - height) / 2
-    return {"time_ids": torch.tensor([item.height, item.width, round(top), round(left), height, width])}
+    return {"time_ids": torch.tensor([item.height, item.width, *corner, height, width])}
 
 
 def example(architecture: Architecture, size: int, shape: plan.Shape, tokens: bool) -> Batch:

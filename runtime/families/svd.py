@@ -232,7 +232,7 @@ def _as_clip_sees(pictures: Tensor) -> Tensor:
     return (small - mean) / std
 
 
-def conditions(item: plan.Item) -> Batch:
+def conditions(item: plan.Item, corner: tuple[int, int]) -> Batch:
     """How fast the clip is, how much moves, how much noise its first frame had: `added` (3,)."""
     assert item.clip is not None
     # The model was told one frame a second less than there were (the pipeline's note on fps).

@@ -16,7 +16,7 @@ def recognise_config(config: dict[str, Any]) -> bool:
     return False
 
 
-def conditions(item: plan.Item) -> Batch:
+def conditions(item: plan.Item, corner: tuple[int, int]) -> Batch:
     """Nothing beside the caption."""
     return {}
 

@@ -15,6 +15,7 @@ from runtime import log, plan, sheet
 from runtime.data import levels
 from runtime.data.cache import Encoded, encode, stacked
 from runtime.data.order import Order, Sample, micro_batches
+from runtime.data.views import PLAIN
 from runtime.families import family
 from runtime.families.protocol import Batch, Modules
 from runtime.media import Ready
@@ -62,7 +63,7 @@ class Pictures:
 
     def _row(self, number: int, key: int) -> Batch:
         item = self.measured[number][0]
-        return self.encoded.of_item(item, False, item.caption, key)
+        return self.encoded.of_item(item, PLAIN, item.caption, key)
 
 
 def prepare(
@@ -82,7 +83,7 @@ def prepare(
         order=Order(data, program.train.seed, program.train.effective_batch),
         device=device,
         measured=tuple(
-            (item, levels.keys(item, partial(encoded.drawn, item, False))) for item in data.held_items
+            (item, levels.keys(item, partial(encoded.drawn, item, PLAIN))) for item in data.held_items
         ),
     )
 

@@ -207,7 +207,8 @@ def _data_line(of: plan.Plan) -> str:
         count = sum(file.samples for file in data.files)
         return f"{count:,} conversations and texts{held}, in sequences of {data.length} tokens"
     flips = ", each mirrored too" if data.flip else ""
-    return f"{len(data.items):,} pictures at {data.resolution} pixels{flips}"
+    views = f", each in {plan.picture_variants(data)} views" if data.augment else ""
+    return f"{len(data.items):,} pictures at {data.resolution} pixels{views}{flips}"
 
 
 def _text_files(of: plan.Plan) -> tuple[plan.TextFile, ...]:

@@ -122,6 +122,7 @@ def draw(
     lora: dict[str, torch.Tensor] | None,
     weight: float,
     seeds: int,
+    steps: int = STEPS,
 ) -> Pictures:
     """A picture for each concept and seed, in that order, by diffusers alone."""
     pipeline = StableDiffusionPipeline.from_pretrained(
@@ -138,7 +139,7 @@ def draw(
         part = wishes[at : at + BATCH]
         made += pipeline(
             [prompt for prompt, _ in part],
-            num_inference_steps=STEPS,
+            num_inference_steps=steps,
             guidance_scale=GUIDANCE,
             width=64,
             height=64,

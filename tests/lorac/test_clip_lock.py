@@ -49,7 +49,7 @@ def test_a_folder_and_an_animation_of_the_same_frames_are_the_same_pixels(folder
     frames = [Image.open(folder / "0" / f"{number}.png") for number in range(3)]
     frames[0].save(folder / "4.webp", save_all=True, append_images=frames[1:], lossless=True)
     items = {item.path: item for item in lock(CLIPS, folder, 64).items}
-    one, other = (pixels.read(folder, items[name], flip=False) for name in ("0", "4.webp"))
+    one, other = (pixels.read(folder, items[name]) for name in ("0", "4.webp"))
 
     assert one.shape == (3, 3, 64, 64)
     assert one.equal(other)

@@ -149,6 +149,19 @@ def test_settings_that_say_nothing_together_are_refused(given, what):
         Images("x", **given)
 
 
+def test_pictures_have_views_only_where_something_varies_them(tmp_path):
+    picture(tmp_path / "a.png", size=(256, 128))
+    picture(tmp_path / "b.png", size=(128, 128))
+
+    assert locked(tmp_path, picture_variants=9).images.augment is None
+    found = locked(tmp_path, random_crop=True, color_jitter=0.1, buckets=False)
+    assert found.images.augment == plan.Augment(
+        variants=4, random_crop=True, random_zoom=0.0, color_jitter=0.1, hue_jitter=0.0
+    )
+    assert found.notes[-1].startswith("1 of 2 items have no room for random crops")
+    assert not any("no room" in note for note in locked(tmp_path, random_zoom=0.1, resolution=64).notes)
+
+
 def test_tags_have_wordings_only_where_something_moves_them(tmp_path):
     picture(tmp_path / "a.png")
 

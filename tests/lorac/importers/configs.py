@@ -132,7 +132,8 @@ ONETRAINER = """\
 CONCEPTS = """\
 [
   {"path": "reg", "type": "PRIOR_PREDICTION"},
-  {"path": "img", "type": "STANDARD", "enabled": true, "balancing": 2, "image": {"enable_random_flip": true},
+  {"path": "img", "type": "STANDARD", "enabled": true, "balancing": 2, "image_variations": 3,
+   "image": {"enable_random_flip": true, "enable_crop_jitter": true, "enable_random_hue": true},
    "text": {"prompt_source": "sample", "enable_tag_shuffling": true}}
 ]
 """

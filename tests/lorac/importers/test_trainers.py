@@ -128,6 +128,7 @@ network_module = "networks.lora"
 train_data_dir = "b"
 shuffle_caption = true
 keep_tokens = 2
+random_crop = true
 caption_tag_dropout_rate = 0.1
 alpha_mask = true
 loss_type = "huber"
@@ -149,6 +150,7 @@ def test_kohyas_terms_of_loss_and_noise_and_its_tags_are_carried(read: Any) -> N
     assert (one.data.shuffle_tags, one.data.keep_tags, one.data.tag_dropout) == (True, 2, 0.1)
     assert (one.train.loss, one.train.huber_schedule, one.train.huber_c) == ("huber", "exponential", 0.2)
     assert (one.data.alpha_mask, one.train.debiased, one.train.input_perturbation) == (True, True, 0.05)
+    assert one.data.random_crop
     assert (one.train.pyramid_iterations, one.train.pyramid_discount) == (6, 0.3)  # kohya's default
     assert (one.base.prediction_type, one.base.zero_terminal_snr) == ("v_prediction", True)
     assert left(draft) == {}
@@ -261,6 +263,8 @@ def test_onetrainers_preset(convert: Any) -> None:
     assert isinstance(one.data, Images)
     assert (one.base.family, one.adapter.targets, one.adapter.alpha) == ("sd1", "qkvo+ff", 1.0)
     assert (one.data.path, one.data.repeats, one.data.flip) == ("img", 2, True)
+    assert (one.data.random_crop, one.data.picture_variants) == (True, 3)
+    assert any("hue_jitter" in why for why in left(draft).values())
     assert (one.fit.quantization, one.adapter.text_encoder, one.train.warmup_steps) == ("nf4", False, 200)
     assert (one.train.snr_gamma, one.train.optimizer.weight_decay, one.name) == (5.0, 0.02, "cats")
     assert (one.samples.prompts, one.samples.seed) == (("a cat",), 3)
@@ -276,7 +280,8 @@ def test_simpletuners_config(convert: Any) -> None:
     assert (one.name, one.outputs.output_dir) == ("cats", "output")
     assert (one.train.scheduler, one.train.warmup_steps, one.train.max_grad_norm) == ("polynomial", 50, 2.0)
     assert (one.samples.width, one.samples.height, one.adapter.targets) == (512, 768, "qkvo")  # type: ignore[union-attr]
-    assert set(left(draft)) == {"flow_schedule_shift", "push_to_hub", "data_backend_config[1].crop_style"}
+    assert one.data.random_crop
+    assert set(left(draft)) == {"flow_schedule_shift", "push_to_hub"}
 
 
 def test_llama_factorys_data_sets_are_files_with_their_own_columns(convert: Any) -> None:

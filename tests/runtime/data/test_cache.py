@@ -18,6 +18,7 @@ from runtime.data import cache, captions
 from runtime.data.cache import encode
 from runtime.data.entries import Entries
 from runtime.data.order import Order, micro_batches
+from runtime.data.views import PLAIN
 from runtime.errors import DivergedError, MachineError
 from runtime.safeio.digest import sha256_file
 from tests.faults import fault
@@ -47,7 +48,7 @@ class Family:
         mean = modules["vae"](pixels)
         return {"latent_mean": mean, "latent_std": mean.abs()}
 
-    def conditions(self, item):
+    def conditions(self, item, corner):
         return {}
 
     def draw(self, item, generator, objective):
@@ -94,7 +95,7 @@ def program(data: Path, flip: bool = False, caption_dropout: float = 0.0, target
     return SimpleNamespace(
         base=SimpleNamespace(digest="d1"),
         data=images,
-        adapter=SimpleNamespace(targets={targets: ""}),
+        adapter=SimpleNamespace(targets={targets: ""}, word_embeddings={}),
         train=SimpleNamespace(objective=plan.Objective(snr_gamma=0.0, noise_offset=0.0)),
         versions={"torch": "1"},
     )
@@ -239,7 +240,7 @@ def test_progress_counts_what_has_to_be_encoded(data, tmp_path):
 
 def latents(found: cache.Encoded, number: int) -> torch.Tensor:
     item = found.program.data.items[number]
-    return cache.stored(found.entries, cache.picture_key(found.encoder, item, False))["latent_mean"]
+    return cache.stored(found.entries, cache.picture_key(found.encoder, item, PLAIN))["latent_mean"]
 
 
 def test_a_sample_is_the_same_whatever_micro_batch_it_is_in(data, tmp_path):
@@ -312,6 +313,52 @@ def test_masks_weights_and_wordings_come_with_a_sample_whatever_micro_batch_it_i
                     ids = Family().tokenize({}, [text])["tokens"][0]
                     assert torch.equal(batch["hidden"][place], modules()["text_encoder"](ids))
     assert seen == {"c0", "a, b", "b, a", "c2"}
+
+
+AUGMENT = plan.Augment(variants=3, random_crop=True, random_zoom=0.4, color_jitter=0.5, hue_jitter=0.1)
+
+
+def test_every_view_is_encoded_once_and_its_mask_follows_its_crop_and_its_flip(data, tmp_path):
+    """The red of a picture is its own mask, so that what is seen and what counts can be compared."""
+    grey = np.random.default_rng(7).integers(0, 256, (4, 6), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(np.dstack([grey] * 3)).save(data / "0.png")
+    Image.fromarray(grey).save(data / "mask.png")
+    of = program(data, flip=True)
+    size = {"width": 48, "height": 32, "sha256": sha256_file(data / "0.png")}
+    first = attrs.evolve(
+        of.data.items[0], mask="mask.png", mask_sha256=sha256_file(data / "mask.png"), **size
+    )
+    plain = attrs.evolve(AUGMENT, color_jitter=0.0, hue_jitter=0.0)
+    of.data = attrs.evolve(of.data, items=(first,), expected=2, mask="files", augment=plain)
+    family, again = Family(), Family()
+    family.encode_picture = lambda modules, pixels: {
+        "latent_mean": pixels[:, :1],
+        "latent_std": pixels[:, :1],
+    }
+    again.encode_picture = None
+    encode(family, modules(), {}, of, data, tmp_path / "cache")
+    found = encode(again, modules(), {}, of, data, tmp_path / "cache")
+
+    seen = {}
+    for step in range(20):
+        for sample in Order(of.data, 1, 2).step(step):
+            batch = found.sample(sample)
+            seen[sample.view, sample.flip] = batch["latent_mean"]
+            assert torch.allclose(batch["loss_mask"], batch["latent_mean"] / 2 + 0.5, atol=1e-6)
+    assert set(seen) == {(view, flip) for view in range(3) for flip in (False, True)}
+    for view in range(3):
+        assert torch.equal(seen[view, True], seen[view, False].flip(-1))
+    assert len({tuple(one.flatten().tolist()) for one in seen.values()}) == 6
+
+
+def test_what_is_held_out_is_encoded_as_it_is(data, tmp_path):
+    of = program(data)
+    of.data = attrs.evolve(of.data, items=of.data.items[:2], held_items=of.data.items[2:], augment=AUGMENT)
+    family = Family()
+    found = encode(family, modules(), {}, of, data, tmp_path / "cache")
+
+    assert family.pictures == 2 * 3 + 1
+    assert found.picture(of.data.held_items[0], PLAIN).keys() == {"latent_mean", "latent_std"}
 
 
 def test_the_noise_of_a_sample_changes_with_the_step(data, tmp_path):

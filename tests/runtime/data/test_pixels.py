@@ -10,6 +10,7 @@ from PIL import Image
 
 from runtime import plan
 from runtime.data import pixels
+from runtime.data.views import View
 from runtime.errors import InputError
 
 
@@ -28,7 +29,7 @@ def test_a_picture_of_the_buckets_size_is_kept_to_the_bit(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
 
-    found = pixels.read(tmp_path, item("a.png", (48, 32)), flip=False)
+    found = pixels.read(tmp_path, item("a.png", (48, 32)))
     assert found.shape == (3, 32, 48)
     assert found.dtype == torch.float32
     assert torch.equal(
@@ -68,6 +69,41 @@ def test_shrinking_averages_fine_patterns():
     assert found.abs().max() < 0.02
 
 
+@pytest.mark.parametrize("left", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("zoom", [0.0, 0.5])
+def test_a_view_crops_where_it_says(left, zoom):
+    found = np.asarray(pixels.fitted(gradient(300, 100), (50, 50), View(left=left, zoom=zoom)))[25, :, 0]
+
+    width = 100 * (1 - zoom)
+    first = (300 - width) * left
+    want = 255 * np.linspace(first, first + width, 101)[1::2] / 300
+    assert np.abs(found[8:-8] - want[8:-8]).max() < 3
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 48)])
+def test_a_zoom_enlarges_nothing(size):
+    picture = gradient(*size)
+
+    assert pixels.fitted(picture, (64, 64), View(zoom=0.5)) == pixels.fitted(picture, (64, 64))
+
+
+def test_sizes_that_do_not_divide_leave_nothing_over_at_the_edges():
+    """75 / 584 · 584 is less than 75 by a rounding, and more than that by another."""
+    assert pixels.fitted(gradient(75, 4000), (584, 512)).size == (584, 512)
+
+
+def test_colours_move_and_grey_stays_grey():
+    picture = gradient(32, 32)
+    grey = picture.convert("L").convert("RGB")
+    hue = View(hue=1 / 3)
+
+    red, green, _ = np.asarray(pixels.coloured(Image.new("RGB", (8, 8), "red"), hue))[0, 0]
+    assert (red < 10) and (green > 245)
+    assert pixels.coloured(grey, attrs.evolve(hue, saturation=0.5)) == grey
+    assert np.asarray(pixels.coloured(picture, View(brightness=0.5))).max() == 127
+    assert pixels.coloured(picture, View(left=0.1, zoom=0.3)) == picture
+
+
 @pytest.mark.parametrize("mask", ["alpha", "files"])
 def test_a_mask_is_cropped_as_its_picture_is_and_averaged_over_each_latent(tmp_path, mask):
     grey = np.zeros((16, 32), dtype=np.uint8)
@@ -91,11 +127,11 @@ def test_without_a_mask_everything_counts(tmp_path):
 
 def test_a_picture_that_is_gone_is_told(tmp_path):
     with pytest.raises(InputError) as caught:
-        pixels.read(tmp_path, item("a.png", (8, 8)), flip=False)
+        pixels.read(tmp_path, item("a.png", (8, 8)))
 
     assert caught.value.problems[0].what == "does not exist"
 
 
 def test_a_path_out_of_the_folder_is_refused(tmp_path):
     with pytest.raises(InputError):
-        pixels.read(tmp_path, item("../a.png", (8, 8)), flip=False)
+        pixels.read(tmp_path, item("../a.png", (8, 8)))

@@ -97,6 +97,8 @@ def test_each_checkpoint_and_weight_has_its_figures_and_pictures(
             (PROMPTS[at % 2], 1 + at) for at in range(4)
         ]
         assert all((run / one.file).is_file() and -1 <= (one.similarity or 0) <= 1 for one in row.pictures)
+        assert [one.trained for one in row.recited] == [True] * 4 + [False] * 2
+        assert all((run / one.file).is_file() and -1 <= one.nearness <= 1 for one in row.recited)
         figures = (row.loss, row.similarity, row.closeness, row.diversity, row.nearest)
         assert [one.count for one in figures if one] == [2, 4, 4, 2, 4]
     assert (run / found.grid).is_file()

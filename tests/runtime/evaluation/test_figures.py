@@ -62,6 +62,24 @@ def test_so_many_copies_of_twelve_are_told_that_are_no_accident(copies: int, tol
     assert figures.is_no_accident(copies, 12) == told
 
 
+@pytest.mark.parametrize(
+    ("trained", "held_out", "first", "told"),
+    [
+        ([0.9] * 8, [0.8] * 8, 8, True),
+        ([0.9] * 6 + [0.5] * 2, [0.8] + [0.1] * 7, 6, True),
+        ([0.9] * 5 + [0.5] * 3, [0.8] + [0.1] * 7, 5, False),  # one in 78 by chance
+        ([0.7] * 8, [0.8] + [0.1] * 7, 0, False),
+        ([0.9] * 3, [0.8] * 3, 3, False),  # too few to tell
+        ([0.9] * 8, [], 0, False),
+    ],
+)
+def test_captions_that_were_trained_on_are_by_heart_where_they_lie_before_those_held_out(
+    trained: list[float], held_out: list[float], first: int, told: bool
+) -> None:
+    assert figures.by_heart(trained, held_out) == first
+    assert figures.is_by_heart(trained, held_out) == told
+
+
 def test_pictures_that_are_alike_have_no_diversity() -> None:
     alike, apart = by_pixels([cells(1)] * 3), by_pixels([cells(1), cells(2), cells(3)])
 

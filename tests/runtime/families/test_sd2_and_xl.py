@@ -18,6 +18,7 @@ from torch import Tensor
 from runtime import plan
 from runtime import step as train_step
 from runtime.data import pixels
+from runtime.data.views import PLAIN, View
 from runtime.errors import InputError
 from runtime.families import inspect, ldm, sd2, sdxl, unet
 from runtime.families.protocol import Wish
@@ -131,8 +132,12 @@ def test_a_folder_of_sd2_says_what_it_predicts_and_a_single_file_is_taken_for_a_
 @pytest.mark.parametrize(
     ("size", "bucket"), [((1000, 640), (512, 512)), ((300, 800), (448, 576)), ((64, 64), (64, 64))]
 )
+@pytest.mark.parametrize(
+    "view",
+    [PLAIN, View(left=0.2, top=0.9), View(left=0.2, zoom=0.15), View(left=0.2, top=0.1, zoom=0.1, flip=True)],
+)
 def test_the_crop_that_sdxl_is_told_is_the_one_that_is_made(
-    size: tuple[int, int], bucket: tuple[int, int]
+    size: tuple[int, int], bucket: tuple[int, int], view: View
 ) -> None:
     """A picture whose colour is its own pixel's place shows where it was cropped."""
     item = plan.Item(
@@ -140,13 +145,14 @@ def test_the_crop_that_sdxl_is_told_is_the_one_that_is_made(
     )
     place = np.broadcast_to(np.linspace(0, 1, size[0], dtype=np.float32), size[::-1])
     down = np.broadcast_to(np.linspace(0, 1, size[1], dtype=np.float32)[:, None], size[::-1])
-    x, y = (np.asarray(pixels.fitted(Image.fromarray(a), bucket)) for a in (place, down))
-    scale = min(size[0] / bucket[0], size[1] / bucket[1])
+    x, y = (np.asarray(pixels.fitted(Image.fromarray(a), bucket, view)) for a in (place, down))
+    scale = (x[0, -1] - x[0, 0]) * size[0] / bucket[0]
 
-    height, width, top, left, *target = sdxl.conditions(item)["time_ids"].tolist()
+    height, width, top, left, *target = sdxl.conditions(item, pixels.corner(item, view))["time_ids"].tolist()
 
     assert (width, height, target) == (*size, [bucket[1], bucket[0]])
-    assert abs(x[0, 0] * size[0] / scale - left) <= 1.5
+    first = 1 - x[0, -1] if view.flip else x[0, 0]
+    assert abs(first * size[0] / scale - left) <= 1.5
     assert abs(y[0, 0] * size[1] / scale - top) <= 1.5
 
 

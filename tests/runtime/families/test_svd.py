@@ -90,7 +90,7 @@ def test_what_is_trained_is_what_the_pipeline_takes(
     batch |= {"latent_mean": known[None], "latent_std": torch.zeros(1, *known.shape)}
     drawn = {
         **svd.draw({"latent_mean": known}, torch.Generator().manual_seed(0), OBJECTIVE),
-        **svd.conditions(item),
+        **svd.conditions(item, (0, 0)),
     }
     batch |= {name: one[None] for name, one in drawn.items()}
     assert svd.loss(modules, batch, base, OBJECTIVE).item() < 1e-8
