@@ -146,6 +146,7 @@ def name(program: plan.Program) -> str:
         (True, f"micro-batch {train.micro_batch} × {train.accumulation}"),
         (recomputed, f"{recomputed} blocks recomputed"),
         (away, f"{away} blocks offloaded"),
+        (compute.sharded, f"blocks split among {train.processes} processes"),
         (compute.attention_chunks > 1, f"attention in {compute.attention_chunks} slices"),
     )
     return ", ".join(words for holds, words in said if holds)
@@ -209,10 +210,23 @@ def _where_it_waits(resolved: Resolved, program: plan.Program, cost: Cost) -> It
         yield plan.Decision(
             field="offloaded blocks", value=f"{len(away)} of {len(cost.blocks)} blocks", reason=why
         )
+    if compute.sharded:
+        yield _split(program, cost)
     if compute.attention_chunks > 1 or not isinstance(fit_.attention_chunks, spec.Auto):
         pinned = not isinstance(fit_.attention_chunks, spec.Auto)
         why = "as the spec says" if pinned else "this card holds attention's scores, and a slice has fewer"
         yield plan.Decision(field="attention", value=f"in {compute.attention_chunks} slices", reason=why)
+
+
+def _split(program: plan.Program, cost: Cost) -> plan.Decision:
+    """What of the blocks is on each card."""
+    processes, weights = program.train.processes, [block.weights for block in cost.blocks]
+    return plan.Decision(
+        field="split blocks",
+        value=f"{len(weights)} of {len(cost.blocks)} blocks over {processes} processes",
+        reason=f"as the spec says; each keeps {size(sharding.kept(weights, processes))} of {size(sum(weights))} and "
+        f"gathers up to {size(sharding.gathered(weights))}; each micro-batch waits {cost.waiting_seconds:.2g} s",
+    )
 
 
 def _in_fewer_bits(experiment: spec.Experiment, program: plan.Program) -> Iterator[plan.Decision]:

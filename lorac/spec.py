@@ -126,6 +126,11 @@ class Fit:
     processes: int = setting(
         whole(ge=1, le=1024), "Processes that share an optimizer step, one per card.", default=1
     )
+    shard: bool = setting(
+        flag(),
+        "Split the frozen base's blocks among the processes (FSDP2), for a base that does not fit one card.",
+        default=False,
+    )
     threads: int | Auto = setting(
         whole(ge=1, le=1024, auto="open"),
         "Threads that a CPU computes with; another count gives other last bits. Auto(): one a core.",

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from functools import cache
 
 import torch
 from torch import nn
-from torch.distributed import get_world_size
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed import ProcessGroup, group
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from runtime.families.protocol import Modules
@@ -31,7 +32,8 @@ def split(modules: Modules, blocks: Mapping[str, nn.Module], device: torch.devic
     """
     if not blocks:
         return
-    mesh = init_device_mesh(device.type, (get_world_size(),))
+    assert group.WORLD is not None
+    mesh = mesh_of(group.WORLD, device.type)
     for component in dict.fromkeys(name.partition(".")[0] for name in blocks):
         root = modules[component]
         inside = {
@@ -45,6 +47,12 @@ def split(modules: Modules, blocks: Mapping[str, nn.Module], device: torch.devic
         # Nothing of its own is split: around the blocks, it tells them their order.
         fully_shard(around(root, inside), mesh=mesh, ignored_params=stay)
         root.to(device)
+
+
+@cache
+def mesh_of(processes: ProcessGroup, device: str) -> DeviceMesh:
+    """All processes in a row. The memory trace has it made beforehand, as it is made of real tensors."""
+    return init_device_mesh(device, (processes.size(),))
 
 
 def whole(root: nn.Module, paths: Collection[str]) -> set[nn.Parameter]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 
-from lorac import offload, recompute
+from lorac import offload, recompute, sharding
 from lorac.estimate import allocator, cuda, host, phases, roofline
 from lorac.estimate.cards import Card
 from lorac.estimate.kept import Traces
@@ -187,7 +187,10 @@ class Costs:
         saved = [block.saved * micro for block in one.blocks]
         again, away = indices(one.blocks, program.compute)
         less = sum(saved) - recompute.peak(saved, again)
-        freed = offload.freed([block.weights for block in one.blocks], away)
+        weights = [block.weights for block in one.blocks]
+        freed = offload.freed(weights, away)
+        if program.compute.sharded:
+            freed = sharding.freed(weights, program.train.processes)
         blocks = tuple(
             attrs.evolve(block, saved=size, seconds=block.seconds * micro)
             for block, size in zip(one.blocks, saved, strict=True)
@@ -222,12 +225,16 @@ class Costs:
         return self._seconds[key]
 
     def _waiting(self, program: plan.Program) -> float:
-        """Seconds that a micro-batch waits for offloaded blocks."""
-        if not plan.blocks_away(program.compute):
+        """Seconds that a micro-batch waits for blocks that are offloaded, or gathered."""
+        split = program.compute.sharded
+        if not plan.blocks_away(program.compute) and not split:
             return 0.0
         micro, blocks = program.train.micro_batch, self.exact(single(program)).blocks
         again, away = indices(blocks, program.compute)
         weights, seconds = zip(*((block.weights, block.seconds * micro) for block in blocks), strict=True)
+        if split:
+            away = list(range(len(blocks)))
+            weights = tuple(sharding.fetched(size, program.train.processes) for size in weights)
         return offload.waiting(weights, seconds, away, again, self.card.link)
 
 
@@ -247,7 +254,7 @@ def _without_blocks(compute: plan.Compute) -> plan.Compute:
     """How it is computed, but for what is done with blocks."""
     away = plan.blocks_away(compute)
     waits = tuple(name for name in compute.offloaded if name not in away)
-    return attrs.evolve(compute, checkpointed=(), offloaded=waits)
+    return attrs.evolve(compute, checkpointed=(), offloaded=waits, sharded=())
 
 
 def indices(blocks: tuple[Block, ...], compute: plan.Compute) -> tuple[list[int], list[int]]:
@@ -260,7 +267,7 @@ def indices(blocks: tuple[Block, ...], compute: plan.Compute) -> tuple[list[int]
 
 
 def single(program: plan.Program) -> plan.Program:
-    """The program at micro-batch 1, with no block recomputed or offloaded and the same effective batch."""
+    """The program at micro-batch 1, with no block recomputed, offloaded or split, and the same effective batch."""
     accumulation = program.train.micro_batch * program.train.accumulation
     train = attrs.evolve(program.train, micro_batch=1, accumulation=accumulation)
     return attrs.evolve(program, train=train, compute=_without_blocks(program.compute))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import attrs
 import torch
@@ -128,8 +129,18 @@ def _traced(
     make: Callable[[], Callable[[], None]], program: plan.Program, capability: tuple[int, int], steps: int = 1
 ) -> Trace:
     """The tracer, as the runtime sets torch up."""
-    workspace = cuda.RUNTIME_WORKSPACE
-    return trace(make, steps=steps, device=program.compute.device, capability=capability, workspace=workspace)
+    workspace, device = cuda.RUNTIME_WORKSPACE, program.compute.device
+    with _one_of_all(program):
+        return trace(make, steps=steps, device=device, capability=capability, workspace=workspace)
+
+
+def _one_of_all(program: plan.Program) -> AbstractContextManager[None]:
+    """One process of those that the program's blocks are split among."""
+    if not program.compute.sharded:
+        return nullcontext()
+    from lorac.estimate.processes import first_of  # what a step on one card goes without
+
+    return first_of(program.train.processes)
 
 
 # ------------------------------------------------------------------------------------------------- loading, encoding
