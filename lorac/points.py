@@ -92,8 +92,9 @@ def points(
 
 
 def split(resolved: Resolved, program: plan.Program, costs: Costs) -> tuple[str, ...]:
-    """The blocks whose weights are split among the processes: as the spec says, all or none."""
-    return costs.blocks(program) if resolved.experiment.fit.shard else ()
+    """The blocks whose weights are split among the processes: as the spec says, all or none; quantised ones are not."""
+    wanted = resolved.experiment.fit.shard and program.compute.quantization == "none"
+    return costs.blocks(program) if wanted else ()
 
 
 def slices_of(resolved: Resolved, program: plan.Program, costs: Costs) -> list[int]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from lorac import relief, spec
+from lorac import relief, sharding, spec
 from lorac.agree import batch_choices
 from lorac.estimate.cost import Cost, Costs
 from lorac.points import Lane, lane, points, settings
@@ -113,7 +113,12 @@ def corrected(guess: Cost, missed: Mapping[Lane, int], point: plan.Program) -> C
 
 
 def fallbacks_of(chosen: plan.Program) -> tuple[plan.Fallback, ...]:
-    """Smaller micro-batches with the same blocks recomputed, largest first, for when memory runs out after all."""
+    """Smaller micro-batches with the same blocks recomputed, largest first, for when memory runs out after all.
+
+    None where blocks are split: a process that stops in the middle of a step leaves the others waiting for its part.
+    """
+    if chosen.compute.sharded:
+        return ()
     choices = batch_choices(spec.Fit(processes=chosen.train.processes), chosen.train.effective_batch)
     smaller = sorted((pair for pair in choices if pair[0] < chosen.train.micro_batch), reverse=True)
     return tuple(plan.Fallback(micro_batch=micro, accumulation=times) for micro, times in smaller)
@@ -254,7 +259,13 @@ def nothing_fits(resolved: Resolved, rejected: list[plan.Rejected], costs: Costs
     card = resolved.card
     what = f"nothing fits {card.name}: the smallest point ({least.point}) needs {size(least.peak_bytes)}"
     help_ = [
-        words for words in (relief.change(resolved, costs), relief.larger_card(resolved, costs)) if words
+        words
+        for words in (
+            relief.change(resolved, costs),
+            relief.more_cards(resolved, costs),
+            relief.larger_card(resolved, costs),
+        )
+        if words
     ]
     over = f"{size(least.peak_bytes - card.usable)} too much"
     hint = (

@@ -103,7 +103,7 @@ class Base:
     license: str = setting(text(), "The base's licence, recorded in the LoRA's metadata.", default="")
 
 
-@part("fit")
+@part("fit", agree.split_blocks_are_nowhere_else)
 class Fit:
     """How the step is laid on the card: what the planner may trade for memory and time."""
 

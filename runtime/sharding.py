@@ -13,6 +13,7 @@ arXiv:2304.11277).
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Mapping
 from functools import cache
 
@@ -22,7 +23,12 @@ from torch.distributed import ProcessGroup, group
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from runtime import offload
 from runtime.families.protocol import Modules
+
+# Some blocks give a view. FSDP would lose sight of one that is written to in place: its weights would then be missing
+# in the backward, which is an error.
+warnings.filterwarnings("ignore", message="FSDP2-wrapped module", category=UserWarning)
 
 
 def split(modules: Modules, blocks: Mapping[str, nn.Module], device: torch.device) -> None:
@@ -42,11 +48,11 @@ def split(modules: Modules, blocks: Mapping[str, nn.Module], device: torch.devic
             if name.startswith(f"{component}.")
         }
         stay = whole(root, inside)
+        offload.move(root, {id(one) for one in root.parameters() if one not in stay}, device)
         for block in inside.values():
             fully_shard(block, mesh=mesh, ignored_params=stay)
         # Nothing of its own is split: around the blocks, it tells them their order.
         fully_shard(around(root, inside), mesh=mesh, ignored_params=stay)
-        root.to(device)
 
 
 @cache

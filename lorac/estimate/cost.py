@@ -137,9 +137,19 @@ class Costs:
             seconds_per_step=0.0,
             host_bytes=self._host_bytes(program, moments, peaks, beside),
             disk_bytes=self._checkpoint_bytes(program, trace),
-            blocks=_blocks(program, trace, card),
+            blocks=self._blocks(program, trace),
         )
         return _for_steps(cost, program)
+
+    def _blocks(self, program: plan.Program, trace: Trace) -> tuple[Block, ...]:
+        """Its blocks; of those that are split, the trace has a part of the weights."""
+        found = _blocks(program, trace, self.card)
+        if not program.compute.sharded:
+            return found
+        whole = self.exact(single(program)).blocks
+        return tuple(
+            attrs.evolve(block, weights=one.weights) for block, one in zip(found, whole, strict=True)
+        )
 
     def _paging(self, program: plan.Program, trace: Trace) -> float:
         """Seconds in which the optimizer's state comes to the card and goes back."""
