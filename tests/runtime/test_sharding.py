@@ -3,8 +3,6 @@ trace; the tensors are real. What real ones learn is in test_processes.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import attrs
@@ -17,19 +15,14 @@ from lorac import sharding as model
 from lorac.estimate import phases
 from lorac.estimate.processes import first_of
 from lorac.estimate.record import Trace
-from lorac.estimate.trace import measure
+from lorac.estimate.trace import materialize, measure
 from runtime import plan, sharding
+from runtime.errors import PlanError
 from runtime.families import family, flux1, inspect
 from runtime.safeio import digest
-from tests.lorac.plans import PROGRAM
+from tests.lorac.plans import ESTIMATE, OUTPUTS, PROGRAM
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def three_processes() -> Iterator[None]:
-    with first_of(3):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +64,64 @@ def _held(trace: Trace) -> int:
     return trace.peak.by_kind()["base weights"]
 
 
-def test_a_process_keeps_its_part_of_the_blocks_and_the_plan_says_so(
-    program: plan.Program, three_processes: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found: list[nn.Module] = []
-    monkeypatch.setattr(phases, "trace", lambda make, steps, **_: found.append(make().__closure__))
+def test_a_process_keeps_its_part_of_the_blocks_and_the_plan_says_so(program: plan.Program) -> None:
+    modules = phases.bare(program, [flux1.BACKBONE], "fp32")
+    blocks = flux1.blocks(modules)
+    weights = [sum(one.numel() * one.itemsize for one in block.parameters()) for block in blocks.values()]
+    materialize(*modules.values())
+    with first_of(2):
+        sharding.split(modules, blocks, CPU)
+
+    parts = [one for one in modules[flux1.BACKBONE].parameters() if isinstance(one, DTensor)]
+    here = sum(one.to_local().untyped_storage().nbytes() for one in parts)
+    assert here == pytest.approx(model.kept(weights, 2), rel=0.01)
+
+
+class Twins(nn.Module):
+    """Two blocks in a list, called from a module of their own; one weight is in both, one in none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.inner = nn.Module()
+        self.inner.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2))
+        self.inner.blocks[1][0].weight = self.inner.blocks[0][0].weight
+
+
+def test_what_is_trained_or_shared_or_in_no_block_stays_whole() -> None:
+    of = Twins().requires_grad_(False)
+    of.inner.blocks[0][1].bias.requires_grad_(True)
+    paths = ("inner.blocks.0", "inner.blocks.1")
+    name_of = {one: name for name, one in of.named_parameters()}
+
+    assert sorted(name_of[one] for one in sharding.whole(of, paths)) == [
+        "first.bias",
+        "first.weight",
+        "inner.blocks.0.0.weight",
+        "inner.blocks.0.1.bias",
+    ]
+    assert sharding.around(of, paths) is of.inner
+    assert sharding.around(of, ["first", "inner.blocks.0"]) is of
+
+
+def test_gathering_takes_a_block_twice_or_two_neighbours() -> None:
+    assert model.gathered([10, 30, 20]) == 60
+    assert model.gathered([10, 11, 12]) == 24
+    assert model.freed([100] * 10, 4) == 1000 - 250 - 200
+    assert model.freed([100], 2) < 0  # nothing is gained by one block
+
+
+def test_a_plan_that_splits_what_cannot_be_split_is_refused(program: plan.Program) -> None:
+    train = attrs.evolve(program.train, processes=1, micro_batch=2, accumulation=6)
+    compute = attrs.evolve(program.compute, quantization="nf4", offloaded=("transformer.a",))
+    of = plan.make(attrs.evolve(program, train=train, compute=compute), OUTPUTS, ESTIMATE)
+
+    with pytest.raises(PlanError) as refused:
+        plan.loads(plan.dumps(of))
+
+    said = [problem.what for problem in refused.value.problems]
+    assert [what for what in said if "sharded" in what] == [
+        "compute.sharded cannot go with only one process",
+        "compute.sharded cannot go with a base in nf4",
+        "compute.sharded cannot go with blocks offloaded",
+    ]
