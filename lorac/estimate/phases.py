@@ -97,6 +97,10 @@ def _adapted(of: Family, program: plan.Program) -> Modules:
 
 def _trainee(of: Family, modules: Modules, program: plan.Program) -> train_step.Trainee:
     """The step's parts, with the names of those that the tracer cannot know."""
+    if program.compute.device == "cuda":  # weights that are to be split come to the card in parts
+        blocks = of.blocks(modules)
+        split = [one for name in program.compute.sharded for one in blocks[name].parameters()]
+        on_host(one for one in split if not one.requires_grad)
     trainee = train_step.trainee(of, modules, program, HERE)
     if trainee.stream is not None:
         on_host(trainee.stream.host_tensors())
