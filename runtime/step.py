@@ -86,7 +86,7 @@ def pack(family: Family, modules: Modules, compute: plan.Compute) -> None:
 def lay(
     family: Family, modules: Modules, compute: plan.Compute, device: torch.device
 ) -> offload.Stream | None:
-    """Lay the forward pass on the device: slice attention, fetch weights, recompute and split blocks, as the plan says."""
+    """Lay the forward pass on the device: slice attention, fetch, recompute and split blocks, as the plan says."""
     blocks = family.blocks(modules)
     away = plan.blocks_away(compute)
     problems = [

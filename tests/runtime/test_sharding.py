@@ -3,8 +3,6 @@ trace; the tensors are real. What real ones learn is in test_processes.py."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import attrs
 import pytest
 import torch
