@@ -12,10 +12,10 @@ arXiv:2304.11277).
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Collection, Mapping
 from functools import cache
+from itertools import takewhile
 
 import torch
 from torch import nn
@@ -72,7 +72,8 @@ def whole(root: nn.Module, paths: Collection[str]) -> set[nn.Parameter]:
 
 def around(root: nn.Module, paths: Collection[str]) -> nn.Module:
     """The innermost module around these that is itself called: a loss may go past the outer ones."""
-    steps = os.path.commonprefix([path.split(".")[:-1] for path in paths])
+    names = zip(*(path.split(".")[:-1] for path in paths), strict=False)
+    steps = [same[0] for same in takewhile(lambda alike: len({*alike}) == 1, names)]
     found = root.get_submodule(".".join(steps))
     while isinstance(found, nn.ModuleList | nn.ModuleDict):
         steps = steps[:-1]
