@@ -16,15 +16,17 @@ import warnings
 from collections.abc import Collection, Mapping
 from functools import cache
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.distributed import ProcessGroup, group
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 from runtime import offload
 from runtime.families.protocol import Modules
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
 # Some blocks give a view. FSDP would lose sight of one that is written to in place: its weights would then be missing
 # in the backward, which is an error.
@@ -38,6 +40,9 @@ def split(modules: Modules, blocks: Mapping[str, nn.Module], device: torch.devic
     """
     if not blocks:
         return
+    from torch.distributed import group
+    from torch.distributed.fsdp import fully_shard  # which a run of whole blocks, and a plan, goes without
+
     assert group.WORLD is not None
     mesh = mesh_of(group.WORLD, device.type)
     for component in dict.fromkeys(name.partition(".")[0] for name in blocks):
@@ -58,6 +63,8 @@ def split(modules: Modules, blocks: Mapping[str, nn.Module], device: torch.devic
 @cache
 def mesh_of(processes: ProcessGroup, device: str) -> DeviceMesh:
     """All processes in a row. The memory trace has it made beforehand, as it is made of real tensors."""
+    from torch.distributed.device_mesh import init_device_mesh
+
     return init_device_mesh(device, (processes.size(),))
 
 

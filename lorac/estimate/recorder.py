@@ -74,9 +74,7 @@ class Recorder(TorchDispatchMode):
         if func is DEVICE:  # a fake tensor's `.device`, asked many times an operator
             return args[0].device
         if any(kind is not FakeTensor and hasattr(kind, "__tensor_flatten__") for kind in types):
-            return func(
-                *args, **kwargs
-            )  # a DTensor has no memory of its own: its part was seen when it was made
+            return func(*args, **kwargs)  # a DTensor has no memory of its own, and its part was seen
         if self._fakes is None:
             out, given, known = func(*args, **kwargs), [*_tensors(args), *_tensors(kwargs.values())], None
         else:
