@@ -231,6 +231,22 @@ def what_is_trained_does_not_wait(experiment: Experiment) -> Iterator[Disagreeme
         )
 
 
+@reads("processes", "shard", "quantization", "offload")
+def split_blocks_are_nowhere_else(fit: Fit) -> Iterator[Disagreement]:
+    """Blocks are split among several processes, as they are, and wait nowhere else."""
+    if not fit.shard:
+        return
+    if fit.processes == 1:
+        what = "is True, and fit.processes is 1: there is nobody to split the base with"
+        yield fit, "shard", what, "set processes, one for each card, or leave shard out"
+    if fit.quantization != "none":
+        what = "is given, and fit.shard splits the base's weights as they are"
+        yield fit, "quantization", what, "leave one of them out"
+    if fit.offload == "blocks" or (isinstance(fit.offload, Auto) and fit.offload.choices == ("blocks",)):
+        what = "is 'blocks', and fit.shard has the blocks wait on the other cards"
+        yield fit, "offload", what, "leave one of them out"
+
+
 @reads("prompts", "references")
 def references_pair_prompts(samples: Samples) -> Iterator[Disagreement]:
     """References are one for each prompt, or none."""

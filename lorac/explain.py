@@ -239,8 +239,8 @@ def recomputations(program: plan.Program, costs: Costs) -> Iterator[tuple[str, p
 
 
 def offloads(program: plan.Program, costs: Costs) -> Iterator[tuple[str, plan.Program]]:
-    """No block offloaded, all; on a card, that is: a CPU's blocks would wait where they are."""
-    if program.compute.device == "cpu":
+    """No block offloaded, all; on a card, that is: a CPU's blocks would wait where they are, and split ones may not."""
+    if program.compute.device == "cpu" or program.compute.sharded:
         return
     blocks = costs.blocks(program)
     for names, words in (((), "no block"), (blocks, f"all {len(blocks)} blocks")):

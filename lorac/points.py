@@ -82,11 +82,19 @@ def points(
     for micro, accumulation in batch_choices(fit_, program.train.effective_batch):
         train = attrs.evolve(program.train, micro_batch=micro, accumulation=accumulation)
         for slices in slices_of(resolved, program, costs):
-            compute = attrs.evolve(program.compute, attention_chunks=slices)
+            compute = attrs.evolve(
+                program.compute, attention_chunks=slices, sharded=split(resolved, program, costs)
+            )
             for at in offloads(resolved, attrs.evolve(program, train=train, compute=compute), costs):
                 room = usable - missed.get(lane(at), 0)
                 for blocks in recomputations(fit_, at, costs, room):
                     yield recomputing(at, blocks)
+
+
+def split(resolved: Resolved, program: plan.Program, costs: Costs) -> tuple[str, ...]:
+    """The blocks whose weights are split among the processes: as the spec says, all or none; quantised ones are not."""
+    wanted = resolved.experiment.fit.shard and program.compute.quantization == "none"
+    return costs.blocks(program) if wanted else ()
 
 
 def slices_of(resolved: Resolved, program: plan.Program, costs: Costs) -> list[int]:
@@ -112,8 +120,11 @@ def offloads(resolved: Resolved, program: plan.Program, costs: Costs) -> list[pl
 
 
 def offloads_blocks(resolved: Resolved) -> tuple[bool, bool]:
-    """Whether blocks may be offloaded, and whether they must be. The CPU's own memory is where they would wait."""
+    """Whether blocks may be offloaded, and whether they must be. The CPU's own memory is where they would wait; those
+    that are split wait on the other cards."""
     wanted = resolved.experiment.fit.offload
+    if resolved.experiment.fit.shard:
+        return False, False
     if not isinstance(wanted, spec.Auto):
         return wanted == "blocks", wanted == "blocks"
     admitted = "blocks" in wanted.choices if wanted.choices else resolved.card.device != "cpu"

@@ -58,6 +58,21 @@ def larger_card(resolved: Resolved, costs: Costs) -> str:
     return ""
 
 
+def more_cards(resolved: Resolved, costs: Costs) -> str:
+    """Blocks split among the processes that are asked for, or two, where that would fit, in words."""
+    fit, program = resolved.experiment.fit, resolved.program
+    processes = max(2, fit.processes)
+    if resolved.card.device == "cpu" or fit.shard or fit.quantization != "none" or fit.offload == "blocks":
+        return ""
+    split = attrs.evolve(fit, processes=processes, shard=True)  # type: ignore[misc]  # made by `lorac.parts.part`
+    if not batch_choices(split, program.train.effective_batch):
+        return ""
+    experiment = attrs.evolve(resolved.experiment, fit=split)  # type: ignore[misc]
+    program = attrs.evolve(program, train=attrs.evolve(program.train, processes=processes))
+    there = attrs.evolve(resolved, experiment=experiment, program=program)
+    return f"fit.shard over {processes} processes" if fits(there, program, costs) else ""
+
+
 def larger_cards(card: Card) -> Iterator[Card]:
     """Known cards with more memory that compute in the same dtype."""
     for entry in cards.table():
@@ -97,7 +112,7 @@ def fewer_bits(program: plan.Program) -> list[tuple[str, plan.Program]]:
     }
     kinds = fewer[held]
     for kind in kinds if find_spec("bitsandbytes") else [kind for kind in kinds if kind != "nf4"]:
-        compute = attrs.evolve(program.compute, quantization=kind)
+        compute = attrs.evolve(program.compute, quantization=kind, sharded=())
         found.append((f'fit.quantization "{kind}"', attrs.evolve(program, compute=compute)))
     return found
 
@@ -175,4 +190,5 @@ def smallest(resolved: Resolved, program: plan.Program, costs: Costs) -> plan.Pr
     again = () if fit.gradient_checkpointing is False else blocks
     slices = points.slices_of(resolved, at, costs)[-1]
     at = points.offloading(points.recomputing(at, again), blocks if may_wait else ())
-    return attrs.evolve(at, compute=attrs.evolve(at.compute, attention_chunks=slices))
+    split = points.split(resolved, at, costs)
+    return attrs.evolve(at, compute=attrs.evolve(at.compute, attention_chunks=slices, sharded=split))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from lorac import relief, spec
+from lorac import relief, sharding, spec
 from lorac.agree import batch_choices
 from lorac.estimate.cost import Cost, Costs
 from lorac.points import Lane, lane, points, settings
@@ -113,7 +113,12 @@ def corrected(guess: Cost, missed: Mapping[Lane, int], point: plan.Program) -> C
 
 
 def fallbacks_of(chosen: plan.Program) -> tuple[plan.Fallback, ...]:
-    """Smaller micro-batches with the same blocks recomputed, largest first, for when memory runs out after all."""
+    """Smaller micro-batches with the same blocks recomputed, largest first, for when memory runs out after all.
+
+    None where blocks are split: a process that stops in the middle of a step leaves the others waiting for its part.
+    """
+    if chosen.compute.sharded:
+        return ()
     choices = batch_choices(spec.Fit(processes=chosen.train.processes), chosen.train.effective_batch)
     smaller = sorted((pair for pair in choices if pair[0] < chosen.train.micro_batch), reverse=True)
     return tuple(plan.Fallback(micro_batch=micro, accumulation=times) for micro, times in smaller)
@@ -146,6 +151,7 @@ def name(program: plan.Program) -> str:
         (True, f"micro-batch {train.micro_batch} × {train.accumulation}"),
         (recomputed, f"{recomputed} blocks recomputed"),
         (away, f"{away} blocks offloaded"),
+        (compute.sharded, f"blocks split among {train.processes} processes"),
         (compute.attention_chunks > 1, f"attention in {compute.attention_chunks} slices"),
     )
     return ", ".join(words for holds, words in said if holds)
@@ -209,10 +215,23 @@ def _where_it_waits(resolved: Resolved, program: plan.Program, cost: Cost) -> It
         yield plan.Decision(
             field="offloaded blocks", value=f"{len(away)} of {len(cost.blocks)} blocks", reason=why
         )
+    if compute.sharded:
+        yield _split(program, cost)
     if compute.attention_chunks > 1 or not isinstance(fit_.attention_chunks, spec.Auto):
         pinned = not isinstance(fit_.attention_chunks, spec.Auto)
         why = "as the spec says" if pinned else "this card holds attention's scores, and a slice has fewer"
         yield plan.Decision(field="attention", value=f"in {compute.attention_chunks} slices", reason=why)
+
+
+def _split(program: plan.Program, cost: Cost) -> plan.Decision:
+    """What of the blocks is on each card."""
+    processes, weights = program.train.processes, [block.weights for block in cost.blocks]
+    return plan.Decision(
+        field="split blocks",
+        value=f"{len(weights)} of {len(cost.blocks)} blocks over {processes} processes",
+        reason=f"as the spec says; each keeps {size(sharding.kept(weights, processes))} of {size(sum(weights))} and "
+        f"gathers up to {size(sharding.gathered(weights))}; each micro-batch waits {cost.waiting_seconds:.2g} s",
+    )
 
 
 def _in_fewer_bits(experiment: spec.Experiment, program: plan.Program) -> Iterator[plan.Decision]:
@@ -240,7 +259,13 @@ def nothing_fits(resolved: Resolved, rejected: list[plan.Rejected], costs: Costs
     card = resolved.card
     what = f"nothing fits {card.name}: the smallest point ({least.point}) needs {size(least.peak_bytes)}"
     help_ = [
-        words for words in (relief.change(resolved, costs), relief.larger_card(resolved, costs)) if words
+        words
+        for words in (
+            relief.change(resolved, costs),
+            relief.more_cards(resolved, costs),
+            relief.larger_card(resolved, costs),
+        )
+        if words
     ]
     over = f"{size(least.peak_bytes - card.usable)} too much"
     hint = (

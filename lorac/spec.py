@@ -104,7 +104,7 @@ class Base:
     license: str = setting(text(), "The base's licence, recorded in the LoRA's metadata.", default="")
 
 
-@part("fit")
+@part("fit", agree.split_blocks_are_nowhere_else)
 class Fit:
     """How the step is laid on the card: what the planner may trade for memory and time."""
 
@@ -126,6 +126,11 @@ class Fit:
     )
     processes: int = setting(
         whole(ge=1, le=1024), "Processes that share an optimizer step, one per card.", default=1
+    )
+    shard: bool = setting(
+        flag(),
+        "Split the frozen base's blocks among the processes (FSDP2), for a base that does not fit one card.",
+        default=False,
     )
     threads: int | Auto = setting(
         whole(ge=1, le=1024, auto="open"),

@@ -213,10 +213,16 @@ def load(of: plan.Plan, folder: Path, base: Path) -> Pair:
 
 
 def computed(compute: plan.Compute, has_cuda: bool) -> plan.Compute:
-    """How answers are computed: as planned, without what only training needs; by the CPU where there is no card."""
-    compute = attrs.evolve(compute, checkpointed=(), attention_chunks=1)
-    if compute.device == "cpu" or has_cuda:
+    """How answers are computed: as planned, without what only training needs; by the CPU where there is no card.
+
+    It is one process: blocks that were split among several come to its card one after the other.
+    """
+    split = compute.sharded
+    compute = attrs.evolve(compute, checkpointed=(), attention_chunks=1, sharded=())
+    if compute.device == "cpu":
         return compute
+    if has_cuda:
+        return attrs.evolve(compute, offloaded=(*compute.offloaded, *split))
     return attrs.evolve(compute, device="cpu", threads=os.cpu_count() or 1, offloaded=())
 
 

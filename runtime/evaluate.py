@@ -78,6 +78,7 @@ def held_out(of: Trainee, batches: Iterable[tuple[Batch, Rows]]) -> Losses | Non
         module.eval()
     try:
         with average.shown(of), torch.no_grad():
+            number, batch = -1, None
             for number, (batch, rows) in enumerate(batches):
                 losses = [0.0] * len(rows)
                 if processes.is_mine(number):
@@ -85,6 +86,8 @@ def held_out(of: Trainee, batches: Iterable[tuple[Batch, Rows]]) -> Losses | Non
                 for (sample, weight), loss in zip(rows, losses, strict=True):
                     sums[sample] = sums.get(sample, 0.0) + loss
                     weights[sample] = weights.get(sample, 0) + weight
+            if batch is not None and program.compute.sharded and processes.spare(number + 1):
+                of.family.loss(of.modules, batch, program.base, program.train.objective)
     finally:
         for name, module in of.modules.items():
             module.train(before[name])

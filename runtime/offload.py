@@ -160,7 +160,11 @@ def stream_blocks(
 
 def move_the_rest(module: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
     """Move everything of a module to the device but the frozen tensors of these blocks. In place."""
-    away = {id(t) for block in blocks for _, _, t in tensors_of(block) if not t.requires_grad}
+    move(module, {id(t) for block in blocks for _, _, t in tensors_of(block) if not t.requires_grad}, device)
+
+
+def move(module: nn.Module, away: Container[int], device: torch.device) -> None:
+    """Move everything of a module to the device but the tensors with these ids. In place."""
     for table, name, tensor in tensors_of(module):
         if id(tensor) in away or tensor.device == device:
             continue

@@ -140,8 +140,8 @@ def blocks_away(compute: Compute) -> tuple[str, ...]:
 
 
 def streams(compute: Compute, component: str) -> bool:
-    """Whether some of the component's blocks are offloaded."""
-    return any(block.startswith(f"{component}.") for block in blocks_away(compute))
+    """Whether some of the component's blocks are offloaded or split: it is laid on the device block by block."""
+    return any(block.startswith(f"{component}.") for block in (*blocks_away(compute), *compute.sharded))
 
 
 @attrs.frozen(kw_only=True)
@@ -152,6 +152,7 @@ class Compute:
     frozen weights between their forward and their backward. Attention runs in `attention_chunks` slices of queries.
     With `paged_optimizer` the optimizer's state waits there between steps.
     `threads` is how many a CPU computes with: sums over other counts have other last bits. 0 on a card.
+    `sharded` names the blocks whose frozen weights are split among the processes, each gathered where it computes.
     `deterministic` refuses operators that have no exact form (`runtime.exactness`), where torch would only warn.
     """
 
@@ -164,6 +165,7 @@ class Compute:
     attention_chunks: int = 1
     paged_optimizer: bool = False
     deterministic: bool = False
+    sharded: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

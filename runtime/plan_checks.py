@@ -64,6 +64,14 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
         except re.error as error:
             found.append(f"adapter has {pattern!r}, which is no regular expression: {error}")
     found += _wrong_words(adapter, data.kind)
+    if compute.sharded:
+        beside = {
+            "only one process": train.processes == 1,
+            f"a base in {compute.quantization}": compute.quantization != "none",
+            "blocks offloaded": any("." in name for name in compute.offloaded),
+            "a fallback to a smaller micro-batch": bool(train.fallbacks),
+        }
+        found += [f"compute.sharded cannot go with {what}" for what, holds in beside.items() if holds]
     if data.kind != "text" and adapter.modules_to_save:
         found.append("adapter.modules_to_save is for language models, and the data are pictures")
     if program.evaluation != type(program.evaluation)() and not data.held_out:

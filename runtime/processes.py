@@ -44,26 +44,27 @@ def joined(device: Literal["cuda", "cpu"]) -> Iterator[None]:
 
 def first() -> bool:
     """Whether this process is the one that writes."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0
+    return world().rank == 0
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
     """This process's part of what all have in the same order: dealt like cards, so that like ones are spread."""
-    if not distributed.is_initialized():
-        return items
-    return items[distributed.get_rank() :: distributed.get_world_size()]
+    return items[world().rank :: world().size]
 
 
 def is_mine(number: int) -> bool:
     """Whether item `number` is of this process's share."""
-    return not distributed.is_initialized() or (
-        number % distributed.get_world_size() == distributed.get_rank()
-    )
+    return number % world().size == world().rank
+
+
+def spare(count: int) -> int:
+    """How many items this process has less than the first one, of `count` that are dealt like cards: 0 or 1."""
+    return len(range(0, count, world().size)) - len(range(world().rank, count, world().size))
 
 
 def add_up(values: Tensor) -> None:
     """Replace values by their sums over all processes, in place. The same bytes in each."""
-    if distributed.is_initialized():
+    if world().size > 1:
         with _all_alive():
             distributed.all_reduce(values)
 
@@ -91,7 +92,7 @@ def flat_gradients(masters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
 
 def any_of(holds: bool) -> bool:
     """Whether it holds in any process."""
-    if not distributed.is_initialized():
+    if world().size == 1:
         return holds
     said = torch.tensor(holds, dtype=torch.int32)
     with _all_alive():
@@ -101,7 +102,7 @@ def any_of(holds: bool) -> bool:
 
 def is_alike(number: int) -> bool:
     """Whether all processes have the same number."""
-    if not distributed.is_initialized():
+    if world().size == 1:
         return True
     bounds = torch.tensor([number, -number])
     with _all_alive():
@@ -129,7 +130,7 @@ def together(kind: type[Exception]) -> Iterator[None]:
 @contextmanager
 def one_goes_ahead() -> Iterator[None]:
     """Work that fills a cache: one process of each machine does it first, the others find it done."""
-    ahead = not distributed.is_initialized() or world().local_rank == 0
+    ahead = world().local_rank == 0
     if not ahead:
         wait()
     yield

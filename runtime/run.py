@@ -99,9 +99,11 @@ def run(of: plan.Plan, options: Options) -> Path:
             with refusals():
                 job.state = train(job)
             exported = take_chosen(job)
-            if processes.first():
+            previews: Sequence[Image] = ()
+            if draws(program):
                 with average.shown(trainee):
                     previews = medium.finish(ready)
+            if processes.first():
                 finish(job, exported, previews, where)
         finally:
             metrics.close()
@@ -182,8 +184,15 @@ def resumed(state: checkpoint.State) -> str:
 
 def show(ready: media.Ready, medium: media.Medium, step: int) -> None:
     """Samples after `step` steps, of the weights that would be exported."""
+    if not draws(ready.plan.program):
+        return
     with average.shown(ready.trainee):
         medium.show(ready, step)
+
+
+def draws(program: plan.Program) -> bool:
+    """Whether this process draws samples: the first, and where blocks are split all with it, though it alone writes."""
+    return processes.first() or bool(program.compute.sharded)
 
 
 def factors(trainee: train_step.Trainee) -> Weights:

@@ -7,7 +7,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from itertools import chain, repeat
 from typing import Any
 
 import attrs
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runtime import adapters, average, offload, plan, processes
+from runtime import adapters, average, offload, plan, processes, sharding
 from runtime.adapters import adapted, dropout, noise, whole
 from runtime.attention import slice_blocks
 from runtime.dtypes import DTYPES
@@ -83,12 +86,16 @@ def pack(family: Family, modules: Modules, compute: plan.Compute) -> None:
 def lay(
     family: Family, modules: Modules, compute: plan.Compute, device: torch.device
 ) -> offload.Stream | None:
-    """Lay the forward pass on the device: slice attention, fetch weights, recompute blocks, as the plan says."""
+    """Lay the forward pass on the device: slice attention, fetch, recompute and split blocks, as the plan says."""
     blocks = family.blocks(modules)
     away = plan.blocks_away(compute)
     problems = [
         Problem(f"compute.{field}", f"no block is called {name}")
-        for field, names in (("checkpointed", compute.checkpointed), ("offloaded", away))
+        for field, names in (
+            ("checkpointed", compute.checkpointed),
+            ("offloaded", away),
+            ("sharded", compute.sharded),
+        )
         for name in names
         if name not in blocks
     ]
@@ -102,6 +109,7 @@ def lay(
         offload.move_the_rest(modules[component], streamed.values(), device)
     stream = offload.stream_blocks(streamed, compute.checkpointed, device, ahead=compute.device == "cuda")
     recompute(blocks[name] for name in compute.checkpointed)
+    sharding.split(modules, {name: blocks[name] for name in compute.sharded}, device)
     return stream
 
 
@@ -190,17 +198,21 @@ def _rate(name: str, family: Family, program: plan.Program) -> float:
 
 
 def gradients(
-    of: Trainee, batches: Iterable[tuple[Batch, Sequence[int]]], total: int
+    of: Trainee,
+    batches: Iterable[tuple[Batch, Sequence[int]]],
+    total: int,
+    spare: Iterable[tuple[Batch, Sequence[int]]] = (),
 ) -> tuple[Tensor, Tensor]:
     """Forward and backward over a step's micro-batches of `total` samples, clipped.
 
-    With several processes `batches` are this one's share, and `total` is the whole step's. Each batch comes with one
-    key a sample, for its dropout and noise. Returns the mean loss and the norm of the gradient before clipping, both
-    scalars on the device. Where memory runs out in one process, torch.OutOfMemoryError is raised in all.
+    With several processes `batches` are this one's share, and `total` is the whole step's; `spare` are gone through
+    and count nothing (`runtime.sharding`). Each batch comes with one key a sample, for its dropout and noise. Returns
+    the mean loss and the norm of the gradient before clipping, both scalars on the device. Where memory runs out in
+    one process, torch.OutOfMemoryError is raised in all; not where blocks are split, as the others wait for that one.
     """
     program, masters = of.program, of.masters.values()
-    with processes.together(torch.OutOfMemoryError):
-        loss = accumulate(of, batches, total)
+    with nullcontext() if program.compute.sharded else processes.together(torch.OutOfMemoryError):
+        loss = accumulate(of, batches, total, spare)
         flat = processes.flat_gradients(masters, loss) if program.train.processes > 1 else None
     if flat is not None:
         processes.add_up(flat)
@@ -208,14 +220,19 @@ def gradients(
     return loss, nn.utils.clip_grad_norm_(masters, program.train.max_grad_norm or float("inf"))
 
 
-def accumulate(of: Trainee, batches: Iterable[tuple[Batch, Sequence[int]]], total: int) -> Tensor:
+def accumulate(
+    of: Trainee,
+    batches: Iterable[tuple[Batch, Sequence[int]]],
+    total: int,
+    spare: Iterable[tuple[Batch, Sequence[int]]] = (),
+) -> Tensor:
     """Sum the gradients of these micro-batches in the masters. Their part of the step's mean loss."""
     program = of.program
     scale = FP16_SCALE if program.compute.dtype == "fp16" else 1.0
     losses = []
-    for batch, keys in batches:
+    for (batch, keys), among in chain(zip(batches, repeat(total)), zip(spare, repeat(math.inf))):
         dropout.aim(of.drawn, keys, batch)
-        loss = of.family.loss(of.modules, batch, program.base, program.train.objective).sum() / total
+        loss = of.family.loss(of.modules, batch, program.base, program.train.objective).sum() / among
         (loss * scale).backward()
         losses.append(loss.detach())
         for name, weight in of.weights.items():

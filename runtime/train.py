@@ -73,7 +73,7 @@ def train(run: Run) -> checkpoint.State:
                 path = save(run)  # the last step too: whatever happens after it, nothing is lost
             if is_stopped:
                 interrupted(run, path)
-            if due(step, run.plan.outputs.samples.every) and step < program.steps and processes.first():
+            if due(step, run.plan.outputs.samples.every) and step < program.steps:
                 run.show(step)
     if not run.state.losses:
         raise divergence.stopped(run, "no step moved anything")
@@ -95,7 +95,7 @@ def one_step(run: Run, samples: Sequence[Any]) -> tuple[float, float, str]:
     total = run.feed.weigh(samples)
     while True:
         try:
-            found = gradients(run.trainee, batches(run, samples), total)
+            found = gradients(run.trainee, batches(run, samples), total, spare(run, samples))
             loss, norm = (value.item() for value in found)
             break
         except torch.OutOfMemoryError as error:
@@ -142,6 +142,14 @@ def batches(run: Run, samples: Sequence[Any]) -> Iterator[tuple[Batch, list[int]
     run.fault(run.state.step)
     for group in processes.share(run.feed.cut(samples, run.state.micro_batch)):
         yield run.feed.batch(group), [sample.key for sample in group]
+
+
+def spare(run: Run, samples: Sequence[Any]) -> Iterator[tuple[Batch, list[int]]]:
+    """What this process goes through besides, where blocks are split and others have one micro-batch more."""
+    if run.plan.program.compute.sharded:
+        first, *_ = groups = run.feed.cut(samples, run.state.micro_batch)
+        for _ in range(processes.spare(len(groups))):
+            yield run.feed.batch(first), [sample.key for sample in first]
 
 
 def step_down(run: Run, error: torch.OutOfMemoryError) -> None:

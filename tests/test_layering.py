@@ -59,6 +59,7 @@ ONLY_IN = {
     "runtime.plan_data": {"lorac/agree.py"},
     "runtime.report": {"lorac/advice", "lorac/figures.py"},
     "runtime.sampling": {"lorac/sweep.py"},
+    "runtime.sharding": {"lorac/estimate"},
     "runtime.sheet": {"lorac/advice", "lorac/sweep.py"},
     "runtime.step": {"lorac/estimate"},
     "runtime.text": {"lorac/text_lock.py"},

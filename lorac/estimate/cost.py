@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 
-from lorac import offload, recompute
+from lorac import offload, recompute, sharding
 from lorac.estimate import allocator, cuda, host, phases, roofline
 from lorac.estimate.cards import Card
 from lorac.estimate.kept import Traces
@@ -137,9 +137,19 @@ class Costs:
             seconds_per_step=0.0,
             host_bytes=self._host_bytes(program, moments, peaks, beside),
             disk_bytes=self._checkpoint_bytes(program, trace),
-            blocks=_blocks(program, trace, card),
+            blocks=self._blocks(program, trace),
         )
         return _for_steps(cost, program)
+
+    def _blocks(self, program: plan.Program, trace: Trace) -> tuple[Block, ...]:
+        """Its blocks; of those that are split, the trace has a part of the weights."""
+        found = _blocks(program, trace, self.card)
+        if not program.compute.sharded:
+            return found
+        whole = self.exact(single(program)).blocks
+        return tuple(
+            attrs.evolve(block, weights=one.weights) for block, one in zip(found, whole, strict=True)
+        )
 
     def _paging(self, program: plan.Program, trace: Trace) -> float:
         """Seconds in which the optimizer's state comes to the card and goes back."""
@@ -187,7 +197,10 @@ class Costs:
         saved = [block.saved * micro for block in one.blocks]
         again, away = indices(one.blocks, program.compute)
         less = sum(saved) - recompute.peak(saved, again)
-        freed = offload.freed([block.weights for block in one.blocks], away)
+        weights = [block.weights for block in one.blocks]
+        freed = offload.freed(weights, away)
+        if program.compute.sharded:
+            freed = sharding.freed(weights, program.train.processes)
         blocks = tuple(
             attrs.evolve(block, saved=size, seconds=block.seconds * micro)
             for block, size in zip(one.blocks, saved, strict=True)
@@ -222,12 +235,16 @@ class Costs:
         return self._seconds[key]
 
     def _waiting(self, program: plan.Program) -> float:
-        """Seconds that a micro-batch waits for offloaded blocks."""
-        if not plan.blocks_away(program.compute):
+        """Seconds that a micro-batch waits for blocks that are offloaded, or gathered."""
+        split = program.compute.sharded
+        if not plan.blocks_away(program.compute) and not split:
             return 0.0
         micro, blocks = program.train.micro_batch, self.exact(single(program)).blocks
         again, away = indices(blocks, program.compute)
         weights, seconds = zip(*((block.weights, block.seconds * micro) for block in blocks), strict=True)
+        if split:
+            away = list(range(len(blocks)))
+            weights = tuple(sharding.fetched(size, program.train.processes) for size in weights)
         return offload.waiting(weights, seconds, away, again, self.card.link)
 
 
@@ -247,7 +264,7 @@ def _without_blocks(compute: plan.Compute) -> plan.Compute:
     """How it is computed, but for what is done with blocks."""
     away = plan.blocks_away(compute)
     waits = tuple(name for name in compute.offloaded if name not in away)
-    return attrs.evolve(compute, checkpointed=(), offloaded=waits)
+    return attrs.evolve(compute, checkpointed=(), offloaded=waits, sharded=())
 
 
 def indices(blocks: tuple[Block, ...], compute: plan.Compute) -> tuple[list[int], list[int]]:
@@ -260,7 +277,7 @@ def indices(blocks: tuple[Block, ...], compute: plan.Compute) -> tuple[list[int]
 
 
 def single(program: plan.Program) -> plan.Program:
-    """The program at micro-batch 1, with no block recomputed or offloaded and the same effective batch."""
+    """The program at micro-batch 1, with no block recomputed, offloaded or split, and the same effective batch."""
     accumulation = program.train.micro_batch * program.train.accumulation
     train = attrs.evolve(program.train, micro_batch=1, accumulation=accumulation)
     return attrs.evolve(program, train=train, compute=_without_blocks(program.compute))

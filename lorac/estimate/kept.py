@@ -107,6 +107,7 @@ def _question(phase: str, program: plan.Program, capability: tuple[int, int]) ->
         "code": code_digest(),
         "versions": program.versions,
         "capability": capability,
+        "split_among": program.train.processes if program.compute.sharded else 1,
         "base": [program.base.family, program.base.architecture, program.base.prediction_type],
     }
 

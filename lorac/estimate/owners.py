@@ -140,6 +140,6 @@ class Owners:
         roots = [module for module in modules if module not in children]
         roots.sort(key=lambda module: type(module).__name__)
         for root in roots:
-            prefix = type(root).__name__
+            prefix = type(root).__name__.removeprefix("FSDP")  # the class that `fully_shard` makes of one
             for name, module in root.named_modules():
                 self._path.setdefault(module, f"{prefix}.{name}" if name else prefix)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import attrs
 import torch
@@ -97,6 +98,10 @@ def _adapted(of: Family, program: plan.Program) -> Modules:
 
 def _trainee(of: Family, modules: Modules, program: plan.Program) -> train_step.Trainee:
     """The step's parts, with the names of those that the tracer cannot know."""
+    if program.compute.device == "cuda":  # weights that are to be split come to the card in parts
+        blocks = of.blocks(modules)
+        split = [one for name in program.compute.sharded for one in blocks[name].parameters()]
+        on_host(one for one in split if not one.requires_grad)
     trainee = train_step.trainee(of, modules, program, HERE)
     if trainee.stream is not None:
         on_host(trainee.stream.host_tensors())
@@ -129,8 +134,18 @@ def _traced(
     make: Callable[[], Callable[[], None]], program: plan.Program, capability: tuple[int, int], steps: int = 1
 ) -> Trace:
     """The tracer, as the runtime sets torch up."""
-    workspace = cuda.RUNTIME_WORKSPACE
-    return trace(make, steps=steps, device=program.compute.device, capability=capability, workspace=workspace)
+    workspace, device = cuda.RUNTIME_WORKSPACE, program.compute.device
+    with _one_of_all(program):
+        return trace(make, steps=steps, device=device, capability=capability, workspace=workspace)
+
+
+def _one_of_all(program: plan.Program) -> AbstractContextManager[None]:
+    """One process of those that the program's blocks are split among."""
+    if not program.compute.sharded:
+        return nullcontext()
+    from lorac.estimate.processes import first_of  # what a step on one card goes without
+
+    return first_of(program.train.processes)
 
 
 # ------------------------------------------------------------------------------------------------- loading, encoding

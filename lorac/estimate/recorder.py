@@ -73,10 +73,15 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is DEVICE:  # a fake tensor's `.device`, asked many times an operator
             return args[0].device
+        if any(kind is not FakeTensor and hasattr(kind, "__tensor_flatten__") for kind in types):
+            return func(*args, **kwargs)  # a DTensor has no memory of its own, and its part was seen
         if self._fakes is None:
             out, given, known = func(*args, **kwargs), [*_tensors(args), *_tensors(kwargs.values())], None
         else:
             out, given, known = self._fakes.call(func, args, kwargs)
+        if func.namespace == "fsdp":  # the weights of a block, from the processes' parts
+            for tensor in given:
+                self._mark(tensor, "base weights")
         made = list(_tensors(out))
         if not made:
             if self._kernels is None and func.__name__.startswith("_foreach_"):
@@ -116,9 +121,19 @@ class Recorder(TorchDispatchMode):
 
     def label(self, kind: Kind, tensors: Any) -> None:
         for tensor in _tensors(tensors):
-            block = self._block(tensor)
-            self._labelled.add(block)
-            self.blocks[block].kind = kind
+            for part in _parts(tensor):
+                block = self._block(part)
+                self._labelled.add(block)
+                self.blocks[block].kind = kind
+
+    def resized(self, storage: torch.UntypedStorage) -> None:
+        """A storage is about to have another size: FSDP frees gathered weights so, and takes their memory again.
+
+        Whatever uses it next finds a new block.
+        """
+        known = self._known.pop(storage._cdata, None)
+        if known is not None:
+            self.events.append(-known[1] - 1)
 
     def move_to_host(self, tensors: Any) -> None:
         """Count these tensors' blocks as the host's from the beginning."""
@@ -282,8 +297,10 @@ def _parts(tensor: Tensor) -> Iterator[Tensor]:
     ones."""
     if hasattr(tensor, "__tensor_flatten__"):
         names, _ = tensor.__tensor_flatten__()
-        for name in names:
-            yield from _parts(getattr(tensor, name))
+        inner = (getattr(tensor, name) for name in names)
+        for part in inner:
+            if isinstance(part, Tensor):  # a DTensor has its mesh there too
+                yield from _parts(part)
         return
     yield tensor
     state = getattr(tensor, "quant_state", None)

@@ -118,6 +118,19 @@ def on_host(tensors: Tensor | Iterable[Tensor]) -> None:
 
 
 @contextmanager
+def _resizes_seen_by(recorder: Recorder) -> Iterator[None]:
+    """A storage that changes its size calls no operator."""
+    resize = torch.UntypedStorage.resize_
+
+    def told(storage: torch.UntypedStorage, size: int) -> Any:
+        recorder.resized(storage)
+        return resize(storage, size)
+
+    with mock.patch.object(torch.UntypedStorage, "resize_", told):
+        yield
+
+
+@contextmanager
 def _foreach_takes_fakes() -> Iterator[None]:
     """`foreach` paths are taken for exact types only; a fake tensor stands for one."""
     for kinds in (optimizer._foreach_supported_types, _foreach_utils._foreach_supported_types):
@@ -144,7 +157,7 @@ def _record(recorder: Recorder, make: Callable[[], Step], steps: int) -> Trace:
     gc.disable()
     gc.freeze()
     try:
-        with recorder.owners.watching(recorder), recorder:
+        with recorder.owners.watching(recorder), _resizes_seen_by(recorder), recorder:
             step = make()
             recorder.made()
             recorder.begin("step")

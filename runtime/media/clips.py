@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from runtime import log, plan, sheet
+from runtime import log, plan, processes, sheet
 from runtime.data import pixels
 from runtime.media import Ready
 from runtime.media.pictures import prepare as prepare
@@ -26,6 +26,8 @@ def show(ready: Ready, step: int) -> None:
         clips = _drawn(ready, _starts(ready), _samples(ready.plan).weight)
     except Exception as error:  # a sample is never worth a run: the checkpoint is already safe
         log.warn(f"no samples at step {step}: {type(error).__name__}: {error}")
+        return
+    if not processes.first():
         return
     for place, clip in enumerate(clips):
         save_webp(clip, _fps(ready.plan), ready.where.output / "samples" / f"{step:06}-{place:02}.webp")
@@ -46,6 +48,8 @@ def finish(ready: Ready) -> list[Image]:
         }
     except Exception as error:  # a picture is never worth a run: the LoRA is written all the same
         log.warn(f"no final samples: {type(error).__name__}: {error}")
+        return []
+    if not processes.first():
         return []
     columns = {"first frame": [picture for picture, _ in starts]}
     columns |= {f"{name}, last": [clip[-1] for clip in drawn] for name, drawn in clips.items()}

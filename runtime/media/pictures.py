@@ -11,7 +11,7 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import log, plan, sheet
+from runtime import log, plan, processes, sheet
 from runtime.data import levels
 from runtime.data.cache import Encoded, encode, stacked
 from runtime.data.order import Order, Sample, micro_batches
@@ -112,6 +112,8 @@ def show(ready: Ready, step: int) -> None:
     except Exception as error:  # a sample is never worth a run: the checkpoint is already safe
         log.warn(f"no samples at step {step}: {type(error).__name__}: {error}")
         return
+    if not processes.first():
+        return
     for place, picture in enumerate(pictures):
         save_png(picture, ready.where.output / "samples" / f"{step:06}-{place:02}.png")
         ready.metrics.picture(step, f"sample/{place:02}", picture)
@@ -131,6 +133,8 @@ def finish(ready: Ready) -> list[Image]:
             columns["reference"] = [images.open_picture(Path(place)) for place in samples.references]
     except Exception as error:  # a picture is never worth a run: the LoRA is written all the same
         log.warn(f"no final samples: {type(error).__name__}: {error}")
+        return []
+    if not processes.first():
         return []
     for place, picture in enumerate(previews):
         save_png(picture, output / "samples" / f"final-{place:02}.png")

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import torch
 
-from runtime import answers, log, plan
+from runtime import answers, log, plan, processes
 from runtime.families.protocol import Batch, Modules
 from runtime.media import Ready
 from runtime.preflight import Where
@@ -189,6 +189,8 @@ def _write(ready: Ready, name: str) -> None:
         found = answers.compare(ready.trainee, ready.tokenizers, wanted)
     except Exception as error:  # a sample is never worth a run: the checkpoint is already safe
         log.warn(f"no answers ({name}): {type(error).__name__}: {error}")
+        return
+    if not processes.first():
         return
     path = ready.where.output / "samples" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

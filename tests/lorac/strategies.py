@@ -177,6 +177,8 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         given["words"] = [attrs.evolve(one, word=f"w{place}") for place, one in enumerate(given["words"])]
     if cls is LoRA and given.get("dora"):
         given |= {"rank_dropout": 0.0, "module_dropout": 0.0, "init": "kaiming"}
+    if cls is Fit and given.get("shard"):
+        given |= {"shard": given.get("processes", 1) > 1, "quantization": "none", "offload": Auto()}
     if cls is Images:
         _of_its_masks_and_tags(given)
     if cls is Folder and given.get("prior"):

@@ -54,6 +54,26 @@ def test_what_only_a_denoiser_has_is_refused_beside_text(
     assert refused(data=data, **parts) == [f"{field} is set, and the data are text: it is for pictures only"]
 
 
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [
+        ({}, "fit.shard is True, and fit.processes is 1: there is nobody to split the base with"),
+        (
+            {"processes": 2, "quantization": "nf4"},
+            "fit.quantization is given, and fit.shard splits the base's weights as they are",
+        ),
+        (
+            {"processes": 2, "offload": "blocks"},
+            "fit.offload is 'blocks', and fit.shard has the blocks wait on the other cards",
+        ),
+    ],
+)
+def test_a_base_is_split_among_several_and_as_it_is(beside: dict[str, Any], told: str) -> None:
+    with pytest.raises(SpecError) as found:
+        Fit(shard=True, **beside)
+    assert [problem.what for problem in found.value.problems] == [told]
+
+
 def test_all_of_it_is_told_at_once() -> None:
     train = Train(snr_gamma=5, noise_offset=0.1)
     said = refused(data=TEXT, train=train, adapter=LoRA(text_encoder=True))

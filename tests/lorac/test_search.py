@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import cache
 
 import attrs
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorac import Auto, Experiment, Fit, Images, LoRA, Train, offload, recompute, search
+from lorac import Auto, Experiment, Fit, Images, LoRA, Train, offload, recompute, search, sharding
 from lorac.estimate.cards import Card
 from lorac.estimate.cost import Block, Cost, indices
 from lorac.resolve import Resolved
@@ -53,7 +54,10 @@ class Formula:
         micro_seconds = 0.05 * slices + micro * (1.0 + waiting) + sum(seconds[index] for index in again)
         scores = micro * SCORES // slices if self.holds_scores else 0
         moments = 2 * rank * program.train.optimizer.state_bits // 32
-        here = self.weights - sum(WEIGHTS) + sum(held) - offload.freed(held, away)
+        freed = offload.freed(held, away)
+        if compute.sharded:
+            freed = sharding.freed(held, program.train.processes)
+        here = self.weights - sum(WEIGHTS) + sum(held) - freed
         return Cost(
             peak_bytes=here + 2 * rank + moments + scores + recompute.peak(saved, again),
             by_kind={},
@@ -107,7 +111,11 @@ def experiment(fit: Fit, rank: int | Auto, effective_batch: int) -> Experiment:
 
 def resolved(usable: int, fit: Fit = Fit(), rank: int | Auto = 16, effective_batch: int = 8) -> Resolved:  # noqa: B008
     train = attrs.evolve(
-        PROGRAM.train, effective_batch=effective_batch, micro_batch=1, accumulation=effective_batch
+        PROGRAM.train,
+        effective_batch=effective_batch,
+        micro_batch=1,
+        accumulation=effective_batch // fit.processes,
+        processes=fit.processes,
     )
     return Resolved(
         experiment=experiment(fit, rank, effective_batch),
@@ -331,6 +339,19 @@ def test_pins_that_do_not_change_the_result_are_let_go_first() -> None:
     error = refused(1200, fit=Fit(micro_batch=8, gradient_checkpointing=False))
 
     assert "what would fit: fit.micro_batch and fit.gradient_checkpointing left open, or" in error.lines()[1]
+
+
+def test_splitting_the_base_is_offered_where_it_fits_and_taken_only_where_the_spec_says_so() -> None:
+    open_, shard = Fit(offload="text_encoder", processes=4), Fit(processes=4, shard=True)
+    least = bisect_left(range(3000), True, key=lambda usable: best(usable, fit=shard) is not None)
+    found = best(least, fit=shard)
+
+    assert found is not None
+    assert found.program.compute.sharded == tuple(f"unet.{at}" for at in range(len(BLOCKS)))
+    assert found.program.train.fallbacks == ()
+    assert [one.field for one in found.decisions][-1] == "split blocks"
+    assert "fit.shard over 4 processes" in refused(least, fit=open_).lines()[1]
+    assert "fit.shard" not in refused(least - 1, fit=open_).lines()[1]
 
 
 def test_where_neither_a_change_nor_a_card_would_do_it_says_so() -> None:

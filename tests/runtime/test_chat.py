@@ -288,3 +288,11 @@ def test_on_a_terminal_it_prompts_and_ctrl_c_ends_it_quietly_with_130(project: P
     _, said = process.communicate()
     os.close(above)
     assert (process.returncode, said) == (130, "")
+
+
+def test_one_process_streams_the_blocks_that_several_split() -> None:
+    split = plan.Compute(device="cuda", threads=0, dtype="bf16", checkpointed=(), sharded=("model.layers.0",))
+
+    on_a_card, on_a_cpu = (chat.computed(split, has_cuda) for has_cuda in (True, False))
+    assert (on_a_card.sharded, on_a_card.offloaded) == ((), ("model.layers.0",))
+    assert (on_a_cpu.sharded, on_a_cpu.offloaded) == ((), ())

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lorac import Answers
 from runtime import checkpoint, plan, preflight
 from runtime.errors import MachineError
 from runtime.safeio.weights import open_weights
@@ -38,7 +39,8 @@ def alone(of: plan.Plan) -> plan.Plan:
     """The same plan for one process with that much more accumulation."""
     train = of.program.train
     train = attrs.evolve(train, processes=1, accumulation=train.accumulation * train.processes, fallbacks=())
-    return plan.make(attrs.evolve(of.program, train=train), of.outputs, of.estimate)
+    compute = attrs.evolve(of.program.compute, sharded=())
+    return plan.make(attrs.evolve(of.program, train=train, compute=compute), of.outputs, of.estimate)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,38 @@ def through(of: plan.Plan, cache: Path, tmp_path_factory: pytest.TempPathFactory
     done = start(of, folder, cache)
     assert (done.returncode, done.stderr) == (0, "")
     (folder / "said.txt").write_text(done.stdout, encoding="utf-8")
+    return folder / "tiny"
+
+
+@pytest.fixture(scope="module")
+def split(tiny_lm: Path, tiny_text: Path, tmp_path_factory: pytest.TempPathFactory) -> plan.Plan:
+    """The base's blocks are split; what is held out gets worse after two steps, and the run ends after four.
+
+    Neither a step's micro-batches nor what is held out can be dealt evenly.
+    """
+    planned = texts.planned(
+        tiny_lm,
+        tiny_text,
+        tmp_path_factory.mktemp("split"),
+        held_out=0.2,
+        dropout=0.1,
+        learning_rate=0.1,
+        micro_batch=1,
+        accumulation=2,
+        processes=2,
+        shard=True,
+        samples=Answers(prompts=("Say 3",), max_tokens=4),
+    )
+    evaluation = attrs.evolve(planned.program.evaluation, patience=1)
+    return plan.make(attrs.evolve(planned.program, evaluation=evaluation), planned.outputs, planned.estimate)
+
+
+@pytest.fixture(scope="module")
+def split_through(split: plan.Plan, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of it that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("split_through")
+    done = start(split, folder, cache)
+    assert (done.returncode, done.stderr) == (0, "")
     return folder / "tiny"
 
 
@@ -103,6 +137,36 @@ def test_a_lost_process_stops_the_run_and_the_same_command_goes_on_to_the_same_b
     ]
     assert "Resuming from step-000002" in start(of, tmp_path, cache).stdout
     assert (tmp_path / "tiny" / LANGUAGE).read_bytes() == (through / LANGUAGE).read_bytes()
+
+
+def test_a_split_base_trains_stops_and_is_chosen_from_as_a_whole_one(
+    split: plan.Plan, split_through: Path, cache: Path, tmp_path: Path
+) -> None:
+    one = texts.carry_out(alone(split), texts.where(alone(split), tmp_path, cache))
+    ours, theirs = (
+        checkpoint.receipt(checkpoint.whole(folder / "checkpoints")[-1]).state
+        for folder in (split_through, one.parent)
+    )
+
+    assert split.program.compute.sharded == ("model.model.layers.0", "model.model.layers.1")
+    _assert_close(split_through / LANGUAGE, one)
+    assert ours.step == theirs.step == 4
+    assert ours.standing is not None and theirs.standing is not None
+    assert ours.standing.chosen.step == theirs.standing.chosen.step == 2
+    assert ours.held_out["4"].loss == pytest.approx(theirs.held_out["4"].loss, rel=1e-4)
+    said = [(folder / "samples/final.json").read_text() for folder in (split_through, one.parent)]
+    assert said[0] == said[1]
+
+
+def test_a_split_run_goes_on_to_the_same_bytes(
+    split: plan.Plan, split_through: Path, cache: Path, tmp_path: Path
+) -> None:
+    stopped = start(split, tmp_path, cache, fault="kill@3/1")
+
+    assert "error: process 1 of 2 was ended by SIGKILL" in stopped.stderr
+    assert "Resuming from step-000002" in start(split, tmp_path, cache).stdout
+    for name in (LANGUAGE, "checkpoints/step-000004/optimizer.safetensors"):
+        assert (tmp_path / "tiny" / name).read_bytes() == (split_through / name).read_bytes()
 
 
 def test_pictures_of_short_steps_are_trained_alike_and_memory_that_runs_out_in_one_steps_all_down(
