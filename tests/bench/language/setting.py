@@ -76,7 +76,8 @@ class Way:
     @property
     def name(self) -> str:
         extras = [word for word, on in (("recompute", self.recompute), ("compile", self.compile)) if on]
-        return " ".join([self.trainer, self.batches, self.dtype, f"micro-batch {self.micro_batch}", *extras])
+        size = f"micro-batch {self.micro_batch}" if self.micro_batch else "planned micro-batch"
+        return " ".join([self.trainer, self.batches, self.dtype, size, *extras])
 
 
 @attrs.frozen(kw_only=True)
