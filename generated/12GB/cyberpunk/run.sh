@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains cyberpunk, plan 8dc91d4638fd4352d1f80ad860d56104bec449072d4d2ca4ae5832069851e766.
+# Trains cyberpunk, plan f0c1db9cd04e7e38fc0e083db0ec398b791670c1e554ffd513f67a8247a74835.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains engraving, plan 9e86f33230b197a4c258d87f022a846a25b23251c3e78e84e0b9a9b102acf08a.
+# Trains engraving, plan f2811ecd361c2e8597d111bf7cf7a9421cd2749d84cdc4e09957d59046ae39d1.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains flux-subject, plan e7c1222257ce365786f5afc115827937ff82bae9bdcad7644949d31a4e62ac8a.
+# Trains flux-subject, plan 37faa486ae8e1b8e8da5d7997eb7046d77444dc6928c3be3dc3d059d7f573eb8.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

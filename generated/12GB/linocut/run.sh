@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains linocut, plan 1c4e2080caa2bef31befeee17dfd5d28c741426bd59406f005c0c6434fe1a372.
+# Trains linocut, plan c8ac771f2d79d74e9693eab8c7d1ddeb888c4d8494c118168eefedb3bbcf062f.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

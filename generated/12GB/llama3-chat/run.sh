@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains llama3-chat, plan e66362dfc4d647c1b2cac82cb55e7f693dd201cb0ab0505ec7144920c7e47cba.
+# Trains llama3-chat, plan 1e26fb23a61033ab94283277fa807378e17a71353d38647e44dcd76b45ae9973.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

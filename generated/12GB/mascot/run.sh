@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains mascot, plan 4c6113025c60c1c47b55dd4693214ee4b9768ca88c9a973d5c69811189b5b37c.
+# Trains mascot, plan ba9752c197b2345d09d006f73eb2de01f67b6aca0a8a0ad1c478a56cf08fc642.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains qwen-instruct, plan e252a673654c6edf4618c9e6e44c22c50e8b9fb84463f840679725c8698d569f.
+# Trains qwen-instruct, plan 721beef257579bafd87d2906fbe64dd206ce1d87cee74d329a298a1896e4aea2.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

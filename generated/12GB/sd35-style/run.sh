@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains sd35-style, plan f1f65c91b44a67fe5025da471b945ab2259b785e7f70958b6f5af5c7783046ce.
+# Trains sd35-style, plan f22b43dbf0f900fae8cc67cb3cbc239bfaee36eeff1a05aab116dcde66947a44.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains watercolour, plan c22f79727dbbe6fb1dc6f4671f9116de48f59d2b30d9425e6113827b0ad3aa7f.
+# Trains watercolour, plan ea5ca25118c857df9227e8139ce3ec2b173b0c0d9e66a0ddb1cedd4d2e4b7261.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains waves, plan 0a6af2e73fda013895217adabc5dd178bfa9b56aef8158ccf83423f22ca5d19a.
+# Trains waves, plan 6afc6844546f5712635bcd35c6e7e175e856d2bc95b67cbc513cbfd4e0d47bd9.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains flux-subject, plan 8ffef0ae480f2b3388472a49700cdef277bcad32bf056ea49abc604cd0d7cd63.
+# Trains flux-subject, plan e9395c635b7efa129077aeba57689d943216938c0c6c6841fe7d3cb1c8dd9b4f.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

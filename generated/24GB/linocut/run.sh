@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains linocut, plan 098f48645ec0a3eddc090a0e3349f38e50d8fb01384e0ab6260f6e19858451c3.
+# Trains linocut, plan f6c144c06e4bee0934ab263eaf78cb870c595dbaab5708d422a7dc5e5c501038.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains llama3-chat, plan a0a4dcdf0634adf85ce28235cdc500a770615ee3b7313f842ebe8f836d47c122.
+# Trains llama3-chat, plan cf01591093569bfcaba0cce5f26064a3231637b0ab42f9b580e85a54bf63ffd0.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

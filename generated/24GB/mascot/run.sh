@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains mascot, plan 1c6e21e5036311d77da0cfaa3feb1d23da36aaaaa22431b109f8c25d65b7e02d.
+# Trains mascot, plan bf15a0d5de4b2208150330aa98570b899a2484674d06a86e033b0c821c68eee9.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

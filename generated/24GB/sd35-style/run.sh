@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains sd35-style, plan b85c086e11138f50ac120dee369cb6bac90118aaadeeffdbc739fd107cef82de.
+# Trains sd35-style, plan 347230b2452bbf804e2661bcd2eb45dc07b7706df73e00e722d6087b1243ade9.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

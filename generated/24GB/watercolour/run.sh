@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains watercolour, plan 8ddd592028a99ce56cacaf98678b6a6ed2e8f2a0ff932fc0a75f5ff3f6781d3d.
+# Trains watercolour, plan 83e6b500c718213c34c4569d16d291cb1a8e4fb68fb2d74a0459dfe580295500.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains waves, plan e5f0470cf7df99cfd205d52e941f20ac845b01c01183d3b5b131bfbed8b2f359.
+# Trains waves, plan 109814a60aee28342e2c8f2b7d8441cdf9460caeed7a4e5a541da591fbaaa4a9.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains jargon, plan ce9fa63efa2ae51a7903c48f5ac0508aa619e2de717a1168b7a88948e1fdaa7e.
+# Trains jargon, plan eccc8a76d3dab9143ffebd69c5d72065a90b003e94149230c0d2ea3193e2c093.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..
