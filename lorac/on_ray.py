@@ -121,6 +121,7 @@ def carry_out(trial: Trial) -> tuple[int, bool]:
     `ray.cancel` raises KeyboardInterrupt in here, and the run is stopped in order.
     """
     os.chdir(trial.root)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a sweep begun in the background has it ignored
     _wait_until_free(trial.mine.folder)
     watched = watch(trial.mine, trial.among)
     with trial.said.open("ab") as said:
