@@ -291,9 +291,7 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
     base, data, train = program.base, program.data, program.train
     per_epoch = -(-data.expected // train.effective_batch)
     epochs = f"{train.steps / per_epoch:g} epochs of {per_epoch} steps"
-    said = (
-        "as the spec says" if isinstance(experiment.fit.dtype, str) else f"what {card.name} computes fastest"
-    )
+    said = _why_dtype(experiment.fit, card)
     found = "from its tensors" if base.digest else "as the spec says; its published architecture"
     unit = "sequences" if isinstance(data, plan.Texts) else "samples"
     ends = ", zero terminal SNR" if base.architecture.get("scheduler", {}).get(plan.ZERO_SNR) else ""
@@ -332,6 +330,14 @@ def _of_word(word: plan.Word, adapter: plan.Adapter) -> plan.Decision:
     encoders = " and the ".join(adapter.word_embeddings)
     began = f"begun as “{word.initial}”, rate {word.learning_rate:g}; captions are encoded in each step"
     return plan.Decision(field="new word", value=word.word, reason=f"{count} in the {encoders}, {began}")
+
+
+def _why_dtype(fit: spec.Fit, card: Card) -> str:
+    if isinstance(fit.dtype, str):
+        return "as the spec says"
+    if card.device == "cpu":
+        return "every CPU has it; Fit(dtype='bf16') is faster on one with AVX512-BF16 or AMX"
+    return f"what {card.name} computes fastest"
 
 
 def _exactness(compute: plan.Compute) -> Iterator[plan.Decision]:
