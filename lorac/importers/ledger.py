@@ -377,23 +377,22 @@ def fitted(field: str, value: Any, kinds: Mapping[str, type]) -> tuple[Any, str]
 
 
 def number(value: Any) -> float:
-    """A number that a config may have written as text (YAML 1.1 reads `1e-4` as text). Raises CannotCarry."""
+    """A finite number that a config may have written as text (YAML 1.1 reads `1e-4` as text). Raises CannotCarry."""
     try:
-        return float(value) if not isinstance(value, bool) else _no_number(value)
+        real = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        return _no_number(value)
+        real = math.nan
+    if not math.isfinite(real):
+        raise CannotCarry(f"is not a number: {value!r}")
+    return real
 
 
 def whole(value: Any) -> int:
     """A whole number, however written. Raises CannotCarry."""
     real = number(value)
-    if not math.isfinite(real) or not real.is_integer():
+    if not real.is_integer():
         raise CannotCarry(f"is not a whole number: {value!r}")
     return int(real)
-
-
-def _no_number(value: Any) -> float:
-    raise CannotCarry(f"is not a number: {value!r}")
 
 
 def _plain(rule: Rule, value: Any) -> Any:

@@ -82,7 +82,10 @@ CASES = {
         lambda: text().encode()[:3000],
         DIFF,
         4,
-        ["error: cut.json:129: is not JSON: unterminated string starting at (column 7)", REPLAN],
+        [
+            "error: cut.json:128: is not JSON: expecting property name enclosed in double quotes (column 1)",
+            REPLAN,
+        ],
     ),
     "edited.json": Case(
         edited,

@@ -96,7 +96,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (
             ["spec", "colour"],
             "error: no part 'colour': there are base, data, data.folders, data(Instructions), data(Conversations),"
-            " data(Completions), data(Text), sequences, adapter, adapter(LoHa), adapter(LoKr),"
+            " data(Completions), data(Text), sequences, adapter, adapter.words, adapter(LoHa), adapter(LoKr),"
             " adapter(VeRA), adapter(IA3), train, train.optimizer,"
             " train.optimizer(Adafactor), train.optimizer(Lion), train.optimizer(Prodigy),"
             " train.optimizer(ScheduleFreeAdamW), fit, samples,"

@@ -76,7 +76,7 @@ def settings() -> list[Setting]:
         setting("emoji, batch 4, recomputed", "emoji", batch=4, samples=plain, recomputed=True),
         setting("emoji, batch 2, bf16", "emoji", samples=drawn, dtype="bf16"),
         setting("emoji, batch 2, 128 px, rank 32", "emoji", samples=drawn, side=128, rank=32),
-        setting("tiny language model, held out", "tiny_lm", steps=2, held_out=0.3, samples=said),
+        setting("tiny language model, held out", "tiny_lm", length=80, steps=2, held_out=0.3, samples=said),
         setting("SmolLM2-135M, GGUF, held out", "smollm2", steps=2, held_out=0.3, samples=said, length=256),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -289,6 +290,12 @@ def test_whatever_a_config_says_the_spec_loads_or_the_error_is_one_of_ours(
     load(Path("out.py"))
     assert not Path("pwned").exists()
     assert len({fate.key for fate in imported.draft.fates}) >= 1
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, "nan", True, None, "ten"])
+def test_what_is_no_finite_number_is_not_carried(value: Any) -> None:
+    with pytest.raises(ledger.CannotCarry, match="is not a number"):
+        ledger.number(value)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
