@@ -3,8 +3,8 @@
 - The emoji base and the demo's pictures, with a held-out loss at each checkpoint: time to a given loss.
 - SD 1.5's own models at full size with random weights, a few steps.
 
-Of each, first the recipe's ways that could be its fastest run once, shortly; the fastest goes on. Then it and lorac run
-in turn, several rounds, each run a process of its own.
+Of each, first the recipe's ways that could be its fastest run once, shortly; the fastest goes on. Then it and lorac, in
+the same precision, run in turn, several rounds, each run a process of its own.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ from tests.bench.turns import apart, in_turn
 
 WORK = ROOT / ".cache" / "bench" / "images"
 EMOJI = ROOT / "specs" / "emoji"
-
-OURS = Way(trainer="lorac", dtype="planned", micro_batch=0)
-"""lorac's planner chooses for itself."""
 
 
 def settings() -> dict[str, Setting]:
@@ -108,7 +105,7 @@ def experiment(setting: Setting, rounds: int, threads: int) -> dict[str, Any]:
     tried = {way: run(Task(setting=short, way=way), threads) for way in candidates(setting)}
     done = {way: found for way, found in tried.items() if found}
     fastest = max(done, key=lambda way: float(done[way]["samples_per_second"]))
-    ways = [fastest, OURS]
+    ways = [fastest, Way(trainer="lorac", dtype=fastest.dtype, micro_batch=0)]
     runs = in_turn(ways, rounds, lambda way: run(Task(setting=setting, way=way), threads))
     return report.experiment(setting, ways, runs, list(done.values()))
 

@@ -44,10 +44,10 @@ def run(task: Task) -> measure.Result:
 
 
 def spec(task: Task) -> str:
-    """The experiment as a lorac spec; a micro-batch of 0 and the dtype `planned` leave these to the planner."""
+    """The experiment as a lorac spec; a micro-batch of 0 leaves it to the planner."""
     way = task.way
     fit = f", micro_batch={way.micro_batch}" if way.micro_batch else ""
-    fit += "" if way.dtype == "planned" else f", dtype={DTYPES[way.dtype]!r}"
+    fit += f", dtype={DTYPES[way.dtype]!r}"
     fit += ", gradient_checkpointing=True" if way.recompute else ""
     threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
     return SPEC.format(name=NAME, setting=task.setting, threads=threads, fit=fit)

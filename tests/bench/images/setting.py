@@ -41,7 +41,7 @@ class Setting:
 class Way:
     """How a trainer does it: what it may choose for speed and memory, without changing what is learned.
 
-    `dtype`: float32; bfloat16 (frozen weights, and products by autocast); planned, by lorac.
+    `dtype`: float32; bfloat16 (frozen weights, and products by autocast). `micro_batch`: 0 where lorac plans it.
     """
 
     trainer: str
