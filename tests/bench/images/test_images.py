@@ -12,10 +12,11 @@ import torch
 from lorac.load import load
 from tests.bench import plot
 from tests.bench.images import lorac_run, pictures, report
-from tests.bench.images.__main__ import OURS, settings
+from tests.bench.images.__main__ import settings
 from tests.bench.images.setting import Setting, Task, Way
 
 WAY = Way(trainer="diffusers", dtype="float32", micro_batch=8)
+OURS = Way(trainer="lorac", dtype="float32", micro_batch=0)
 SETTING = settings()["emoji"]
 
 
