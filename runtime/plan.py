@@ -67,7 +67,7 @@ from runtime.plan_optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
 from runtime.plan_optimizers import StateBits as StateBits
 from runtime.safeio import atomic, strict_json
 
-FORMAT = 2
+FORMAT = 3
 
 Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]

@@ -242,7 +242,7 @@ def edited(text: str, old: str, new: str) -> str:
         ('"rank": 2', '"rnak": 2', "rnak"),
         ('"steps": 2', '"steps": 1e999', "1e999"),
         ('"path": "0.png"', '"path": "../0.png"', "must stay inside the data folder"),
-        ('"format": 2', '"format": 1', "plan format 1, but this lorac reads format 2"),
+        ('"format": 3', '"format": 1', "plan format 1, but this lorac reads format 3"),
         ('"name": "tiny"', '"name": "a/b"', "must not contain '/'"),
     ],
 )
