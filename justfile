@@ -133,6 +133,10 @@ validate-timing:
 validate-phases:
     python -m tests.validate.phases
 
+# Carry out both demos and time what is done so that nothing is lost and all is as planned; figures in docs/cost.md
+validate-cost: language-base
+    python -m tests.validate.cost --out docs
+
 # Sweep six runs on Ray, kill one's process and another's worker, stop it, go on, compare; writes docs/sweep.*
 validate-sweep:
     python -m tests.validate.sweep
