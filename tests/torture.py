@@ -24,7 +24,7 @@ from pathlib import Path
 import attrs
 import cattrs
 
-from runtime import checkpoint, plan, preflight
+from runtime import checkpoint, plan
 from runtime.export import manifest as manifests
 from runtime.safeio import atomic
 from tests import texts
@@ -193,50 +193,13 @@ def campaign(kills: int, work: Path, out: Path) -> Figures:
     return figures
 
 
-@attrs.frozen(kw_only=True)
-class Cost:
-    """Seconds that a run spent in steps, in writing and hashing its checkpoints, in hashing its base and data."""
-
-    steps: float
-    checkpoints: float
-    inputs: float
-
-    def __str__(self) -> str:
-        exactness = self.checkpoints + self.inputs
-        return (
-            f"{self.steps:.1f} s in steps, {self.checkpoints:.2f} s in checkpoints, {self.inputs:.2f} s in hashing"
-            f" base and data: {exactness / (self.steps + exactness):.2%}"
-        )
-
-
-def cost(run: Path) -> Cost:
-    """A run's, by its metrics; its inputs are hashed once more."""
-    rows = [json.loads(line) for line in (run / "logs" / "metrics.jsonl").read_text().splitlines()]
-    of = plan.read(run / "plan.json")
-    places = of.outputs.places
-    began = time.monotonic()
-    preflight.data_problems(of.program.data, Path(places.data))
-    preflight.base_problems(of.program.base, Path(places.base))
-    return Cost(
-        steps=sum(row.get("seconds", 0.0) for row in rows),
-        checkpoints=sum(row.get("checkpoint_seconds", 0.0) for row in rows),
-        inputs=time.monotonic() - began,
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 where a run did not end in the same bytes, or a checkpoint was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="how many in all (default: 20)")
     parser.add_argument("--work", type=Path, default=Path(".cache/torture"), help="where the runs are")
     parser.add_argument("--out", type=Path, default=Path("docs/torture.json"), help="where the figures are")
-    parser.add_argument(
-        "--cost", type=Path, metavar="RUN", help="what checkpoints cost in this run, and no kills"
-    )
     options = parser.parse_args(arguments)
-    if options.cost:
-        print(cost(options.cost))
-        return 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     figures = campaign(options.kills, options.work.resolve(), options.out)
     print(
