@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def save(root: Path, of: Trainee, state: State, plan_hash: str, extra: dict[str,
     """Write a checkpoint; `extra` are more files to keep in it, such as the LoRA itself. Its folder."""
     final = folder(root, state.step)
     if final.exists():  # a run that went back and comes by again writes the same bytes
-        shutil.rmtree(final)
+        atomic.remove_folder(final)
     root.mkdir(parents=True, exist_ok=True)
     with atomic.making_folder(final) as made:
         safetensors.write(made / "adapter.safetensors", {n: p.detach() for n, p in of.masters.items()})
@@ -119,14 +118,14 @@ def prune(root: Path, keep: int, spared: frozenset[int] = frozenset()) -> None:
     stay = {folder(root, step) for step in spared} | ({*found[-keep:]} - {folder(root, 0)})
     for path in found:
         if path not in stay:
-            shutil.rmtree(path)
+            atomic.remove_folder(path)
 
 
 def drop_after(root: Path, step: int) -> None:
     """Remove the checkpoints of later steps, the newest first."""
     for path in reversed(whole(root)):
         if path > folder(root, step):
-            shutil.rmtree(path)
+            atomic.remove_folder(path)
 
 
 def whole(root: Path) -> list[Path]:

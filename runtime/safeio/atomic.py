@@ -134,6 +134,14 @@ def publish_folder(partial: str | os.PathLike[str], final: str | os.PathLike[str
         raise _disk_error(error, target) from error
 
 
+def remove_folder(folder: str | os.PathLike[str]) -> None:
+    """Remove a folder with all in it: a crash leaves it whole, or no longer there under its name."""
+    path = Path(folder)
+    partial = _partial_name(path)
+    path.rename(partial)
+    shutil.rmtree(partial)
+
+
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
     """Remove what crashed writers left in `folder` (not below it): this module's temporary files and folders.
 

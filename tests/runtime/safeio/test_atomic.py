@@ -353,3 +353,25 @@ def test_a_folder_is_not_put_over_another() -> None:
     ]
     assert Path("step-1/w").read_bytes() == b"theirs"
     assert names() == ["step-1"]
+
+
+def test_a_folder_whose_removal_is_cut_short_is_no_longer_there_and_what_is_left_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "step-000000"
+    folder.mkdir()
+    (folder / "DONE.json").write_text("{}")
+    (folder / "adapter.safetensors").write_bytes(b"x")
+
+    def cut_short(path: Path) -> None:
+        (path / "adapter.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.shutil, "rmtree", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            atomic.remove_folder(folder)
+
+    assert not folder.exists()
+    assert len(atomic.sweep(tmp_path)) == 1
+    assert not list(tmp_path.iterdir())
