@@ -28,6 +28,7 @@ def test_a_cell_is_the_worst_that_came_of_its_tests_and_says_why_it_is_empty() -
     assert tables.cell([skipped, failed, passed], ["a"]).says == tables.FAILED
 
 
+# A file of tests for the plugin to look at: it skips, fails and asserts nothing so that each outcome is seen.
 MARKED = """
 import pytest
 

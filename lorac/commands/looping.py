@@ -36,7 +36,7 @@ PROGRAMS = ("webui", "comfyui")
 def sweep_(
     spec: Path, asked: tuple[str, ...], where: str | None, stop_weak: bool, card: str | None, as_json: bool
 ) -> None:
-    """Run a spec with several values of a field, one after another.
+    """Run a spec with several values of a field, one after another, or side by side with --on ray.
 
     Each combination of values is planned and run; a spec of several experiments runs them all. Prints a table, and
     writes it with a contact sheet to output/SPEC-sweep/. A run that is done is not run again: after a stop the same
@@ -46,22 +46,20 @@ def sweep_(
     from lorac.load import load
 
     found = variants(load(spec), [parse(words) for words in asked])
-    if where == "ray":
-        from lorac.on_ray import imported
-
-        imported()  # that it is missing is told before anything is planned
     with uncollected():
-        from lorac import figures
+        from lorac import figures, on_ray
         from lorac.generate import generate
-        from lorac.on_ray import on_ray
         from lorac.sweep import Job, one_after_another, sweep
+
+        if where == "ray":
+            on_ray.imported()  # that it is missing is told before anything is planned
 
         plans = generate([one.loaded for one in found], GENERATED, card=card)
     jobs = [Job(written, one.settings) for written, one in zip(plans, found, strict=True)]
     rows = sweep(
         jobs,
         OUTPUT / f"{spec.stem}-sweep",
-        executor=on_ray if where == "ray" else one_after_another,
+        executor=on_ray.on_ray if where == "ray" else one_after_another,
         stops_weak=stop_weak,
         tell=lambda words: click.echo(words, err=True),
     )

@@ -88,13 +88,17 @@ def test_all_of_it_is_told_at_once() -> None:
 def test_a_default_that_is_written_out_is_no_disagreement() -> None:
     train = Train(snr_gamma=None, noise_offset=0.0, text_encoder_learning_rate=Auto())
 
-    Experiment(name="a", base="base", data=TEXT, train=train, adapter=LoRA(text_encoder=False))
+    made = Experiment(name="a", base="base", data=TEXT, train=train, adapter=LoRA(text_encoder=False))
+
+    assert made.train == Train()
 
 
 def test_pictures_take_what_a_denoiser_has() -> None:
     train = Train(snr_gamma=5, noise_offset=0.1, text_encoder_learning_rate=1e-5)
 
-    Experiment(name="a", base="base", data=Images("a"), train=train, adapter=LoRA(text_encoder=True))
+    made = Experiment(name="a", base="base", data=Images("a"), train=train, adapter=LoRA(text_encoder=True))
+
+    assert (made.train, made.adapter.text_encoder) == (train, True)
 
 
 @pytest.mark.parametrize(

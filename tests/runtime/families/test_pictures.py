@@ -138,7 +138,9 @@ def test_a_single_file_that_is_no_base_is_refused_by_its_family_s_name(name: str
 @pytest.mark.family("load single file")
 def test_a_single_file_is_recognised_and_holds_what_the_folder_does(case: Case, tmp_path: Path) -> None:
     if why := single_files.no_base(case.of.NAME):
-        pytest.skip(why)
+        pytest.skip(
+            why
+        )  # that it is refused is the test above; the table of families gives this reason in its cell
     path = single_files.write(case.of.NAME, case.base, tmp_path / "one.safetensors")
     found = inspect.inspect(path, digest.sha256_file).base
 
