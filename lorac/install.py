@@ -111,9 +111,9 @@ def read_receipt(run_folder: Path) -> Receipt:
         }
     except (KeyError, TypeError):
         raise InputError(Problem(paths.display(found[0]), "is not a manifest of lorac", RUN_AGAIN)) from None
-    plain = [files for role, files in receipt.files.items() if role != "embedding"]
-    inner = [name for files in plain for name, _ in files if "/" in str(name)]
-    is_whole = not inner and all(isinstance(text, str) for text in wanted)
+    is_whole = all(isinstance(text, str) for text in wanted) and all(
+        _is_in_place(role, name) for role, files in receipt.files.items() for name, _ in files
+    )
     if is_whole and LANGUAGE in receipt.files:
         calls = [verdict["call"] for verdict in receipt.verdicts if verdict["loads"] == "loads"]
         what = "is a language model's LoRA, which is used from where it is"
@@ -129,6 +129,12 @@ def _by_role(files: list[dict[str, str]]) -> dict[str, list[tuple[str, str]]]:
     for file in files:
         found.setdefault(file["role"], []).append((file["name"], file["sha256"]))
     return found
+
+
+def _is_in_place(role: str, name: str) -> bool:
+    """Whether a run writes files of this role there: words into a folder of theirs, all else beside the manifest."""
+    folder, _, file = name.rpartition("/")
+    return folder == (WORDS if role == "embedding" else "") and file not in ("", ".", "..")
 
 
 def webui_folder(root: Path) -> tuple[Path, str]:

@@ -312,11 +312,19 @@ def test_a_manifest_cannot_make_it_copy_from_elsewhere(run_folder: Path) -> None
     (run_folder / "link").symlink_to(Path("secret").resolve())
     sha256 = hashlib.sha256(b"key").hexdigest()
 
-    for name, said in [
-        ("../../secret", "is not a manifest of lorac"),
-        ("link", "a link that leaves its folder"),
+    (run_folder / "embeddings").mkdir()
+    (run_folder / "embeddings" / "link").symlink_to(Path("secret").resolve())
+    for role, name, said in [
+        ("webui", "../../secret", "is not a manifest of lorac"),
+        ("webui", "link", "a link that leaves its folder"),
+        ("embedding", "../../secret", "is not a manifest of lorac"),
+        ("embedding", "embeddings/../../../secret", "is not a manifest of lorac"),
+        ("embedding", "secret", "is not a manifest of lorac"),
+        ("embedding", "embeddings/..", "is not a manifest of lorac"),
+        ("embedding", "embeddings/link", "a link that leaves its folder"),
     ]:
-        edited(run_folder, files=[{"role": "webui", "name": name, "sha256": sha256}])
+        files = [{"role": "webui", "name": "cyberpunk.safetensors", "sha256": sha256}] * (role != "webui")
+        edited(run_folder, files=[{"role": role, "name": name, "sha256": sha256}, *files])
         with pytest.raises(InputError, match=said):
             install(run_folder, webui=a_webui())
     assert not Path("program/models").exists()
