@@ -18,7 +18,7 @@ def words_are_named_once(adapter: LoRA | LoHa | LoKr) -> Iterator[Disagreement]:
     """Each word has a file of its own, called by it."""
     seen: set[str] = set()
     for one in adapter.words:
-        name = one.word.strip("<>").lower()
+        name = names.of_word(one.word).lower()
         if fault := names.wrong(name):
             yield one, "word", f"names a file, which {fault}, got {one.word!r}", "choose another word"
         elif name in seen:

@@ -11,7 +11,7 @@ import torch
 from lorac import spec
 from lorac.agree import trains_text_encoder
 from lorac.parts import at_field, preferred, spec_place
-from runtime import plan
+from runtime import names, plan
 from runtime.adapters import adaptable, method, words
 from runtime.errors import Problem, SpecError
 
@@ -71,7 +71,7 @@ def _words(experiment: spec.Experiment, of: Family, base: plan.Base) -> dict[str
         "words": tuple(
             plan.Word(
                 word=one.word,
-                initial=one.initial.strip() or one.word.strip("<>"),
+                initial=one.initial.strip() or names.of_word(one.word),
                 vectors=one.vectors,
                 learning_rate=float(rate if isinstance(one.learning_rate, spec.Auto) else one.learning_rate),
             )

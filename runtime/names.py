@@ -47,3 +47,8 @@ def wrong(name: str) -> str:
     if re.split(r"[ .]", low)[0] in DEVICES:
         return "is the name of a device on Windows"
     return next((f"must not end in {end}: {why}" for end, why in ENDINGS.items() if low.endswith(end)), "")
+
+
+def of_word(word: str) -> str:
+    """What programs call a word with vectors of its own by, after its file: "crest" for "<crest>"."""
+    return word.strip("<>")

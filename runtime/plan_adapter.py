@@ -7,6 +7,8 @@ from typing import Literal
 
 import attrs
 
+from runtime import names
+
 Init = Literal["kaiming", "gaussian", "pissa"]
 
 
@@ -77,7 +79,7 @@ def trained(adapter: Adapter) -> tuple[str, ...]:
 
 def called(word: Word) -> str:
     """What programs call a word by, after its file: "crest" for "<crest>"."""
-    return word.word.strip("<>")
+    return names.of_word(word.word)
 
 
 def token_of(word: Word) -> str:
