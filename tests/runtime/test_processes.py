@@ -24,12 +24,15 @@ ROOT = Path(__file__).parents[2]
 LANGUAGE, PICTURES = "adapter_model.safetensors", "tiny.safetensors"
 
 
-def start(of: plan.Plan, folder: Path, cache: Path, fault: str = "") -> subprocess.CompletedProcess[str]:
+def start(
+    of: plan.Plan, folder: Path, cache: Path, fault: str = "", search: tuple[Path, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Carry a plan out in `folder` as `lorac run` does: the runtime starts the plan's processes itself."""
     folder.mkdir(exist_ok=True)
     plan.write(of, folder / "plan.json")
     command = [sys.executable, "-m", "runtime", "plan.json", "--output=tiny", "--log=tiny/logs"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LORAC_CACHE": str(cache), "LORAC_FAULT": fault}
+    path = os.pathsep.join(map(str, (ROOT, *search)))
+    environment = {**os.environ, "PYTHONPATH": path, "LORAC_CACHE": str(cache), "LORAC_FAULT": fault}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
@@ -121,6 +124,19 @@ def test_only_one_process_writes_and_speaks(through: Path) -> None:
     assert said.count("Saved tiny/checkpoints/step-000006") == 1
     assert "Using device: cpu" in said
     assert "× 2 processes" in said
+
+
+def test_a_process_that_is_done_is_not_ended_by_its_threads(
+    of: plan.Plan, cache: Path, tmp_path: Path
+) -> None:
+    """As gloo's threads may when Python takes itself apart."""
+    (tmp_path / "sitecustomize.py").write_text(
+        'import atexit, os\nif "RANK" in os.environ:\n    atexit.register(os.abort)\n', encoding="utf-8"
+    )
+
+    done = start(of, tmp_path, cache, search=(tmp_path,))
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_lost_process_stops_the_run_and_the_same_command_goes_on_to_the_same_bytes(
