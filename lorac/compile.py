@@ -63,14 +63,14 @@ def _compile(
         phases=cost.phases,
         fallback_bytes=fitted.fallback_bytes,
         host_bytes=cost.host_bytes,
-        disk_bytes=written_bytes(cost.disk_bytes, fitted.program, resolved.outputs) + encoded,
+        disk_bytes=written_bytes(cost.disk_bytes, fitted.program, fitted.outputs) + encoded,
         cache_bytes=encoded,
         seconds_per_step=cost.seconds_per_step,
         seconds=cost.seconds_per_step * train.steps,
         decisions=resolved.decisions + fitted.decisions,
         rejected=fitted.rejected,
     )
-    return plan.make(fitted.program, resolved.outputs, estimate)
+    return plan.make(fitted.program, fitted.outputs, estimate)
 
 
 MAY_BE_EXPORTED = 2

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from lorac import relief, sharding, spec
+from lorac import relief, sharding, spec, tiling
 from lorac.agree import batch_choices
 from lorac.estimate.cost import Cost, Costs
 from lorac.points import Lane, lane, points, settings
 from lorac.resolve import Resolved, preferred, quantizations, state_bits
-from runtime import plan
+from runtime import plan, tiles
 from runtime.errors import DoesNotFit, Problem
 from runtime.human import clock, size
 
@@ -28,9 +28,10 @@ ROUNDS = 12
 
 @attrs.frozen(kw_only=True)
 class Fitted:
-    """The chosen program with its cost, and what was looked at and not taken."""
+    """The chosen program with its cost, and what was looked at and not taken. Its pictures may come in tiles."""
 
     program: plan.Program
+    outputs: plan.Outputs
     cost: Cost
     fallback_bytes: tuple[int, ...]
     decisions: tuple[plan.Decision, ...]
@@ -40,25 +41,31 @@ class Fitted:
 def fit(resolved: Resolved, costs: Costs) -> Fitted:
     """Choose all that the spec left open. Raises DoesNotFit."""
     rejected: list[plan.Rejected] = []
+    drawing = costs
     for program in settings(resolved):
-        found = fastest(resolved, program, costs, rejected)
+        outputs = tiling.outputs_for(resolved.outputs, program, costs, resolved.card.usable)
+        drawing = costs.drawing(outputs)
+        found = fastest(resolved, program, drawing, rejected)
         if found is not None:
-            cost, fallbacks = costs.exact(found), fallbacks_of(found)
+            cost, fallbacks = drawing.exact(found), fallbacks_of(found)
             final = attrs.evolve(found, train=attrs.evolve(found.train, fallbacks=fallbacks))
             return Fitted(
                 program=final,
+                outputs=outputs,
                 cost=cost,
-                fallback_bytes=tuple(costs.quick(with_fallback(found, one)).peak_bytes for one in fallbacks),
-                decisions=decisions(resolved, final, cost),
+                fallback_bytes=tuple(
+                    drawing.quick(with_fallback(found, one)).peak_bytes for one in fallbacks
+                ),
+                decisions=(*decisions(resolved, final, cost), *_decoded(outputs)),
                 rejected=tuple(rejected),
             )
-    raise nothing_fits(resolved, rejected, costs)
+    raise nothing_fits(resolved, rejected, drawing)
 
 
 def fastest(
     resolved: Resolved, program: plan.Program, costs: Costs, rejected: list[plan.Rejected]
 ) -> plan.Program | None:
-    """The fitting point with the least predicted seconds a step; ties go to the smaller peak.
+    """The fitting point with the least predicted seconds a step (`rank_of`).
 
     Each round takes the best point by what is known and traces it. What the trace says above or below the quick
     estimate moves the room in which the blocks of that lane are chosen again; a point that fits is final
@@ -76,14 +83,14 @@ def fastest(
         if not fitting:
             rejected += [reject(point, cost, resolved, "is predicted not to fit") for cost, point in guessed]
             return chosen
-        _, best = min(fitting, key=lambda pair: (*rank_of(pair[0]), pair[1].train.micro_batch))
+        _, best = min(fitting, key=lambda pair: (*rank_of(*pair), pair[1].train.micro_batch))
         if key(best) in traced:
             break
         traced[key(best)] = exact = costs.exact(best)
         missed[lane(best)] = exact.peak_bytes - costs.quick(best).peak_bytes
         if exact.peak_bytes > usable:
             rejected.append(reject(best, exact, resolved, "does not fit when traced itself"))
-        elif chosen is None or rank_of(exact) < rank_of(traced[key(chosen)]):
+        elif chosen is None or rank_of(exact, best) < rank_of(traced[key(chosen)], chosen):
             chosen = best
     rejected += [
         reject(point, cost, resolved, "is predicted not to fit")
@@ -102,9 +109,10 @@ def key(point: plan.Program) -> Key:
     return point.train.micro_batch, compute.attention_chunks, compute.offloaded, compute.checkpointed
 
 
-def rank_of(cost: Cost) -> tuple[float, int]:
-    """What is better: less time, then less memory."""
-    return cost.seconds_per_step, cost.peak_bytes
+def rank_of(cost: Cost, point: plan.Program) -> tuple[float, int, int]:
+    """What is better: less time; then fewer blocks that wait in the computer's memory, as a wait that is predicted to
+    be hidden may not be; then a smaller peak."""
+    return cost.seconds_per_step, len(plan.blocks_away(point.compute)), cost.peak_bytes
 
 
 def corrected(guess: Cost, missed: Mapping[Lane, int], point: plan.Program) -> Cost:
@@ -232,6 +240,17 @@ def _split(program: plan.Program, cost: Cost) -> plan.Decision:
         reason=f"as the spec says; each keeps {size(sharding.kept(weights, processes))} of {size(sum(weights))} and "
         f"gathers up to {size(sharding.gathered(weights))}; each micro-batch waits {cost.waiting_seconds:.2g} s",
     )
+
+
+def _decoded(outputs: plan.Outputs) -> Iterator[plan.Decision]:
+    """How pictures come out of the autoencoder, where that is not as ever."""
+    samples = outputs.samples
+    if isinstance(samples, plan.Samples) and samples.tiled:
+        yield plan.Decision(
+            field="pictures decoded",
+            value=f"in tiles of {tiles.SIDE} pixels",
+            reason="a whole one does not fit beside what training keeps on the card",
+        )
 
 
 def _in_fewer_bits(experiment: spec.Experiment, program: plan.Program) -> Iterator[plan.Decision]:

@@ -67,7 +67,7 @@ from runtime.plan_optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
 from runtime.plan_optimizers import StateBits as StateBits
 from runtime.safeio import atomic, strict_json
 
-FORMAT = 3
+FORMAT = 4
 
 Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -210,6 +210,7 @@ class Samples:
     """Pictures made at each checkpoint and at the end. `every` is in steps; 0 is at the end only.
 
     `references` are places of pictures that the contact sheet shows beside the samples, one a prompt, or none.
+    A `tiled` picture comes out of the autoencoder in overlapping tiles: less memory, and seams that are blended.
     """
 
     prompts: tuple[str, ...]
@@ -222,6 +223,7 @@ class Samples:
     weight: float
     every: int
     references: tuple[str, ...] = ()
+    tiled: bool = False
     kind: Literal["pictures"] = "pictures"
 
 

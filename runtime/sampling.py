@@ -11,7 +11,7 @@ import attrs
 import torch
 from PIL.Image import Image
 
-from runtime import encoders, plan
+from runtime import encoders, plan, tiles
 from runtime.adapters.adapted import weigh
 from runtime.families.protocol import Family, Modules, Wish
 from runtime.safeio import atomic
@@ -36,7 +36,7 @@ class Studio:
         """One picture for each prompt, prompt i with seed + i. Or the frames of one clip after the other, each from its
         first one and as long, fast and large as the item."""
         pictures = []
-        with self._ready(weight), torch.no_grad():
+        with self._ready(weight), tiles.decoding(self.family, self.modules, samples), torch.no_grad():
             for place, prompt in enumerate(prompts or samples.prompts):
                 start, item = starts[place] if starts else (None, None)
                 width, height = item.bucket if item else (samples.width, samples.height)

@@ -90,6 +90,10 @@ class Costs:
         """The same on another card."""
         return Costs(card, self.folder, self.outputs)
 
+    def drawing(self, outputs: plan.Outputs | None) -> Costs:
+        """The same where that is drawn."""
+        return self if outputs == self.outputs else Costs(self.card, self.folder, outputs)
+
     def trace(self, program: plan.Program) -> Trace:
         """One step of this very program, as this card's kernels run it."""
         return self._traces.training(program, self.card.capability)

@@ -116,7 +116,7 @@ def _drawn(samples: plan.Samples | plan.Answers) -> list[Any]:
     """What of the samples moves memory."""
     if isinstance(samples, plan.Answers):
         return [samples.max_tokens]
-    return [samples.width, samples.height, samples.guidance > 1]
+    return [samples.width, samples.height, samples.guidance > 1, samples.tiled]
 
 
 def _without_blocks(compute: plan.Compute) -> Any:

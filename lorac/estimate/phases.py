@@ -30,7 +30,7 @@ from lorac.estimate.bases import encoders_of, encodes_text, frozen
 from lorac.estimate.encoded import GRID, encoded_bytes, tensor_bytes
 from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
-from runtime import average, encoders, evaluate, plan
+from runtime import average, encoders, evaluate, plan, tiles
 from runtime import step as train_step
 from runtime.adapters import adapted, words
 from runtime.data.entries import BUDGET
@@ -302,7 +302,8 @@ def _draw(of: Family, modules: Modules, program: plan.Program, samples: plan.Sam
     batch = of.example(architecture, 2 if of.CFG and samples.guidance > 1 else 1, size, False)
     label("inputs", batch.values())
     of.loss(modules, batch, program.base, plan.Objective())
-    pixels = of.decode(modules, batch["latent_mean"][:1])
+    with tiles.decoding(of, modules, samples):
+        pixels = of.decode(modules, batch["latent_mean"][:1])
     (pixels * 0.5 + 0.5).clamp(0, 1)
 
 

@@ -16,6 +16,7 @@ from lorac.estimate.cost import Block, Cost, indices
 from lorac.resolve import Resolved
 from runtime import plan
 from runtime.errors import DoesNotFit, MachineError
+from runtime.families import family
 from tests.lorac.plans import OUTPUTS, PROGRAM
 
 BLOCKS = (100, 80, 60, 120, 90)
@@ -36,6 +37,9 @@ class Formula:
     """By how much the exact cost is above the quick one."""
     fills_any_card: bool = False
     holds_scores: bool = False
+    picture: int = 0
+    """What decoding one takes, whole, beside the base."""
+    link: float = 1000.0
 
     def quick(self, program: plan.Program) -> Cost:
         micro, rank = program.train.micro_batch, program.adapter.rank
@@ -49,7 +53,7 @@ class Formula:
         )
         again, away = indices(blocks, compute)
         saved, seconds = [block.saved for block in blocks], [block.seconds for block in blocks]
-        waiting = offload.waiting(held, seconds, away, again, link=1000.0)
+        waiting = offload.waiting(held, seconds, away, again, self.link)
         slices = compute.attention_chunks
         micro_seconds = 0.05 * slices + micro * (1.0 + waiting) + sum(seconds[index] for index in again)
         scores = micro * SCORES // slices if self.holds_scores else 0
@@ -58,10 +62,11 @@ class Formula:
         if compute.sharded:
             freed = sharding.freed(held, program.train.processes)
         here = self.weights - sum(WEIGHTS) + sum(held) - freed
+        step = here + 2 * rank + moments + scores + recompute.peak(saved, again)
         return Cost(
-            peak_bytes=here + 2 * rank + moments + scores + recompute.peak(saved, again),
+            peak_bytes=max(step, here + self.picture),
             by_kind={},
-            phases={},
+            phases={"train": step, "sample": here + self.picture},
             micro_seconds=micro_seconds,
             update_seconds=0.1,
             seconds_per_step=micro_seconds * program.train.accumulation + 0.1,
@@ -79,6 +84,10 @@ class Formula:
 
     def blocks(self, program: plan.Program) -> tuple[str, ...]:
         return tuple(block.name for block in self.quick(program).blocks)
+
+    def drawing(self, outputs: plan.Outputs) -> Formula:
+        assert isinstance(outputs.samples, plan.Samples)
+        return attrs.evolve(self, picture=self.picture // 4) if outputs.samples.tiled else self
 
     def on(self, card: Card) -> Formula:
         return attrs.evolve(self, weights=card.memory - 1) if self.fills_any_card else self
@@ -197,6 +206,49 @@ def test_a_point_that_does_not_fit_when_traced_is_replaced_by_one_that_does() ->
     assert found.cost.peak_bytes <= 1000 + 64 + 450
     assert len(found.program.compute.checkpointed) > 0
     assert any("does not fit when traced itself" in one.reason for one in found.rejected)
+
+
+def drawn(usable: int, picture: int, side: int = 1024) -> search.Fitted | None:
+    """What is chosen where pictures of that many pixels are drawn."""
+    asked = resolved(usable)
+    base = attrs.evolve(PROGRAM.base, architecture=family("sd1").published())
+    samples = attrs.evolve(OUTPUTS.samples, prompts=("a",), width=side, height=side)
+    asked = attrs.evolve(
+        asked,
+        program=attrs.evolve(asked.program, base=base),
+        outputs=attrs.evolve(OUTPUTS, samples=samples),
+    )
+    try:
+        return search.fit(asked, Formula(picture=picture))  # type: ignore[arg-type]
+    except DoesNotFit:
+        return None
+
+
+def test_pictures_come_in_tiles_only_where_a_whole_one_does_not_fit_beside_the_base() -> None:
+    usable = 1000 + 64 + 450
+    whole, tiled = drawn(usable, 500), drawn(usable, 600)
+
+    assert whole and isinstance(whole.outputs.samples, plan.Samples) and not whole.outputs.samples.tiled
+    assert tiled and isinstance(tiled.outputs.samples, plan.Samples) and tiled.outputs.samples.tiled
+    assert tiled.program == whole.program
+    assert "in tiles of 512 pixels" in [one.value for one in tiled.decisions]
+    assert drawn(usable, 4 * 600, side=512) is None
+
+
+def test_with_pictures_too_more_memory_never_gives_a_slower_plan() -> None:
+    found = [drawn(usable, 600) for usable in range(700, 2500, 60)]
+    seconds = [one.cost.seconds_per_step if one else float("inf") for one in found]
+
+    assert seconds == sorted(seconds, reverse=True)
+    assert len(set(seconds)) > 3
+
+
+def test_of_what_takes_as_long_the_fewest_blocks_wait_in_main_memory() -> None:
+    fit = Fit(gradient_checkpointing=True)
+    found = best(1000 + 64 + 60, Formula(link=1e6), fit=fit, effective_batch=1)
+
+    assert found is not None
+    assert 0 < len(plan.blocks_away(found.program.compute)) < len(BLOCKS)
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,7 +11,7 @@ import attrs
 
 from runtime import plan
 
-FIELDS = {3: "de09989fb3d9b463b0c6293e1673d4b28956b4d6b92f92f2d9495508d225787e"}
+FIELDS = {4: "38ca802f27fd0a96c8725ffa1fcf7221f63f127a6eba3a6cd1c1593d9facc746"}
 """The sha256 of all that a plan of that format is made of, a line a field: a field more or less is another format."""
 
 

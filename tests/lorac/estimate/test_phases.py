@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from lorac.compile import written_bytes
-from lorac.estimate import cards, host, phases
+from lorac.estimate import cards, cuda, host, phases
 from lorac.estimate.cost import Cost, Costs
 from runtime import plan
 from runtime.families.inspect import inspect
@@ -176,3 +176,11 @@ def _with(base: plan.Base, component: str, **config: Any) -> dict[str, Any]:
 def _size(of: plan.Program, component: str, dtype: plan.Dtype) -> int:
     module = phases.bare(of, [component], dtype)[component]
     return sum(t.numel() * t.itemsize for t in (*module.parameters(), *module.buffers()))
+
+
+def test_a_picture_in_tiles_takes_less_and_moves_no_other_phase(base: plan.Base, cache: Path) -> None:
+    whole, tiled = (cost(program(base), outputs(1024, tiled=one), cache) for one in (False, True))
+
+    context = cuda.overhead(cards.find("12GB"))
+    assert tiled.phases["sample"] - context < (whole.phases["sample"] - context) / 2
+    assert {**tiled.phases, "sample": 0} == {**whole.phases, "sample": 0}
