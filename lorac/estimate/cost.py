@@ -27,6 +27,8 @@ from runtime.families.protocol import Modules
 
 GROWS = ("saved activations", "temporaries", "inputs")
 """Kinds that are proportional to the micro-batch."""
+CALLS_DENOISER = ("evaluate", "sample")
+"""Phases beside the train step in which offloaded blocks come to the card, two at most."""
 
 
 @attrs.frozen(kw_only=True)
@@ -209,11 +211,17 @@ class Costs:
             attrs.evolve(block, saved=size, seconds=block.seconds * micro)
             for block, size in zip(one.blocks, saved, strict=True)
         )
-        others = max(size for name, size in one.phases.items() if name != "train")
-        train = one.phases["train"] + grows * (micro - 1) - less
+        # Where the denoiser is not called, none of its blocks comes to the card.
+        absent = freed if program.compute.sharded else sum(weights[index] for index in away)
+        others = max(
+            size - (freed if name in CALLS_DENOISER else absent)
+            for name, size in one.phases.items()
+            if name != "train"
+        )
+        train = one.phases["train"] + grows * (micro - 1) - less - freed
         cost = attrs.evolve(
             one,
-            peak_bytes=max(train, others) - freed,
+            peak_bytes=max(train, others),
             by_kind={},
             micro_seconds=self._alone_seconds(alone, micro)
             + sum(blocks[index].seconds for index in again)

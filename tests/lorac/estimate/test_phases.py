@@ -184,3 +184,19 @@ def test_a_picture_in_tiles_takes_less_and_moves_no_other_phase(base: plan.Base,
     context = cuda.overhead(cards.find("12GB"))
     assert tiled.phases["sample"] - context < (whole.phases["sample"] - context) / 2
     assert {**tiled.phases, "sample": 0} == {**whole.phases, "sample": 0}
+
+
+def test_blocks_away_are_not_reckoned_to_be_here_where_the_denoiser_is_not_called(
+    base: plan.Base, cache: Path
+) -> None:
+    """So that a point is not refused for two blocks that never come: encoding is the peak of this one."""
+    small = program(base)
+    items = tuple(attrs.evolve(item, bucket=(512, 512)) for item in small.data.items)
+    large = attrs.evolve(small, data=attrs.evolve(small.data, items=items))
+    costs = Costs(cards.find("12GB"), cache, outputs(prompts=()))
+    blocks = costs.blocks(large)
+    away = attrs.evolve(large, compute=attrs.evolve(large.compute, offloaded=blocks, checkpointed=blocks))
+    exact = costs.exact(away)
+
+    assert exact.peak_bytes == exact.phases["cache"], exact.phases
+    assert costs.quick(away).peak_bytes == pytest.approx(exact.peak_bytes, abs=100_000)
