@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -120,7 +119,6 @@ def first(of: Parts, ways: Switch) -> Figures:
         "compile_wall": began["wall"] - later["wall"],
         "compile_cpu": began["cpu"] + began["children"] - later["cpu"],
         "compile_peak": peak,
-        "largest_compiler": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "difference": difference(eager, compiled),
         "gradients": digest(compiled),
         "eager_gradients": digest(eager),
