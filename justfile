@@ -173,6 +173,10 @@ validate-fit:
 bench-fused:
     python -m tests.bench.fused --out docs/fused.json
 
+# Time the demos' steps compiled by torch beside eager ones, cold and warm; ARGS such as `--only quickstart`
+bench-compile *ARGS: language-base
+    python -m tests.bench.compiled --out docs/compile.json {{ ARGS }}
+
 # Write the table of faults and of the tests that inject them, docs/faults.md
 faults:
     python -m tests.faults

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from lorac.load import Loaded
-from lorac.parts import SEE, Auto, collecting
+from lorac.parts import SEE, Auto, collecting, why_not
 from lorac.spec import Experiment
 from runtime.errors import Problem, SpecError
 
@@ -184,7 +184,8 @@ def _wrong_name(part: Any, field: str, name: str) -> Iterator[Problem]:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         guess = f"; did you mean `{near[0]}`?" if near else ""
-        yield Problem(f"--set {field}", f"{type(part).__name__} has no field `{name}`{guess}", SEE)
+        hint = why_not(type(part), name) or SEE
+        yield Problem(f"--set {field}", f"{type(part).__name__} has no field `{name}`{guess}", hint)
     elif attrs.has(type(value := getattr(part, name))) and not isinstance(value, Auto):
         yield Problem(f"--set {field}", "is a part: set one of its fields", SEE)
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
@@ -92,6 +92,12 @@ def rule_of(cls: type, field: str) -> Rule:
 def default_of(cls: type, field: str) -> Any:
     """What a part's field is where nothing is said."""
     return attrs.fields_dict(cls)[field].default
+
+
+def why_not(cls: type, field: str) -> str:
+    """Why a part does not have a field that other trainers have; empty where nothing is to be said of it."""
+    absent: Mapping[str, str] = getattr(cls, "ABSENT", {})
+    return absent.get(field, "")
 
 
 def where(part_: Any, field: str | None = None) -> str:
@@ -191,7 +197,7 @@ def _named(
             near = difflib.get_close_matches(name, names, n=1)
             meant.update(near)
             guess = f"; did you mean `{near[0]}`?" if near else ""
-            hint = f"{cls.__name__} has {', '.join(names)}"
+            hint = why_not(cls, name) or f"{cls.__name__} has {', '.join(names)}"
             found.append(Found(f"{cls.__name__} has no field `{name}`{guess}", hint, origin, (name,)))
     for field in fields:
         if field.default is attrs.NOTHING and field.name not in values and field.name not in meant:

@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lorac import agree, agree_words
 from lorac.agree import batch_choices, limits
@@ -70,6 +71,10 @@ __all__ = [
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES = ("fp32", "bf16", "fp16")
 
+NOT_COMPILED = (
+    "leave it out: no step is compiled, as the memory that a plan states is an eager one's (docs/LOG.md)"
+)
+
 
 @part("base")
 class Base:
@@ -107,6 +112,8 @@ class Base:
 @part("fit", agree.split_blocks_are_nowhere_else)
 class Fit:
     """How the step is laid on the card: what the planner may trade for memory and time."""
+
+    ABSENT: ClassVar[Mapping[str, str]] = dict.fromkeys(("compile", "torch_compile"), NOT_COMPILED)
 
     card: str = setting(
         text(

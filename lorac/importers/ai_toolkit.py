@@ -161,7 +161,7 @@ OTHERS: Table = {
     "model.te_name_or_path": Unless("lorac takes a base as one folder or one file"),
     "model.lora_path": Unless("lorac adapts the base as it is; merge it before"),
     "model.assistant_lora_path": Unless("lorac adapts the base as it is; merge it before"),
-    "model.compile": Ours("how fast a step runs; the trained result is the same"),
+    "model.compile": Unless(words.EAGER),
     "sample.prompts": To("samples.prompts"),
     "sample.neg": To("samples.negative_prompt"),
     "sample.seed": To("samples.seed"),

@@ -109,7 +109,9 @@ TABLE: Table = {
     "plugins": Unless(
         "lorac loads no plugin", off=(*OFF, ["axolotl.integrations.liger.LigerPlugin"]), same=FASTER
     ),
-    "torch_compile": Ours(FASTER),
+    "torch_compile": Unless(words.EAGER),
+    "torch_compile_backend": Ours(words.HOW_COMPILED),
+    "torch_compile_mode": Ours(words.HOW_COMPILED),
     "cut_cross_entropy": Ours(FASTER),
     "logging_steps": Ours(words.LOGGING),
     "save_steps": optional("outputs.save_steps"),

@@ -11,7 +11,7 @@ from typing import Any
 from lorac.importers import kohya, kohya_data
 from lorac.importers.ledger import OFF, Cannot, Draft, Ours, Table, Unless, is_off, is_on, ledger
 from lorac.importers.prompts import set_prompts
-from lorac.importers.words import CACHED, HUB, LOGGING
+from lorac.importers.words import CACHED, HOW_COMPILED, HUB, LOGGING
 
 TITLE = "the kohya_ss GUI's JSON"
 
@@ -73,15 +73,15 @@ GUI: Table = {
     "save_as_bool": Ours("how it is written, not what"),
     "save_clip": Unless("lorac writes the LoRA alone"),
     "save_t5xxl": Unless("lorac writes the LoRA alone"),
-    "dynamo_use_dynamic": Ours("how fast a step runs; the trained result is the same"),
-    "dynamo_use_fullgraph": Ours("how fast a step runs; the trained result is the same"),
+    "dynamo_use_dynamic": Ours(HOW_COMPILED),
+    "dynamo_use_fullgraph": Ours(HOW_COMPILED),
     "flux_fused_backward_pass": Ours("lorac's planner decides it"),
     "sd3_fused_backward_pass": Ours("lorac's planner decides it"),
     "lowvram": Ours("lorac's planner decides it"),
     "learning_rate_te": Ours("text_encoder_lr says it for a LoRA"),
     "learning_rate_te1": Ours("text_encoder_lr says it for a LoRA"),
     "learning_rate_te2": Ours("text_encoder_lr says it for a LoRA"),
-    "dynamo_mode": Ours("how fast a step runs; the trained result is the same"),
+    "dynamo_mode": Ours(HOW_COMPILED),
     "flux1_cache_text_encoder_outputs": Ours(CACHED),
     "flux1_cache_text_encoder_outputs_to_disk": Ours(CACHED),
     "sd3_cache_text_encoder_outputs": Ours(CACHED),

@@ -109,7 +109,7 @@ TABLE: Table = {
     "fallback_train_dtype": Ours("lorac's step has one dtype"),
     "enable_autocast_cache": Ours("lorac's step runs without autocast"),
     "attention_mechanism": Ours(words.ATTENTION),
-    "compile": Ours("how fast a step runs; the trained result is the same"),
+    "compile": Unless(words.EAGER),
     "async_offloading": Ours(words.PLANNER),
     "gradient_checkpointing": Ours(words.PLANNER),
     "layer_offload_fraction": Ours(words.PLANNER),

@@ -40,7 +40,6 @@ FAMILIES = {
 }
 BACKEND = "data_backend_config"
 FLOW = "a family's own timestep sampling stands"
-COMPILE = "how fast a step runs; the trained result is the same"
 PLAIN = "lorac trains LoRA on linear layers and convolutions (lora_type standard)"
 
 
@@ -156,9 +155,9 @@ TABLE: Table = {
     "ramtorch": Ours(words.PLANNER),
     "fuse_qkv_projections": Ours(words.ATTENTION),
     "attention_mechanism": Ours(words.ATTENTION),
-    "dynamo_backend": Ours(COMPILE),
-    "dynamo_mode": Ours(COMPILE),
-    "dynamo_use_regional_compilation": Ours(COMPILE),
+    "dynamo_backend": Unless(words.EAGER, off=(*OFF, "no")),
+    "dynamo_mode": Ours(words.HOW_COMPILED),
+    "dynamo_use_regional_compilation": Ours(words.HOW_COMPILED),
     "num_processes": Unless(
         "set fit.processes for several cards", off=(*OFF, 1), same="one process, as in lorac"
     ),
@@ -182,7 +181,7 @@ TABLE: Table = {
     "user_prompt_library": Unless("copy the prompts to samples.prompts"),
     "validation_disable_unconditional": Ours("lorac draws the prompts alone"),
     "validation_disable": Unless("leave samples.prompts out to draw nothing"),
-    "validation_torch_compile": Ours(COMPILE),
+    "validation_torch_compile": Ours("it matters for samples alone"),
     "num_validation_images": Unless("lorac draws each prompt once", off=(*OFF, 1), same="once, as in lorac"),
     "num_eval_images": Ours("it matters for an evaluation alone"),
     "eval_steps_interval": Unless("lorac holds nothing out yet"),

@@ -10,6 +10,8 @@ from typing import Any
 from lorac.importers.ledger import CannotCarry, Ledger, Path, bare, number, whole
 
 PLANNER = "lorac's planner decides it; the result is the same"
+EAGER = "lorac compiles no step, as the memory that a plan states is an eager one's (docs/LOG.md)"
+HOW_COMPILED = "it matters for a compiled step alone"
 ATTENTION = "attention is exact whichever kernel computes it"
 CACHED = "lorac always caches latents and encoded captions, by content"
 LOGGING = "lorac logs to the terminal, metrics.jsonl and TensorBoard"

@@ -29,6 +29,7 @@ class Parts:
 
     name: str
     of: plan.Plan
+    trainee: train_step.Trainee
     read: Callable[[int], tuple[Batches, int]]
     learn: Callable[[Batches, int], None]
     move: Callable[[], None]
@@ -38,10 +39,11 @@ class Parts:
         self.move()
 
 
-def parts(spec: Path, threads: int, work: Path) -> Parts:
-    """Planned for this CPU, its data encoded in `work`; nothing is trained yet."""
+def parts(spec: Path, threads: int, work: Path, **fit: Any) -> Parts:
+    """Planned for this CPU, with these fields of `fit` besides, its data encoded in `work`; nothing is trained yet."""
     loaded = the_only(load(spec))
-    experiment = attrs.evolve(loaded.experiment, fit=attrs.evolve(loaded.experiment.fit, threads=threads))
+    pinned = attrs.evolve(loaded.experiment.fit, threads=threads, **fit)
+    experiment = attrs.evolve(loaded.experiment, fit=pinned)
     os.environ["LORAC_CACHE"] = str(work / "cache")
     of = compile_experiment(experiment, Path.cwd(), spec.parent, card="cpu")
     program, places = of.program, of.outputs.places
@@ -66,6 +68,7 @@ def parts(spec: Path, threads: int, work: Path) -> Parts:
         name=f"{of.outputs.name}, {program.compute.dtype}, micro-batch {program.train.micro_batch} "
         f"× {program.train.accumulation}",
         of=of,
+        trainee=trainee,
         read=read,
         learn=learn,
         move=lambda: train_step.update(trainee, 1.0),

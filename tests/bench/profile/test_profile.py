@@ -63,7 +63,8 @@ def test_parts_and_kinds_add_up() -> None:
         model(batches[0][0]["x"]).square().mean().backward()
 
     toy: Any = None
-    found = measured(Parts(name="toy", of=toy, read=read, learn=learn, move=optimizer.step), MACHINE, steps=2)
+    parts = Parts(name="toy", of=toy, trainee=toy, read=read, learn=learn, move=optimizer.step)
+    found = measured(parts, MACHINE, steps=2)
     assert found.seconds == pytest.approx(sum(found.parts.values()))
     assert found.kinds["products"] > 0 and found.kinds[PYTHON] >= 0
     # Forward, and the gradients of both weights and of the second layer's input.

@@ -19,7 +19,7 @@ from lorac import (
     Prodigy,
     ScheduleFreeAdamW,
 )
-from lorac.importers import importer, parse
+from lorac.importers import importer, parse, words
 from lorac.importers.ledger import Draft, experiment
 from tests.lorac.importers.configs import CONFIGS
 
@@ -365,3 +365,27 @@ def test_another_architecture_of_ai_toolkit_s_is_told(convert: Any) -> None:
 def test_onetrainer_s_schedule_that_ends_in_pure_noise_is_carried(convert: Any) -> None:
     more = '"rescale_noise_scheduler_to_zero_terminal_snr": true, "batch_size": 4'
     assert made(convert("onetrainer", **{'"batch_size": 4': more})).base.zero_terminal_snr is True
+
+
+@pytest.mark.parametrize(
+    ("trainer", "after", "on", "off"),
+    [
+        ("kohya", "seed = 7", "seed = 7\ntorch_compile = true", "seed = 7\ntorch_compile = false"),
+        ("ai-toolkit", "is_flux: false}", "compile: true}", "compile: false}"),
+        (
+            "onetrainer",
+            '"batch_size": 4',
+            '"batch_size": 4, "compile": true',
+            '"batch_size": 4, "compile": false',
+        ),
+        ("simpletuner", '"lora_rank": 8', '"dynamo_backend": "inductor"', '"dynamo_backend": "no"'),
+        ("axolotl", "lora_r: 32", "torch_compile: auto", "torch_compile: false"),
+        ("llama-factory", "lora_rank: 8", "torch_compile: true", "torch_compile: false"),
+    ],
+)
+def test_that_a_step_was_compiled_is_left_with_the_reason(
+    trainer: str, after: str, on: str, off: str, convert: Any
+) -> None:
+    told = [what for what in left(convert(trainer, **{after: on})).values() if what == words.EAGER]
+    assert told == [words.EAGER]
+    assert words.EAGER not in left(convert(trainer, **{after: off})).values()
