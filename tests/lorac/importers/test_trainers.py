@@ -395,6 +395,23 @@ def test_axolotls_config(convert: Any) -> None:
     assert not isinstance(one.samples, Answers)
 
 
+@pytest.mark.parametrize(
+    ("trainer", "old", "key", "said"),
+    [
+        ("axolotl", "lora_alpha: 16", "lora_modules_to_save", "[embed_tokens, lm_head]"),
+        ("llama-factory", "lora_rank: 8", "additional_target", "embed_tokens,model.lm_head"),
+    ],
+)
+def test_modules_trained_whole_are_carried_and_others_left(
+    convert: Any, trainer: str, old: str, key: str, said: str
+) -> None:
+    both = convert(trainer, **{old: f"{old}\n{key}: {said}"})
+    other = convert(trainer, **{old: f"{old}\n{key}: {said.replace('embed_tokens', 'norm')}"})
+
+    assert made(both).adapter.also_train == ("embeddings", "lm_head")
+    assert made(other).adapter.also_train == () and "not norm" in left(other)[key]
+
+
 def test_dora_is_carried_for_text_and_for_pictures(convert: Any) -> None:
     text = convert(
         "llama-factory",
