@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from lorac import (
     Adafactor,
     AdamW,
     Answers,
-    Auto,
     Conversations,
     Experiment,
     Images,
@@ -21,39 +17,9 @@ from lorac import (
     Lion,
     Prodigy,
     ScheduleFreeAdamW,
-    TextualInversion,
 )
-from lorac.importers import importer, parse
+from lorac.importers import importer
 from lorac.importers.ledger import Draft, experiment
-from tests.lorac.importers.configs import CONFIGS
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Any:
-    """The parsed data of a text."""
-
-    def parsed(text: str) -> Any:
-        (tmp_path / "config").write_text(text, encoding="utf-8")
-        return parse.read(tmp_path / "config")
-
-    return parsed
-
-
-@pytest.fixture
-def convert(read: Any) -> Any:
-    """A draft of an importer's small config, with its companions, after words of it were replaced."""
-
-    def converted(name: str, **replaced: str) -> Draft:
-        text, others = CONFIGS[name]
-        for old, new in replaced.items():
-            assert f"{old}" in text
-            text = text.replace(old, new)
-        config = read(text)
-        named = importer(name).companions(config)
-        found = {key: read(others[path]) for key, path in named.items() if path in others}
-        return importer(name).convert(config, found)
-
-    return converted
 
 
 def made(draft: Draft) -> Experiment:
@@ -274,82 +240,6 @@ def test_onetrainers_preset(convert: Any) -> None:
     assert (one.samples.prompts, one.samples.seed) == (("a cat",), 3)
     assert "masked_training" in left(draft)
     assert (one.data.shuffle_tags, one.data.keep_tags) == (True, 0)
-
-
-WORD = {"placeholder": "<crest>", "token_count": 2, "initial_embedding_text": "gold emblem", "uuid": "a-b"}
-
-
-def with_words(*words: dict[str, Any], **others: Any) -> dict[str, str]:
-    """OneTrainer's config with these additional embeddings."""
-    more = {"additional_embeddings": [*words], **others}
-    return {'"batch_size": 4': f'"batch_size": 4, {json.dumps(more)[1:-1]}'}
-
-
-def test_onetrainers_words_with_vectors_are_carried_with_their_rate(convert: Any) -> None:
-    rated = convert("onetrainer", **with_words(WORD, {"train": True}, embedding_learning_rate=1e-3))
-    plain = convert("onetrainer", **with_words(WORD | {"train": True, "stop_training_after_unit": "NEVER"}))
-
-    crest = TextualInversion("<crest>", initial="gold emblem", vectors=2, learning_rate=1e-3)
-    assert made(rated).adapter.words == (
-        crest,
-        TextualInversion("<embedding>", initial="*", learning_rate=1e-3),
-    )
-    assert made(plain).adapter.words == (attrs.evolve(crest, learning_rate=Auto()),)
-    assert not [key for key in left(plain) if "embedding" in key]
-
-
-@pytest.mark.parametrize(
-    ("said", "initial", "vectors"),
-    [
-        ({"token_count": 1}, "gold", 1),
-        ({"token_count": 4}, "gold emblem * *", 4),
-        ({"token_count": None}, "gold emblem", 2),
-    ],
-)
-def test_onetrainers_word_begins_as_the_tokens_that_it_took(
-    convert: Any, said: dict[str, Any], initial: str, vectors: int
-) -> None:
-    draft = convert("onetrainer", **with_words(WORD | said))
-
-    (word,) = made(draft).adapter.words
-    assert (word.initial, word.vectors) == (initial, vectors)
-    changed = f"adapter.words[0].initial: 'gold emblem' became {initial!r}"
-    assert any(changed in line for line in draft.todo) == (initial != "gold emblem")
-
-
-@pytest.mark.parametrize(
-    ("said", "why"),
-    [
-        ({"placeholder": "[a crest]"}, "must be a word"),
-        ({"model_name": "crest.safetensors"}, "begins a word anew"),
-        ({"train": False}, "is not trained"),
-        ({"is_output_embedding": True}, "in the text encoder's output"),
-        ({"token_count": 100}, "vectors must be"),
-        ({"token_count": 1.5}, "is not a whole number"),
-        ({"token_count": 1, "initial_embedding_text": "heraldry"}, "no words have just the first 1 tokens"),
-    ],
-)
-def test_onetrainers_words_that_lorac_would_train_otherwise_are_left_with_the_reason(
-    convert: Any, said: dict[str, Any], why: str
-) -> None:
-    draft = convert("onetrainer", **with_words(WORD | said, WORD, embedding_learning_rate=1e-3))
-
-    assert [word.word for word in made(draft).adapter.words] == ["<crest>"]
-    for key in ("placeholder", "uuid"):
-        assert why in left(draft)[f"additional_embeddings[0].{key}"]
-
-
-def test_onetrainers_words_are_left_where_lorac_has_none_or_one_rate(convert: Any) -> None:
-    rate = {"embedding_learning_rate": 1e-3}
-    flux = convert("onetrainer", **with_words(WORD, **rate), **{"STABLE_DIFFUSION_15": "FLUX_DEV_1"})
-    twice = convert("onetrainer", **with_words(WORD, WORD))
-    prodigy = convert("onetrainer", **with_words(WORD, **rate), **{"ADAMW": "PRODIGY"})
-
-    assert made(flux).adapter.words == ()
-    assert left(flux)["embedding_learning_rate"] == "none of its words is carried"
-    assert "another's word already" in left(twice)["additional_embeddings[1].uuid"]
-    assert made(prodigy).adapter.words[0].learning_rate == Auto()
-    assert "Prodigy" in left(prodigy)["embedding_learning_rate"]
 
 
 def test_simpletuners_config(convert: Any) -> None:
