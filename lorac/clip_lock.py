@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,12 @@ def lock(
     bucket.
     """
     rule = buckets.rule_of(images, grid)
-    if not folder.is_dir():
-        raise InputError(Problem(paths.display(folder), "is no folder", GIVE))
-    found = dict(_clips(folder))
-    if not found:
-        raise InputError(Problem(paths.display(folder), "has no clips", GIVE))
+    found = clips_in(folder)
     items, problems = [], []
-    sha256_files = (digest.DigestCache(cache) if cache else digest).sha256_files
+    sha256_files = digest.DigestCache(cache).sha256_files if cache else digest.sha256_files
     for name, files in found.items():
         try:
-            items.append(_item(images, rule, folder, name, files, sha256_files(files)))
+            items.append(item(images, rule, folder, name, files, sha256_files))
         except InputError as error:
             problems += error.problems
     if problems:
@@ -107,8 +103,18 @@ def _images(images: Images, items: tuple[plan.Item, ...], expected: int) -> plan
     )
 
 
+def clips_in(root: Path) -> dict[str, list[Path]]:
+    """Each clip's name and its files: the frames of a folder, or the one that holds them all. Raises InputError where
+    there are none."""
+    if not root.is_dir():
+        raise InputError(Problem(paths.display(root), "is no folder", GIVE))
+    found = dict(_clips(root))
+    if not found:
+        raise InputError(Problem(paths.display(root), "has no clips", GIVE))
+    return found
+
+
 def _clips(root: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Each clip's name and its files: the frames of a folder, or the one that holds them all."""
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         path = Path(entry.path)
         if entry.name.startswith("."):
@@ -121,13 +127,13 @@ def _clips(root: Path) -> Iterator[tuple[str, list[Path]]]:
             yield paths.relative_name(root, path), [path]
 
 
-def _item(
+def item(
     images: Images,
     rule: buckets.Rule,
     root: Path,
     name: str,
     files: list[Path],
-    hashes: dict[Path, str],
+    sha256_files: Callable[[list[Path]], dict[Path, str]] = digest.sha256_files,
 ) -> plan.Item:
     """One clip, locked. Raises InputError with what is wrong with it."""
     shown = paths.display(root / name)
@@ -136,6 +142,7 @@ def _item(
         what = f"has {len(files)} frames, {images.frames} are wanted"
         raise InputError(Problem(shown, what, "set Images(frames=…) lower, or leave the clip out"))
     used = files[: images.frames] if is_folder else files * images.frames
+    hashes = sha256_files(files)
     frames = tuple(
         plan.Frame(
             path=paths.relative_name(root, file), sha256=hashes[file], number=0 if is_folder else number

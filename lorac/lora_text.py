@@ -11,7 +11,7 @@ from runtime.human import size
 
 if TYPE_CHECKING:
     from runtime.lora_files.extract import Extracted
-    from runtime.lora_files.inspection import Component, File, Inspected, Module
+    from runtime.lora_files.inspection import Component, File, Inspected, Module, Whole
     from runtime.lora_files.resize import Kept
 
 COUNTS_SHOWN = 4
@@ -34,6 +34,7 @@ def inspected_text(of: Inspected, width: int) -> str:
             *table([COMPONENT_HEAD, *map(_component, of.components)], width),
             *_strongest(of.components),
         ],
+        ["trained whole", *table([_whole(one) for one in of.whole], width)] if of.whole else [],
         *(
             ["hashes" + (f" of {file.name}" if len(of.files) > 1 else ""), *table(_hashes(file), width)]
             for file in of.files
@@ -102,6 +103,11 @@ def _module(of: Module) -> tuple[str, ...]:
         of.kind,
         of.name,
     )
+
+
+def _whole(of: Whole) -> tuple[str, ...]:
+    shape = " × ".join(map(str, of.shape))
+    return (of.name, shape, f"{of.parameters:,} parameters", of.dtype, size(of.size))
 
 
 def _hashes(file: File) -> list[tuple[str, str]]:

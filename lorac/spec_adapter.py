@@ -83,6 +83,12 @@ WORDS: Any = setting(
     "Words that get vectors of their own, trained beside the adapter; each is written to a file of its own.",
     default=(),
 )
+ALSO_TRAIN: Any = setting(
+    text(many=True, choices=("embeddings", "lm_head")),
+    "What of a language model is trained whole beside it; where the base ties the two, embeddings are both. "
+    "PEFT's modules_to_save, which vLLM and llama.cpp refuse.",
+    default=(),
+)
 DROPOUT: Any = setting(number(ge=0, lt=1), "Share of the adapter's inputs dropped in training.", default=0.0)
 RANK_DROPOUT: Any = setting(
     number(ge=0, lt=1),
@@ -127,12 +133,7 @@ class LoRA:
     targets: str | Auto = ADAPTED
     text_encoder: bool = TEXT_ENCODER
     words: tuple[TextualInversion, ...] = WORDS
-    also_train: tuple[Literal["embeddings", "lm_head"], ...] = setting(
-        text(many=True, choices=("embeddings", "lm_head")),
-        "What of a language model is trained whole beside it; where the base ties the two, embeddings are both. "
-        "PEFT's modules_to_save, which vLLM and llama.cpp refuse.",
-        default=(),
-    )
+    also_train: tuple[Literal["embeddings", "lm_head"], ...] = ALSO_TRAIN
     init: Literal["kaiming", "gaussian", "pissa"] = setting(
         choice("kaiming", "gaussian", "pissa"),
         "How A begins (gaussian: std 0.02), with B at zero; or both at the base's largest singular values (PiSSA, Meng "
@@ -159,6 +160,7 @@ class LoHa:
     targets: str | Auto = ADAPTED
     text_encoder: bool = TEXT_ENCODER
     words: tuple[TextualInversion, ...] = WORDS
+    also_train: tuple[Literal["embeddings", "lm_head"], ...] = ALSO_TRAIN
 
 
 @part("adapter", agree.targets_are_a_regex, agree.patterns_are_regexes, agree_words.words_are_named_once)
@@ -184,6 +186,7 @@ class LoKr:
     targets: str | Auto = ADAPTED
     text_encoder: bool = TEXT_ENCODER
     words: tuple[TextualInversion, ...] = WORDS
+    also_train: tuple[Literal["embeddings", "lm_head"], ...] = ALSO_TRAIN
 
 
 @part("adapter", agree.targets_are_a_regex)
@@ -200,6 +203,7 @@ class VeRA:
     )
     dropout: float = DROPOUT
     targets: str | Auto = ADAPTED
+    also_train: tuple[Literal["embeddings", "lm_head"], ...] = ALSO_TRAIN
 
 
 @part("adapter", agree.targets_are_a_regex)
@@ -216,6 +220,7 @@ class IA3:
         "Adapted layers: as in the paper keys, values and the last layer of feed-forward blocks, by Llama's names.",
         default=r"re:.*\.(k_proj|v_proj|down_proj)",
     )
+    also_train: tuple[Literal["embeddings", "lm_head"], ...] = ALSO_TRAIN
 
 
 ADAPTERS = (LoHa, LoKr, VeRA, IA3)

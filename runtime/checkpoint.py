@@ -93,7 +93,8 @@ def folder(root: Path, step: int) -> Path:
 
 
 def save(root: Path, of: Trainee, state: State, plan_hash: str, extra: dict[str, bytes]) -> Path:
-    """Write a checkpoint; `extra` are more files to keep in it, such as the LoRA itself. Its folder."""
+    """Write a checkpoint; `extra` are more files to keep in it, such as the LoRA itself, by their paths in it. Its
+    folder."""
     final = folder(root, state.step)
     if final.exists():  # a run that went back and comes by again writes the same bytes
         atomic.remove_folder(final)
@@ -105,8 +106,10 @@ def save(root: Path, of: Trainee, state: State, plan_hash: str, extra: dict[str,
             updates = {UPDATES: torch.tensor(of.ema.updates)}
             safetensors.write(made / "ema.safetensors", {**of.ema.shadow, **updates})
         for name, data in extra.items():
+            (made / name).parent.mkdir(exist_ok=True)
             atomic.write_bytes(made / name, data)
-        hashes = {path.name: digest.sha256_file(path) for path in sorted(made.iterdir())}
+        files = sorted(path for path in made.rglob("*") if path.is_file())
+        hashes = {path.relative_to(made).as_posix(): digest.sha256_file(path) for path in files}
         done = Receipt(plan_hash=plan_hash, state=state, files=hashes)
         atomic.write_text(made / DONE, strict_json.canonical(plan.unstructure(done)))
     return final

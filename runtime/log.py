@@ -21,7 +21,7 @@ from runtime.human import clock, size
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Bar", "Metrics", "clock", "fields", "info", "size", "warn"]
+__all__ = ["Bar", "Metrics", "apart", "clock", "fields", "info", "size", "warn"]
 
 CONSOLE = Console(highlight=False, soft_wrap=True)
 PLAIN_EVERY = 10.0
@@ -36,6 +36,16 @@ def info(text: str) -> None:
 def warn(text: str) -> None:
     """A line that asks for attention."""
     CONSOLE.print(f"[WARN] {visible(text)}", markup=False, style="yellow")
+
+
+@contextmanager
+def apart(on: bool) -> Iterator[None]:
+    """Where `on`, what is said goes to stderr while this lasts: stdout is for JSON alone."""
+    before, CONSOLE.stderr = CONSOLE.stderr, on
+    try:
+        yield
+    finally:
+        CONSOLE.stderr = before
 
 
 class Metrics:

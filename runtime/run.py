@@ -88,9 +88,7 @@ def run(of: plan.Plan, options: Options) -> Path:
             folder=where.output,
             metrics=metrics,
             state=state,
-            lora_files=lambda step: {
-                f"{outputs.name}-{step:06}.safetensors": write.lora_bytes(of, factors(trainee), step)
-            },
+            lora_files=lambda step: write.checkpoint_files(of, factors(trainee), step),
             show=lambda step: show(ready, medium, step),
             fault=options.fault,
         )

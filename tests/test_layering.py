@@ -23,7 +23,6 @@ FILES = sorted(
 )
 OURS = [path for path in FILES if path.parts[0] in ("lorac", "runtime")]
 LONGEST = 450
-BENCHES = ("images", "language", "profile")
 
 ANYWHERE = {"runtime.errors", "runtime.human", "runtime.plan", "runtime.safeio"}
 """What all of lorac may import of runtime."""
@@ -52,6 +51,7 @@ ONLY_IN = {
         "lorac/resolve_objective.py",
         "lorac/resolve_outputs.py",
         "lorac/text_lock.py",
+        "lorac/tiling.py",
     },
     "runtime.lora_files": {"lorac/advice", "lorac/commands", "lorac/lora_text.py"},
     "runtime.names": {
@@ -69,9 +69,10 @@ ONLY_IN = {
     "runtime.sheet": {"lorac/advice", "lorac/sweep.py"},
     "runtime.step": {"lorac/estimate"},
     "runtime.text": {"lorac/text_lock.py"},
+    "runtime.tiles": {"lorac/estimate", "lorac/search.py", "lorac/tiling.py"},
 }
 """What else it imports, and which files or folders do: the families, which layers take an adapter, the train step that
-the trace runs, dtypes, and how much of what is encoded stays in memory."""
+the trace runs, dtypes, tiles, and how much of what is encoded stays in memory."""
 
 LIBRARY_ONLY_IN = {"ray": {"lorac/on_ray.py"}}
 """Libraries that are a choice of the user's, and the files that know them."""
@@ -236,6 +237,7 @@ def test_each_test_folder_mirrors_a_package() -> None:
         for name in (
             "attacks",
             "bench",
+            "bench/compiled",
             "bench/images",
             "bench/language",
             "bench/profile",

@@ -18,7 +18,7 @@ def animated(scan: Scan) -> Iterator[Problem]:
     """APNG and animated WebP."""
     for name, frames in scan.animations.items():
         what = f"is an animation of {frames:,} frames; a still picture is wanted"
-        yield Problem(scan.shown(name), what, REPLACE)
+        yield Problem(scan.shown(name), what, f"{REPLACE}; where it is a clip to learn from: --clips")
 
 
 def not_taken(scan: Scan) -> Iterator[Problem]:

@@ -140,6 +140,11 @@ def _look(folder: Folder, name: str) -> Picture | int | Problem:
         sha256 = digest.sha256_file(path)
     except InputError as error:
         return error.problems[0]
+    return measured(file, picture, sha256)
+
+
+def measured(file: images.Described, picture: Image.Image, sha256: str) -> Picture:
+    """A picture's measures. `file` is how it is held."""
     pixels = np.asarray(picture)
     return Picture(
         file=file,

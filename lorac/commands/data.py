@@ -28,6 +28,20 @@ from lorac.commands.calling import A_PATH, JSON, command, debugging
         "--masks", metavar="FOLDER", type=A_PATH, help="Where in DIR the masks are (Images(mask_path=…))."
     ),
     click.option(
+        "--clips/--pictures",
+        "clips",
+        default=None,
+        help="What DIR holds (default: by what lies in it). Clips are folders of frames, or animations.",
+    ),
+    click.option(
+        "--frames",
+        metavar="COUNT",
+        type=click.IntRange(2, 64),
+        default=14,
+        show_default=True,
+        help="What clips are to be trained at.",
+    ),
+    click.option(
         "--fix", "out", metavar="OUT", type=A_PATH, help="Write a cleaned copy of the pictures there."
     ),
     click.option(
@@ -48,18 +62,28 @@ def check(
     resolution: int,
     trigger: str,
     masks: Path | None,
+    clips: bool | None,
+    frames: int,
     out: Path | None,
     held_out: tuple[Path, ...],
     length: int,
     as_json: bool,
 ) -> None:
-    """Say what is wrong with pictures and captions, or with a text set.
+    """Say what is wrong with pictures and captions, with clips, or with a text set.
 
     Each finding with the file and what to do. The original is never touched: --fix writes a copy with pictures upright,
-    in 8-bit sRGB, over white, without borders and identical files. Clips are not known: their frames count as pictures.
+    in 8-bit sRGB, over white, without borders and identical files.
     """
+    from lorac.check.clips import are_clips
     from runtime.safeio.images import SUFFIXES
 
+    if clips or (clips is None and are_clips(place)):
+        if out is not None or masks is not None or trigger:
+            raise click.UsageError(
+                "--fix, --masks and --trigger are for pictures, and these are clips; --pictures if they are not"
+            )
+        _check_clips(place, resolution, frames, clips is None, as_json)
+        return
     is_pictures = place.is_dir() and any(path.suffix.lower() in SUFFIXES for path in place.rglob("*"))
     if is_pictures:
         if masks is not None and out is not None:
@@ -150,6 +174,33 @@ def _check_pictures(
         click.echo("\n" + changes_text(out.as_posix(), kept, changes))
 
 
+def _check_clips(place: Path, resolution: int, frames: int, by_looks: bool, as_json: bool) -> None:
+    import attrs
+
+    from lorac.check import as_finding
+    from lorac.check.clips import FAULTS, scan
+    from lorac.check.report import findings_text
+    from lorac.terminal import print_json
+
+    with _progress("check", "clips") as tell:
+        seen = scan(place, resolution, frames, tell)
+    findings = [as_finding(fault, one) for fault, look in FAULTS.items() for one in look(seen)]
+    if as_json:
+        print_json(
+            {
+                "clips": len(seen.found),
+                "frames": frames,
+                "findings": [attrs.asdict(one) for one in findings],
+            }
+        )
+        return
+    click.echo(findings_text(place.as_posix(), f"{len(seen.found):,} clips of {frames} frames", findings))
+    if by_looks:
+        click.echo(
+            "\ntaken for clips by what lies there: folders of numbered frames, or animations (--pictures)"
+        )
+
+
 def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: bool) -> None:
     import attrs
 
@@ -176,9 +227,9 @@ def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: 
 
 
 @contextmanager
-def _progress(job: str) -> Iterator[Callable[[int, int], None]]:
+def _progress(job: str, of: str = "pictures") -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, silent elsewhere."""
     from lorac.terminal import progress
 
     with progress() as tell:
-        yield lambda done, total: tell(job, f"{done:,} of {total:,} pictures", done / total)
+        yield lambda done, total: tell(job, f"{done:,} of {total:,} {of}", done / total)

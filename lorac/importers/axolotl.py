@@ -61,7 +61,7 @@ TABLE: Table = {
     "lora_alpha": To("adapter.alpha"),
     "lora_dropout": optional("adapter.dropout"),
     "lora_fan_in_fan_out": Ours("the base's own layers say it"),
-    "lora_modules_to_save": Unless("lorac trains no whole module beside the LoRA"),
+    "lora_modules_to_save": To("adapter.also_train", words.also_train),
     "lora_target_parameters": Unless("lorac adapts linear layers"),
     "peft_use_dora": switch("adapter.dora"),
     "peft_use_rslora": switch("adapter.rslora"),

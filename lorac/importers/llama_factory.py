@@ -75,7 +75,7 @@ TABLE: Table = {
     "lora_rank": To("adapter.rank"),
     "lora_alpha": To("adapter.alpha"),
     "lora_dropout": optional("adapter.dropout"),
-    "additional_target": Unless("lorac trains no whole module beside the LoRA"),
+    "additional_target": To("adapter.also_train", words.also_train),
     "loraplus_lr_ratio": optional("train.lora_plus_ratio"),
     "use_rslora": switch("adapter.rslora"),
     "use_dora": switch("adapter.dora"),

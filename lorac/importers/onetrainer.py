@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from lorac.importers import optimizers, words
+from lorac.importers import onetrainer_words, optimizers, words
 from lorac.importers.kohya_keys import settle_hanging
 from lorac.importers.ledger import (
     OFF,
@@ -35,7 +35,6 @@ from lorac.importers.onetrainer_keys import (
     PRESETS,
     TABLE,
     TAGS,
-    WORDS,
     quantised,
     snr,
 )
@@ -70,6 +69,7 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
     _family(book)
     _batch(book)
     _optimizer(book)
+    onetrainer_words.carry(book)
     _parts(book)
     _words(book)
     _samples(book)
@@ -182,8 +182,6 @@ def _parts(book: Ledger) -> None:
             book.left(path, words.SECRET) if part == "secrets" and value else book.ours(path, ANOTHER)
         elif part in ("embedding", "unconditional_transformer"):
             book.ours(path, "for an embedding that is trained alone" if part == "embedding" else PART)
-        elif part == "additional_embeddings":
-            book.left(path, WORDS)
 
 
 def _denoiser(book: Ledger, path: Path, key: str, value: Any) -> None:

@@ -43,7 +43,6 @@ SQUARED = "lorac's loss is the squared error"
 EPOCHS = "lorac counts steps"
 TAGS = "lorac trains captions as they are"
 PIXELS = "lorac varies pictures by data.flip, random_crop, random_zoom, color_jitter and hue_jitter"
-WORDS = "lorac has TextualInversion(…) for a word with vectors of its own: write it in adapter.words"
 PART = "the part of another architecture"
 
 
@@ -154,10 +153,9 @@ TABLE: Table = {
     "custom_conditioning_image": Unless("lorac trains on pictures and captions alone"),
     "layer_filter": Unless("adapter.targets takes a regex of whole names"),
     "layer_filter_regex": Unless("adapter.targets takes a regex of whole names"),
-    "embedding_learning_rate": Unless(WORDS),
     "preserve_embedding_norm": Unless("lorac lets a word's vectors grow"),
     "embedding_weight_dtype": Ours("a word's vectors are trained in float32"),
-    "additional_embeddings": Unless(WORDS),
+    "additional_embeddings": Unless("it is no list of words with vectors of their own"),
     "bundle_additional_embeddings": Ours("lorac writes a file for each word, which all programs read"),
     "peft_type": Unless("lorac trains LoRA", off=("LORA",), same="LoRA, lorac's own method"),
     "lora_model_name": Unless("lorac begins an adapter anew"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from lorac.importers import words
 from lorac.importers.ledger import Ledger, fitted
 from lorac.spec import (
     Adafactor,
@@ -179,6 +180,7 @@ def _training(of: plan.Plan) -> dict[str, Any]:
                 "module_dropout",
             )
         },
+        "adapter.also_train": _whole(adapter),
         "adapter.ranks": {one.pattern: one.rank for one in adapter.ranks} or None,
         "adapter.alphas": {one.pattern: one.alpha for one in adapter.alphas} or None,
         **{
@@ -202,6 +204,12 @@ def _training(of: plan.Plan) -> dict[str, Any]:
         "fit.deterministic": compute.deterministic,
         "fit.processes": train.processes,
     }
+
+
+def _whole(adapter: plan.Adapter) -> tuple[str, ...] | None:
+    """What is trained whole beside the adapter."""
+    paths = [path for component in adapter.modules_to_save.values() for path in component]
+    return words.also_train(paths) if paths else None
 
 
 def _objective(objective: plan.Objective) -> dict[str, Any]:

@@ -35,6 +35,13 @@ _DTYPES = {
 }
 
 
+_WHOLE = {
+    "embeddings": ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in"),
+    "lm_head": ("lm_head", "output", "embed_out"),
+}
+"""What transformers' causal models call their ends."""
+
+
 def dtype(value: Any) -> str:
     """lorac's name of a dtype."""
     for name, theirs in _DTYPES.items():
@@ -50,6 +57,16 @@ def scheduler(value: Any) -> str:
     if name in ("cosine", "constant", "linear", "polynomial"):
         return name
     raise CannotCarry("lorac has cosine, constant, linear and polynomial; its own default stands")
+
+
+def also_train(value: Any) -> tuple[str, ...]:
+    """What is trained whole, from PEFT's `modules_to_save`: a list of modules, or their names with commas between."""
+    said = value if isinstance(value, list) else str(value).split(",")
+    last = [str(one).strip().rpartition(".")[2] for one in said]
+    found = [word for word, theirs in _WHOLE.items() if {*theirs} & {*last}]
+    if other := [name for name in last if not any(name in theirs for theirs in _WHOLE.values())]:
+        raise CannotCarry(f"lorac trains embeddings and lm_head whole, not {', '.join(other)}")
+    return tuple(found)
 
 
 def arguments(value: Any) -> dict[str, Any]:

@@ -35,14 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _with_words_apart(options: argparse.Namespace) -> None:
-    """`carry_out`; with --json, stdout is for the JSON alone and what is said meanwhile goes to stderr."""
     from runtime import log
 
-    before, log.CONSOLE.stderr = log.CONSOLE.stderr, options.json
-    try:
+    with log.apart(options.json):
         carry_out(options)
-    finally:
-        log.CONSOLE.stderr = before
 
 
 def parser() -> argparse.ArgumentParser:

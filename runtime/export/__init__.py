@@ -2,7 +2,7 @@
 
 write.py
     export(folder, weights, plan, facts, previews) -> Manifest; finished(folder, plan) -> Path | None
-    lora_bytes(plan, weights, step); checkpoint_name(plan, step); claim(folder, plan)
+    checkpoint_files(plan, weights, step); lora_bytes(plan, weights, step); claim(folder, plan)
 weights.py
     Weights: component -> module path -> part -> tensor
 kohya.py, diffusers.py

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import torch
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import Tensor
 
 from runtime import plan
@@ -21,6 +22,8 @@ from runtime.safeio import strict_json
 FILE = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
+TYING = "ensure_weight_tying"
+"""Of LoRA's configuration alone (PEFT 0.21.2). Of other methods, two weights of the same values are loaded by name."""
 
 
 def tensors(weights: Weights, of: plan.Plan) -> dict[str, Tensor]:
@@ -46,14 +49,16 @@ def config(weights: Weights, of: plan.Plan) -> str:
     """adapter_config.json's text."""
     adapter = of.program.adapter
     names = [module for modules in low_rank(weights, adapter).values() for module in modules]
+    own = method(adapter.method).peft_config(names, adapter)
+    if hasattr(PEFT_TYPE_TO_CONFIG_MAPPING[own["peft_type"]], TYING):
+        own[TYING] = _are_tied(weights, adapter)
     return strict_json.canonical(
         {
             "task_type": "CAUSAL_LM",
             "base_model_name_or_path": of.outputs.base_name,
             "inference_mode": True,
             "modules_to_save": _last(adapter.modules_to_save) or None,
-            "ensure_weight_tying": _are_tied(weights, adapter),
-            **method(adapter.method).peft_config(names, adapter),
+            **own,
         }
     )
 

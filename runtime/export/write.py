@@ -113,6 +113,15 @@ def lora_bytes(plan: Plan, weights: Weights, step: int) -> bytes:
     return safetensors.serialise(file.tensors, file.metadata)
 
 
+def checkpoint_files(plan: Plan, weights: Weights, step: int) -> dict[str, bytes]:
+    """What a checkpoint holds for other programs: its LoRA, and its words' vectors in files called as the export's,
+    since the LoRA's metadata call them so."""
+    files = {f"{checkpoint_name(plan, step)}.safetensors": lora_bytes(plan, weights, step)}
+    for name, file in _words(plan, weights).items():
+        files[name] = safetensors.serialise(file.tensors, file.metadata)
+    return files
+
+
 def checkpoint_name(plan: Plan, step: int) -> str:
     """What a checkpoint's LoRA is called, in its file and in prompts."""
     return f"{plan.outputs.name}-{step:06}"
@@ -138,11 +147,16 @@ def _contents(weights: Weights, plan: Plan, step: int, previews: Sequence[Image]
     contents: dict[str, Content] = {}
     for kind in kinds(plan):
         contents |= KINDS[kind](plan, weights, step, previews[0] if previews else None)
-    of = family(plan.program.base.family)
-    for word in plan.program.adapter.words:
-        tensors = embeddings.tensors(of, weights, word, plan)
-        contents[embeddings.file_name(word)] = _Tensors(tensors, {"format": "pt", **metadata.origin(plan)})
-    return contents
+    return contents | _words(plan, weights)
+
+
+def _words(plan: Plan, weights: Weights) -> dict[str, _Tensors]:
+    """The files of words that have vectors of their own."""
+    of, origin = family(plan.program.base.family), {"format": "pt", **metadata.origin(plan)}
+    return {
+        embeddings.file_name(word): _Tensors(embeddings.tensors(of, weights, word, plan), origin)
+        for word in plan.program.adapter.words
+    }
 
 
 def kinds(plan: Plan) -> list[str]:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from runtime.families import (
 )
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
+from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "flux1"
 TITLE = "FLUX.1"
@@ -203,9 +203,11 @@ def _weights(
     return t5.weights(names, read, bundles.T5)
 
 
-def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
+    config = architecture["transformer"]
+    width = config["attention_head_dim"] * config["num_attention_heads"]
     return {
-        "transformer": fused.alike(fused_layouts.FLUX1, names, bundles.denoiser(names)),
+        "transformer": fused.original(fused_layouts.FLUX1, names, bundles.denoiser(names), width),
         "text_encoder": bundles.clip_weights(names, str, bundles.CLIP_L),
         "text_encoder_2": t5.weights(names, str, bundles.T5),
     }

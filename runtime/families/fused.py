@@ -13,6 +13,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from runtime.families.protocol import Original, Rows
+
 Table = Mapping[str, tuple[str, ...]]
 
 
@@ -45,13 +47,16 @@ def weights(
     return found
 
 
-def alike(layout: Layout, names: Iterable[str], prefix: str) -> dict[str, str]:
-    """diffusers' name -> the original one, of all weights that are the same tensor in both."""
-    return {
-        ours[0]: name
-        for name, ours in placed(layout, names, prefix)
-        if len(ours) == 1 and ADA_NORM not in name
-    }
+def original(layout: Layout, names: Iterable[str], prefix: str, width: int) -> dict[str, Original]:
+    """diffusers' name -> the original one, or its rows, of all weights that lie alike in both; as for `weights`."""
+    found: dict[str, Original] = {}
+    for name, ours in placed(layout, names, prefix):
+        if ADA_NORM in name:
+            continue
+        *others, last = ours
+        found |= {one: Rows(name, at * width, (at + 1) * width) for at, one in enumerate(others)}
+        found[last] = Rows(name, len(others) * width, None) if others else name
+    return found
 
 
 def placed(layout: Layout, names: Iterable[str], prefix: str) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -19,7 +19,7 @@ from diffusers.loaders.single_file_utils import (
 )
 from torch import Tensor
 
-from runtime.families.protocol import Shapes
+from runtime.families.protocol import Original, Rows, Shapes
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -164,11 +164,19 @@ def open_clip_weights(
     )
 
 
-def open_clip_names(names: list[str], stem: str = OPEN_CLIP) -> dict[str, str]:
-    """A weight's name in transformers -> in the file, of those that lie alike in both."""
+def open_clip_names(names: list[str], width: int, stem: str = OPEN_CLIP) -> dict[str, Original]:
+    """A weight's name in transformers -> in the file, or its rows, of those that lie alike in both: all but the
+    projection, which is turned. `width` is the tower's."""
     alike = {n: n for n in names if n.startswith(stem) and ".in_proj_" not in n and "projection" not in n}
     tower = SimpleNamespace(config=SimpleNamespace(hidden_size=0))
-    return convert_open_clip_checkpoint(tower, alike, prefix=stem)
+    found: dict[str, Original] = convert_open_clip_checkpoint(tower, alike, prefix=stem)
+    beside = re.compile(rf"({re.escape(stem)}.*\.attn\.)out_proj\.(weight|bias)")
+    attentions = [(ours, match) for ours, theirs in found.items() if (match := beside.fullmatch(str(theirs)))]
+    for ours, match in attentions:
+        for at, part in enumerate("qkv"):
+            rows = Rows(f"{match[1]}in_proj_{match[2]}", at * width, (at + 1) * width)
+            found[ours.replace(".out_proj.", f".{part}_proj.")] = rows
+    return found
 
 
 def _firsts(shapes: Shapes) -> list[int]:

@@ -24,6 +24,19 @@ Batch = dict[str, Tensor]
 Architecture = dict[str, Any]
 
 
+@attrs.frozen
+class Rows:
+    """A weight that is rows of a larger tensor in a single file: from `first` to before `last`, or to its end."""
+
+    tensor: str
+    first: int
+    last: int | None
+
+
+Original = str | Rows
+"""What a weight is in a single file: a tensor's name, or rows of one."""
+
+
 @attrs.frozen(kw_only=True)
 class Wish:
     """What to sample: one picture of `width` × `height` pixels for each seed."""
@@ -107,8 +120,10 @@ class Family(Protocol):
     def load(self, path: Path, base: plan.Base, component: str, dtype: dtype) -> nn.Module:
         """One component with its weights from a diffusers folder or a single file. Raises InputError."""
 
-    def original_names(self, names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
-        """Component -> a weight's name there -> its name in a single file, of all weights that files hold alike:
+    def original_names(
+        self, names: Sequence[str], architecture: Architecture
+    ) -> Mapping[str, Mapping[str, Original]]:
+        """Component -> a weight's name there -> what it is in a single file, of all weights that files hold alike:
         for the backbone and the text encoders."""
 
     def load_tokenizers(self, path: Path, base: plan.Base) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Files in one piece hold the transformer alone: the base is a diffusers folder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from runtime.families import autoencoder, bundles, drawing, flow, loading, patch
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
-from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
+from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "qwen_image"
 TITLE = "Qwen-Image"
@@ -182,7 +182,7 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
     return loading.from_folder(path, component, kind[component], dtype)
 
 
-def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
     """Files in one piece are no bases, but their transformer has diffusers' names."""
     return {"transformer": {name.removeprefix(bundles.DENOISER): name for name in names}}
 

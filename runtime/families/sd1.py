@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import CLIPTextModel
 from runtime import plan
 from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet, usual
 from runtime.families import tiny as tiny_parts
-from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
+from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "sd1"
 TITLE = "Stable Diffusion 1.x"
@@ -112,7 +112,7 @@ def tower_weights(component: str, names: list[str], read: Callable[[str], Tensor
     return ldm.clip_weights(names, read)
 
 
-def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
     return {
         "unet": ldm.unet_weights(list(names), str, architecture["unet"]),
         "text_encoder": ldm.clip_weights(list(names), str),

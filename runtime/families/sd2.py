@@ -8,7 +8,7 @@ people share are: for a "base" write Base(prediction_type="epsilon").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import CLIPTextModel
 from runtime import plan
 from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, sd1, unet, usual
 from runtime.families import tiny as tiny_parts
-from runtime.families.protocol import Architecture, Shapes
+from runtime.families.protocol import Architecture, Original, Shapes
 
 NAME = "sd2"
 TITLE = "Stable Diffusion 2.x"
@@ -122,8 +122,8 @@ def tower_weights(component: str, names: list[str], read: Callable[[str], Tensor
     return {name.removeprefix("text_model."): weight for name, weight in found.items()}
 
 
-def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
-    tower = ldm.open_clip_names(list(names))
+def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
+    tower = ldm.open_clip_names(list(names), architecture["text_encoder"]["hidden_size"])
     return {
         "unet": ldm.unet_weights(list(names), str, architecture["unet"]),
         "text_encoder": {ours.removeprefix("text_model."): theirs for ours, theirs in tower.items()},

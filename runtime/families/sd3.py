@@ -7,7 +7,7 @@ A single file that holds all three text encoders is a base, with T5's vocabulary
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from runtime.families import (
 )
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
+from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "sd3"
 TITLE = "Stable Diffusion 3"
@@ -225,13 +225,15 @@ def _weights(
     return t5.weights(names, read, bundles.T5)
 
 
-def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
+    config = architecture["transformer"]
+    width = config["attention_head_dim"] * config["num_attention_heads"]
     clips = {
         component: bundles.clip_weights(names, str, prefix, level="")
         for component, prefix in CLIP_PREFIXES.items()
     }
     return {
-        "transformer": fused.alike(fused_layouts.SD3, names, bundles.denoiser(names)),
+        "transformer": fused.original(fused_layouts.SD3, names, bundles.denoiser(names), width),
         **clips,
         "text_encoder_3": t5.weights(names, str, bundles.T5),
     }

@@ -9,7 +9,7 @@ the words by CLIP-L and by OpenCLIP-bigG, and the picture's size and crop.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from runtime import plan
 from runtime.errors import InputError, Problem
 from runtime.families import autoencoder, clip_towers, clip_vocabulary, drawing, ldm, tokenizing, unet, usual
 from runtime.families import tiny as tiny_parts
-from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
+from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "sdxl"
 TITLE = "Stable Diffusion XL"
@@ -157,11 +157,12 @@ def tower_weights(component: str, names: list[str], read: Callable[[str], Tensor
     return ldm.open_clip_weights(names, read, BIG_G)
 
 
-def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
+    width = architecture["text_encoder_2"]["hidden_size"]
     return {
         "unet": ldm.unet_weights(list(names), str, architecture["unet"]),
         "text_encoder": ldm.clip_weights(list(names), str, CLIP),
-        "text_encoder_2": ldm.open_clip_names(list(names), BIG_G),
+        "text_encoder_2": ldm.open_clip_names(list(names), width, BIG_G),
     }
 
 

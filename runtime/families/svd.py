@@ -12,7 +12,7 @@ which PEFT takes (`inject_adapter_in_model`, `set_peft_model_state_dict`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from runtime import plan
 from runtime.families import autoencoder, bundles, ldm, loading, usual
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
+from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "svd"
 TITLE = "Stable Video Diffusion"
@@ -163,7 +163,7 @@ def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.
     return loading.from_folder(path, component, KINDS[component], dtype)
 
 
-def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
     return {}
 
 

@@ -10,7 +10,7 @@ training undoes. They differ in weights and in the scheduler's shift alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from runtime.families import (
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
-from runtime.families.protocol import Architecture, Batch, Modules, Shapes, Wish
+from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "z_image"
 TITLE = "Z-Image"
@@ -235,9 +235,11 @@ def _weights(
     return {name.removeprefix(TEXT): read(name) for name in names if name.startswith(TEXT)}
 
 
-def original_names(names: Sequence[str], architecture: Architecture) -> dict[str, dict[str, str]]:
+def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
     return {
-        "transformer": fused.alike(LAYOUT, names, bundles.denoiser(names)),
+        "transformer": fused.original(
+            LAYOUT, names, bundles.denoiser(names), architecture["transformer"]["dim"]
+        ),
         "text_encoder": {name.removeprefix(TEXT): name for name in names if name.startswith(TEXT)},
     }
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from runtime import log
 from runtime.ending import ended
 from runtime.errors import InputError, Interrupted, Problem, SpecError, visible
 from runtime.label import table, words
@@ -80,7 +79,8 @@ def carry_out(options: argparse.Namespace) -> None:
     """Label what is to be labelled and say what was done. Raises LoracError."""
     if options.max_tags < 1:
         raise SpecError(Problem("--max-tags", f"must be at least 1, got {options.max_tags}"))
-    done = label(options)
+    with log.apart(options.json):
+        done = label(options)
     if options.json:
         summary = attrs.asdict(done, recurse=False)
         del summary["examples"]
@@ -112,7 +112,7 @@ def label(options: argparse.Namespace) -> Done:
         from runtime.label import labeller
 
         describe = labeller.load(options.model, lists, options.max_tags)
-        with _bar(len(todo)) as step, _kept(made, labelled, len(todo)):
+        with log.Bar("label", len(todo)) as bar, _kept(made, labelled, len(todo)):
             for at in range(0, len(todo), BATCH):
                 batch = dict(_opened(todo[at : at + BATCH], pictures, unreadable))
                 if batch:
@@ -121,7 +121,7 @@ def label(options: argparse.Namespace) -> Done:
                         labelled.append(name)
                 if at % KEPT_EVERY == KEPT_EVERY - BATCH:
                     made.save()
-                step(min(BATCH, len(todo) - at))
+                bar.step(min(BATCH, len(todo) - at))
     else:
         made.save()  # captions that stood beside the pictures come into the table
     return Done(
@@ -166,16 +166,6 @@ def _kept(made: table.Table, labelled: list[str], total: int) -> Iterator[None]:
         raise Interrupted(Problem("", what, "the same command goes on from there")) from None
     finally:
         made.save()
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Any]:
-    """A bar on a terminal, silent elsewhere."""
-    columns = (TextColumn("label"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    console = Console(file=sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("label", total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 if __name__ == "__main__":

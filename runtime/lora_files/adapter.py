@@ -106,14 +106,16 @@ class Update:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Adapter:
-    """`rest`: tensors whose keys, or shapes, are no adapter's; `configs`: PEFT's configuration of each component,
-    where there is one. `sha256` is the file's, or over the files of a folder."""
+    """`whole`: weights trained whole beside the updates, PEFT's `modules_to_save`; `rest`: tensors whose keys, or
+    shapes, are no adapter's; `configs`: PEFT's configuration of each component, where there is one. `sha256` is the
+    file's, or over the files of a folder."""
 
     path: Path
     files: tuple[Path, ...]
     sha256: str
     style: Style
     updates: Mapping[At, Update]
+    whole: Mapping[str, Tensor] = attrs.field(factory=dict)
     rest: Mapping[str, Tensor] = attrs.field(factory=dict)
     metadata: Mapping[str, str] = attrs.field(factory=dict)
     configs: Mapping[str, Config] = attrs.field(factory=dict)
@@ -130,6 +132,7 @@ class Adapter:
         """Every tensor with its key."""
         for update in self.updates.values():
             yield from ((update.names[part], tensor) for part, tensor in update.parts.items())
+        yield from self.whole.items()
         yield from self.rest.items()
 
 
@@ -165,7 +168,8 @@ def read(path: Path) -> Adapter:
         updates={
             at: attrs.evolve(update, alpha=_alpha(update, configs, style)) for at, update in updates.items()
         },
-        rest=rest,
+        whole={name: tensor for name, tensor in rest.items() if keys.is_whole(name)},
+        rest={name: tensor for name, tensor in rest.items() if not keys.is_whole(name)},
         metadata=metadata,
         configs=configs,
     )

@@ -1,4 +1,5 @@
-"""Adapters into a base: W + Σ weight · alpha / rank · B @ A, tensor by tensor, in the base's own layout and dtype.
+"""Adapters into a base: W + Σ weight · alpha / rank · B @ A, tensor by tensor, in the base's own layout and dtype: of
+a tensor that fuses several weights, such as q, k and v, into the rows of each.
 
 Each sum is taken in float32 and rounded once. Everything that no adapter changes is copied byte for byte.
 """
@@ -13,6 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from runtime import plan
 from runtime.errors import InputError, Problem
 from runtime.lora_files import keys
 from runtime.lora_files.adapter import Adapter, Update
@@ -24,6 +26,17 @@ from runtime.lora_files.names import Place, placed
 from runtime.lora_files.rebuilt import Tell
 from runtime.lora_files.save import Mark
 from runtime.safeio import atomic, paths, safetensors
+
+Terms = list[tuple[Update, float]]
+"""What is added to a weight: updates, each with its strength."""
+
+OWN = "take its own base"
+ELSEWHERE: dict[plan.Layout, str] = {
+    "single_file": f"{OWN}; as a diffusers folder, if it is: a single file holds a few weights in another form",
+    "diffusers": OWN,
+    "transformers": OWN,
+}
+"""What to do where a weight is not found, by the base's layout."""
 
 PICKLED = {".bin", ".ckpt", ".pt", ".pth"}
 
@@ -40,10 +53,10 @@ def bake(weighted: Sequence[Weighted], model: Model, out: Path, mark: Mark, tell
     """Write the base with the adapters in it. Raises InputError, before anything is written, for every module that
     the base lacks or has in another size."""
     changes = _changes(weighted, model)
-    by_file: dict[Path, dict[str, list[tuple[Update, float]]]] = {file: {} for file in model.files}
+    by_file: dict[Path, dict[str, dict[Stored, Terms]]] = {file: {} for file in model.files}
     for place, terms in changes.items():
         for stored in model.weights[place]:
-            by_file[stored.file][stored.name] = terms
+            by_file[stored.file].setdefault(stored.name, {})[stored] = terms
     progress = _Progress(tell, sum(len(model.listing(file)) for file in by_file))
     if model.layout == "single_file":
         _write(model, model.path, out, by_file[model.path], mark, progress)
@@ -68,9 +81,9 @@ class _Progress:
         self.done += 1
 
 
-def _changes(weighted: Sequence[Weighted], model: Model) -> dict[Place, list[tuple[Update, float]]]:
+def _changes(weighted: Sequence[Weighted], model: Model) -> dict[Place, Terms]:
     """(component, weight) -> what is added to it."""
-    found: dict[Place, list[tuple[Update, float]]] = {}
+    found: dict[Place, Terms] = {}
     problems = []
     for one in weighted:
         shown = paths.display(one.adapter.path)
@@ -78,7 +91,7 @@ def _changes(weighted: Sequence[Weighted], model: Model) -> dict[Place, list[tup
             weight = (place[0], f"{place[1]}.weight")
             if weight not in model.weights:
                 problems.append(
-                    Problem(shown, f"the base has no {brief('.'.join(weight))}", "take its own base")
+                    Problem(shown, f"the base has no {brief('.'.join(weight))}", ELSEWHERE[model.layout])
                 )
                 continue
             shape = model.info(model.weights[weight][0]).shape
@@ -122,7 +135,7 @@ def _write(
     model: Model,
     file: Path,
     target: Path,
-    terms_of: Mapping[str, list[tuple[Update, float]]],
+    terms_of: Mapping[str, Mapping[Stored, Terms]],
     mark: Mark,
     progress: _Progress,
 ) -> None:
@@ -131,11 +144,13 @@ def _write(
         weight = model.load(Stored(file, name))
         if name not in terms_of:
             return weight
-        total = weight.float()
-        for update, strength in terms_of[name]:
-            added = change(update, weight.shape)
-            assert added is not None, "looked at before"
-            total = total + added * strength
+        total = weight.to(torch.float32, copy=True)
+        for stored, terms in terms_of[name].items():
+            rows = total[stored.first : stored.last]
+            for update, strength in terms:
+                added = change(update, rows.shape)
+                assert added is not None, "looked at before"
+                rows += added * strength
         return total.to(weight.dtype)
 
     metadata = {**model.metadata(file), **mark.metadata}

@@ -27,10 +27,16 @@ from runtime.safeio.weights import Weights, open_weights
 
 @attrs.frozen
 class Stored:
-    """One tensor of a file."""
+    """One tensor of a file, or its rows from `first` to before `last` (None: to its end)."""
 
     file: Path
     name: str
+    first: int = 0
+    last: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return (self.first, self.last) == (0, None)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -46,12 +52,17 @@ class Model:
     _open: Mapping[Path, Weights]
 
     def info(self, stored: Stored) -> TensorInfo:
-        """A tensor's dtype and shape."""
-        return self._open[stored.file][stored.name]
+        """Its dtype and shape."""
+        whole = self._open[stored.file][stored.name]
+        if stored.is_whole:
+            return whole
+        height, *others = whole.shape
+        return attrs.evolve(whole, shape=(len(range(height)[stored.first : stored.last]), *others))
 
     def load(self, stored: Stored) -> Tensor:
-        """One tensor. Raises InputError."""
-        return self._open[stored.file].load(stored.name)
+        """Its values. Raises InputError."""
+        whole = self._open[stored.file].load(stored.name)
+        return whole if stored.is_whole else whole[stored.first : stored.last].clone()
 
     def listing(self, file: Path) -> dict[str, Tensor]:
         """A file's tensors on the meta device: dtypes and shapes alone."""
@@ -111,7 +122,11 @@ def _in_file(
 ) -> dict[Place, tuple[Stored, ...]]:
     original = family(found.base.family).original_names(list(open_file(path)), found.base.architecture)
     return {
-        (component, ours): (Stored(path, theirs),)
+        (component, ours): (
+            Stored(path, theirs)
+            if isinstance(theirs, str)
+            else Stored(path, theirs.tensor, theirs.first, theirs.last),
+        )
         for component, of in original.items()
         for ours, theirs in of.items()
     }

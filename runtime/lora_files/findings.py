@@ -34,6 +34,9 @@ def all_of(adapter: Adapter, zero: Set[At]) -> Iterator[Finding]:
     """Every finding. `zero`: the updates whose change is nothing."""
     yield from _values(adapter, zero)
     yield from _alphas(adapter)
+    if adapter.whole:
+        what = f"{len(adapter.whole)} weights are trained whole: PEFT loads them; vLLM and llama.cpp refuse the file"
+        yield Finding("note", what, list(adapter.whole))
     if adapter.rest:
         yield Finding(
             "wrong",

@@ -77,6 +77,17 @@ class Component:
 
 
 @attrs.frozen(kw_only=True)
+class Whole:
+    """A weight that is trained whole, by its module's path in the model; `size` in bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+    dtype: str
+    size: int
+
+
+@attrs.frozen(kw_only=True)
 class File:
     """One file's size and the hashes that programs show for it."""
 
@@ -101,6 +112,7 @@ class Inspected:
     dtypes: dict[str, int]
     components: list[Component]
     modules: list[Module]
+    whole: list[Whole]
     unknown: list[str]
     metadata: dict[str, Any]
     findings: list[Finding]
@@ -126,6 +138,7 @@ def inspected(adapter: Adapter, tell: Tell) -> Inspected:
         dtypes=dict(Counter(dtype_name(tensor.dtype) for _, tensor in adapter.tensors()).most_common()),
         components=_components(adapter, rows),
         modules=list(rows.values()),
+        whole=[_whole(name, tensor) for name, tensor in adapter.whole.items()],
         unknown=list(adapter.rest),
         metadata={key: _decoded(value) for key, value in sorted(adapter.metadata.items())},
         findings=list(findings.all_of(adapter, {at for at, row in rows.items() if row.frobenius == 0})),
@@ -172,6 +185,16 @@ def _module(update: Update) -> Module:
         frobenius=None if sigma is None else sigma.square().sum().sqrt().item(),
         spectral=None if sigma is None else sigma.max().item(),
         needed_rank=None if sigma is None else rank_for(sigma, MOST_ENERGY),
+    )
+
+
+def _whole(name: str, tensor: Tensor) -> Whole:
+    return Whole(
+        name=name.removeprefix(keys.PEFT_PREFIX),
+        shape=tuple(tensor.shape),
+        parameters=tensor.numel(),
+        dtype=dtype_name(tensor.dtype),
+        size=tensor.nbytes,
     )
 
 

@@ -95,6 +95,12 @@ def is_matrix(part: str) -> bool:
     )
 
 
+def is_whole(key: str) -> bool:
+    """Whether a key that is of no update is a module's own weight or bias, which PEFT puts in the base's place: of
+    `modules_to_save`, or of embeddings that it saves beside (`peft.utils.save_and_load`, 0.21.2)."""
+    return key.startswith(PEFT_PREFIX) and key.endswith((".weight", ".bias")) and split(key) is None
+
+
 @attrs.frozen
 class Key:
     """`prefix + suffix` is the key as the file has it."""

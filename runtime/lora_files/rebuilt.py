@@ -40,7 +40,7 @@ def rebuilt(like: Adapter, factors: Mapping[At, Pair], dtype: torch.dtype | None
     if "ss_network_dim" in metadata:
         rank = max(update.rank for update in updates.values())
         metadata |= {"ss_network_dim": str(rank), "ss_network_alpha": str(float(rank))}
-    return attrs.evolve(like, updates=updates, rest={}, metadata=metadata)
+    return attrs.evolve(like, updates=updates, whole={}, rest={}, metadata=metadata)
 
 
 def rounding(meant: Mapping[At, Pair], made: Adapter) -> float:

@@ -30,15 +30,19 @@ DROP = "--drop-unknown leaves such keys out"
 def usable(
     adapter: Adapter, doing: str, methods: Collection[Method] = LORA, drop_unknown: bool = False
 ) -> Adapter:
-    """The adapter, without the keys that are none of an adapter's if `drop_unknown`. `doing`: the operation, as in
+    """The adapter, without the keys that are of no update of a weight if `drop_unknown`. `doing`: the operation, as in
     "cannot be merged". Raises InputError with everything that is wrong."""
     shown = paths.display(adapter.path)
     problems = [Problem(shown, what, hint) for what, hint in _faults(adapter, doing, methods)]
     if not drop_unknown:
+        problems += [
+            Problem(shown, f"{brief(name)} is trained whole, which cannot be {doing}", DROP)
+            for name in adapter.whole
+        ]
         problems += [Problem(shown, f"{brief(name)} is no LoRA's key", DROP) for name in adapter.rest]
     if problems:
         raise InputError(problems)
-    return attrs.evolve(adapter, rest={}) if drop_unknown else adapter
+    return attrs.evolve(adapter, whole={}, rest={}) if drop_unknown else adapter
 
 
 def finite(adapter: Adapter) -> Adapter:

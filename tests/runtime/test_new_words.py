@@ -14,9 +14,10 @@ import torch
 from lorac import Experiment, Fit, Images, LoRA, Outputs, TextualInversion, Train
 from lorac.estimate import bases, cards, phases
 from lorac.resolve import resolve
-from runtime import plan, preflight, step
+from runtime import checkpoint, plan, preflight, step
 from runtime.adapters import adapted
 from runtime.errors import Interrupted
+from runtime.evaluation import subject
 from runtime.families import family
 from runtime.families.protocol import Batch
 from runtime.run import Options, adapt, load, run
@@ -59,8 +60,15 @@ def tiny(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFact
     return planned(tiny_base, tiny_data, tmp_path_factory.mktemp("words"))
 
 
-def test_it_is_trained_resumed_to_the_same_bytes_and_handed_on(tiny: plan.Plan, tmp_path: Path) -> None:
-    through = carried_out(tiny, tmp_path / "through")
+@pytest.fixture(scope="module")
+def through(tiny: plan.Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was never stopped. Not to be written to."""
+    return carried_out(tiny, tmp_path_factory.mktemp("through"))
+
+
+def test_it_is_trained_resumed_to_the_same_bytes_and_handed_on(
+    tiny: plan.Plan, through: Path, tmp_path: Path
+) -> None:
     with pytest.raises(Interrupted):
         carried_out(tiny, tmp_path / "stopped", stop_at=1)
     resumed = carried_out(tiny, tmp_path / "stopped")
@@ -75,6 +83,25 @@ def test_it_is_trained_resumed_to_the_same_bytes_and_handed_on(tiny: plan.Plan, 
     ):
         assert torch.equal(file.load("emb_params"), kept.load(f"{TABLE}.<style>"))
         assert [name for name in kept if not name.startswith("unet.")] == [f"{TABLE}.<style>"]
+
+
+def test_a_checkpoint_s_lora_has_its_word_beside_it_and_evaluation_draws_with_it(
+    tiny: plan.Plan, through: Path, tmp_path: Path
+) -> None:
+    two, three = (through / "checkpoints" / f"step-{step:06}" for step in (2, 3))
+    assert (three / FILE).read_bytes() == (through / FILE).read_bytes()
+    for folder in (two, three):
+        assert {FILE, f"tiny-{folder.name[-6:]}.safetensors"} <= checkpoint.receipt(folder).files.keys()
+
+    of = subject.load(*subject.read(through), attrs.evolve(where(tiny, tmp_path), output=through))
+    encoder, path = TABLE.split(".", 1)
+    for step_, folder in ((3, three), (2, two)):
+        subject.restore(of, step_)
+        with open_weights(folder / FILE) as file:
+            assert torch.equal(
+                of.modules[encoder].get_submodule(path).parts["<style>"], file.load("emb_params")
+            )
+    assert len(of.tokenizers[encoder]("style", add_special_tokens=False).input_ids) == WORD.vectors
 
 
 def trainee_of(of: plan.Plan, folder: Path) -> tuple[step.Trainee, dict[str, Any]]:

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from lorac import IA3, LoHa, LoKr, LoRA, VeRA
+from lorac.compile import compile_experiment
 from lorac.estimate import phases
 from lorac.estimate.trace import measure
 from runtime import chat, plan, step
@@ -88,6 +91,42 @@ def test_they_are_trained_resumed_and_what_plain_peft_computes(
     assert torch.equal(as_base, before)
     with open_weights(made) as file:
         assert set(get_peft_model_state_dict(theirs)) == set(file)
+
+
+BESIDE: dict[str, Any] = {
+    "DoRA": LoRA(rank=2, dora=True, also_train=BOTH),
+    "LoHa": LoHa(rank=2, also_train=BOTH),
+    "LoKr": LoKr(rank=2, also_train=BOTH),
+    "VeRA": VeRA(rank=8, also_train=BOTH),
+    "IA3": IA3(also_train=BOTH),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "base"), [("LoHa", "tied"), *((name, "untied") for name in BESIDE)], indirect=["base"]
+)
+def test_beside_every_method_plain_peft_computes_what_was_trained(
+    name: str, base: Path, tiny_text: Path, tmp_path: Path, cache: Path
+) -> None:
+    wanted = attrs.evolve(texts.experiment(base, tiny_text, steps=2, warmup_steps=0), adapter=BESIDE[name])
+    of = compile_experiment(wanted, tmp_path, tmp_path)
+    made = texts.carry_out(of, texts.where(of, tmp_path, cache))
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "error", message="Unexpected keyword"
+        )  # peft's, of what a method's config has not
+        theirs = PeftModel.from_pretrained(loaded(base), made.parent).eval()
+    pair = chat.load(of, made.parent, base)
+    with torch.no_grad():
+        trained = pair.modules["model"](TOKENS).logits
+        assert torch.allclose(trained, theirs(TOKENS).logits, atol=1e-5)
+    plain, said = loaded(base), causal_lm.byte_tokenizer()("Say")["input_ids"]
+    with open_weights(made) as file:
+        for key in ("model.embed_tokens.weight", "lm_head.weight"):
+            moved = file.load(f"base_model.model.{key}") - plain.get_parameter(key)
+            assert moved[said].abs().min() > 0
+        assert set(get_peft_model_state_dict(theirs)) >= set(file)
 
 
 def test_their_gradients_through_the_chunked_loss_are_those_of_the_models_logits(

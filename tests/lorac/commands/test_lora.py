@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from runtime.lora_files.adapter import read
 from tests.lorac.calling import Called, call
@@ -47,6 +49,26 @@ def test_inspect_as_json_has_everything() -> None:
     assert found["style"] == "kohya" and len(found["modules"]) == 19
     assert found["modules"][0].keys() >= {"frobenius", "spectral", "rank", "alpha", "strength"}
     assert found["findings"] == []
+
+
+def test_what_peft_trained_whole_is_told_with_its_sizes(tiny_lm: Path) -> None:
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    model = AutoModelForCausalLM.from_pretrained(tiny_lm, dtype=torch.bfloat16)
+    get_peft_model(model, config).save_pretrained("lora")
+    table = model.lm_head.weight
+    rows, width = table.shape
+
+    said, found = call("lora", "inspect", "lora"), json.loads(call("lora", "inspect", "lora", "--json").out)
+    merged = call("lora", "merge", "lora", "--base", str(tiny_lm), "out")
+
+    line = f"{rows} × {width}  {rows * width:,} parameters  BF16"
+    lines = " ".join(said.out.split("trained whole\n")[1].split())
+    assert "lm_head.weight" in lines and lines.count(" ".join(line.split())) == 2
+    assert "no adapter's" not in said.out and found["unknown"] == []
+    assert {one["name"]: one["size"] for one in found["whole"]} == {
+        name: 2 * table.numel() for name in ("lm_head.weight", "model.embed_tokens.weight")
+    }
+    assert "lm_head.weight is trained whole, which cannot be merged into a base" in merged.err
 
 
 def test_convert_there_and_back_is_the_same_file_for_webui() -> None:

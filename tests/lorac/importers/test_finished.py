@@ -15,6 +15,7 @@ from runtime import plan
 from runtime.errors import InputError
 from runtime.export import metadata
 from runtime.safeio import safetensors
+from tests import texts
 from tests.lorac.plans import OUTPUTS, PROGRAM, a_plan
 
 ATTENTION = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -74,6 +75,21 @@ def test_the_plan_beside_ours_says_the_rest_and_another_plan_says_nothing(folder
     plan.write(a_plan(program=attrs.evolve(program, locked=False)), Path("plan.json"))
     (two,) = load(import_file(Path("x.safetensors"), Path("two.py")).path)
     assert two.experiment.adapter.init == "kaiming"
+
+
+@pytest.mark.parametrize("whole", [("embeddings", "lm_head"), ()])
+def test_the_plan_beside_ours_says_what_is_trained_whole(
+    folder: Path, tiny_lm: Path, tiny_text: Path, whole: tuple[str, ...]
+) -> None:
+    made = texts.planned(tiny_lm, tiny_text, folder, also_train=whole)
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    weights = {f"{name}.lora_A.weight": torch.zeros(4, 8), f"{name}.lora_B.weight": torch.zeros(8, 4)}
+    safetensors.write("x.safetensors", weights, metadata.origin(made))
+    plan.write(made, Path("plan.json"))
+
+    (one,) = load(import_file(Path("x.safetensors")).path)
+
+    assert one.experiment.adapter.also_train == whole
 
 
 @pytest.mark.parametrize("count", [1, 2])

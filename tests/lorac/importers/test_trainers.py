@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,37 +18,8 @@ from lorac import (
     Prodigy,
     ScheduleFreeAdamW,
 )
-from lorac.importers import importer, parse, words
+from lorac.importers import importer, words
 from lorac.importers.ledger import Draft, experiment
-from tests.lorac.importers.configs import CONFIGS
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Any:
-    """The parsed data of a text."""
-
-    def parsed(text: str) -> Any:
-        (tmp_path / "config").write_text(text, encoding="utf-8")
-        return parse.read(tmp_path / "config")
-
-    return parsed
-
-
-@pytest.fixture
-def convert(read: Any) -> Any:
-    """A draft of an importer's small config, with its companions, after words of it were replaced."""
-
-    def converted(name: str, **replaced: str) -> Draft:
-        text, others = CONFIGS[name]
-        for old, new in replaced.items():
-            assert f"{old}" in text
-            text = text.replace(old, new)
-        config = read(text)
-        named = importer(name).companions(config)
-        found = {key: read(others[path]) for key, path in named.items() if path in others}
-        return importer(name).convert(config, found)
-
-    return converted
 
 
 def made(draft: Draft) -> Experiment:
@@ -313,6 +283,23 @@ def test_axolotls_config(convert: Any) -> None:
     assert (one.train.effective_batch, one.train.epochs, one.fit.optimizer_bits) == (8, 3, 8)
     assert (one.sequences.packing, one.sequences.held_out) == (True, 0.05)
     assert not isinstance(one.samples, Answers)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "old", "key", "said"),
+    [
+        ("axolotl", "lora_alpha: 16", "lora_modules_to_save", "[embed_tokens, lm_head]"),
+        ("llama-factory", "lora_rank: 8", "additional_target", "embed_tokens,model.lm_head"),
+    ],
+)
+def test_modules_trained_whole_are_carried_and_others_left(
+    convert: Any, trainer: str, old: str, key: str, said: str
+) -> None:
+    both = convert(trainer, **{old: f"{old}\n{key}: {said}"})
+    other = convert(trainer, **{old: f"{old}\n{key}: {said.replace('embed_tokens', 'norm')}"})
+
+    assert made(both).adapter.also_train == ("embeddings", "lm_head")
+    assert made(other).adapter.also_train == () and "not norm" in left(other)[key]
 
 
 def test_dora_is_carried_for_text_and_for_pictures(convert: Any) -> None:

@@ -107,6 +107,17 @@ def test_a_second_run_looks_at_new_pictures_only(
     assert (said["pictures"], said["labelled"], said["unchanged"], said["by_hand"]) == (10, 1, 9, 0)
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_how_far_it_is_is_said_as_a_run_says_it_and_apart_from_json(
+    counted: list[int], capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    label(*options)
+    said = capsys.readouterr()
+
+    where, other = (said.err, said.out) if options else (said.out, said.err)
+    assert "[INFO] label 10/10 ETA 0s\n" in where and "[INFO]" not in other
+
+
 def test_a_stopped_run_keeps_what_it_made_and_goes_on(
     counted: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
