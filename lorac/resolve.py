@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from lorac import clip_lock, spec, text_lock
+from lorac import clip_lock, hub, spec, text_lock
 from lorac.agree import batch_choices
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
@@ -126,7 +126,9 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
         )
         return _as_told(found.base, wanted), found.name, True
     if not unlocked:
-        hint = "download it there, or plan without it: lorac plan SPEC --unlocked"
+        hint = hub.hint(wanted.path) or (
+            f"give a file or folder (looked for {path}), or plan without it: lorac plan SPEC --unlocked"
+        )
         raise InputError(Problem(wanted.path, "the base is not here", hint))
     if wanted.family == "auto":
         hint = f'say which it is: Base("{wanted.path}", family="sd1")'

@@ -125,7 +125,8 @@ def test_a_base_that_is_not_here_is_planned_only_if_asked_to(tmp_path: Path, tin
 
     assert refused.value.lines() == [
         "error: models/none.safetensors: the base is not here",
-        "hint: download it there, or plan without it: lorac plan SPEC --unlocked",
+        f"hint: give a file or folder (looked for {tmp_path / 'models/none.safetensors'}), or plan without it:"
+        " lorac plan SPEC --unlocked",
     ]
 
 
