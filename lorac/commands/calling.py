@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import click
 
-from lorac.terminal import uncollected
+from lorac.terminal import telling, uncollected
 
 if TYPE_CHECKING:
     from lorac.install import Installed
@@ -68,12 +67,11 @@ def planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[Any
     from lorac.load import load
 
     loaded = load(spec)
-    if sys.stderr.isatty():
-        click.echo(f"planning {spec} …", err=True)
-    with uncollected():
+    with uncollected(), telling() as tell:
+        tell(f"planning {spec}")
         from lorac.generate import generate
 
-        return generate(loaded, out, card=card, unlocked=unlocked)
+        return generate(loaded, out, card=card, unlocked=unlocked, tell=tell)
 
 
 def tell_installed(done: Sequence[Installed], err: bool = False) -> None:
