@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,7 @@ def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.
     steps = wanted.steps if wanted.steps is not None else (wanted.epochs or 1) * per_epoch
     micro, accumulation = batch_choices(experiment.fit, wanted.effective_batch)[-1]
     text_rate = wanted.text_encoder_learning_rate
+    warmup = math.ceil(wanted.warmup_ratio * steps) or min(wanted.warmup_steps, steps)
     return plan.Train(
         steps=steps,
         effective_batch=wanted.effective_batch,
@@ -223,9 +225,7 @@ def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.
         text_encoder_learning_rate=float(
             wanted.learning_rate if isinstance(text_rate, spec.Auto) else text_rate
         ),
-        schedule=plan.Schedule(
-            name=wanted.scheduler, warmup_steps=min(wanted.warmup_steps, steps), power=float(wanted.power)
-        ),
+        schedule=plan.Schedule(name=wanted.scheduler, warmup_steps=warmup, power=float(wanted.power)),
         optimizer=optimizer_of(wanted.optimizer, state_bits(experiment)[0]),
         objective=objective_of(wanted, of, base.prediction_type),
         max_grad_norm=float(wanted.max_grad_norm),
