@@ -335,7 +335,8 @@ def test_install_takes_a_name_or_a_folder_and_says_how_to_call_it(
         return [done]
 
     monkeypatch.setattr(installing, "install", instead)
-    (tmp_path / "runs" / "cats").mkdir(parents=True)
+    for folder in ("output", "runs"):
+        (tmp_path / folder / "cats").mkdir(parents=True)
     assert lorac("install", "cats", "--webui", "ui") == Called(
         0,
         "copied cats.json, cats.safetensors to ui/models/Lora\n"
@@ -354,8 +355,30 @@ def test_install_without_a_run_says_what_is_missing(lorac: Cli) -> None:
     assert lorac("install", "cats", "--webui", "ui") == Called(
         3,
         "",
-        "error: output/cats: holds no finished LoRA\n"
-        "hint: give the folder of a finished run, such as output/NAME\n",
+        "error: cats: there is no such run, neither here nor in output/\n"
+        "hint: give a run's folder, or run one here first: lorac run SPEC\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"), [("catz", "did you mean cats?"), ("zz", "output/ has cats, dogs")]
+)
+def test_a_run_that_is_not_there_is_told_by_those_that_are(
+    lorac: Cli, tmp_path: Path, asked: str, hint: str
+) -> None:
+    for name in ("dogs", "cats"):
+        (tmp_path / "output" / name).mkdir(parents=True)
+        (tmp_path / "output" / name / "plan.json").touch()
+    lines = f"error: {asked}: there is no such run, neither here nor in output/\nhint: {hint}\n"
+    for command in ("report", "verify", "eval", "advise", "chat", "compare", "watch"):
+        assert lorac(command, asked) == Called(3, "", lines)
+
+
+def test_a_run_is_named_by_a_file_in_it_too(lorac: Cli, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "cats.safetensors").touch()
+    assert lorac("install", "runs/cats.safetensors", "--webui", "ui").err.startswith(
+        "error: runs: holds no finished LoRA"
     )
 
 
