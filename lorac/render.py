@@ -54,10 +54,12 @@ def plan_text(of: plan.Plan, path: Path, width: int, block: str = "█") -> str:
 
 
 def summary(of: plan.Plan, path: Path) -> str:
-    """A plan in one line."""
+    """A plan in one line; of a run on a CPU with what its process takes in all, as the run will show it."""
     steps, seconds = of.program.train.steps, clock(of.estimate.seconds)
-    peak, usable = size(of.estimate.peak_bytes), size(of.estimate.usable_bytes)
-    return f"Planned {path}: {steps:,} steps, about {seconds}, {peak} of {usable}"
+    peak = plan.planned_memory(of)
+    return (
+        f"Planned {path}: {steps:,} steps, about {seconds}, {size(peak)} of {size(of.estimate.usable_bytes)}"
+    )
 
 
 def next_step(of: plan.Plan, path: Path) -> str:
