@@ -73,17 +73,18 @@ def compiled(
     tell: Callable[[str], None] = lambda words: None,
 ) -> list[plan.Plan]:
     """The plans of a spec's experiments, with places relative to `root`."""
-    return [
-        compile_experiment(
+
+    def of(one: Loaded) -> plan.Plan:
+        return compile_experiment(
             one.experiment,
             root,
             one.path.parent,
             card=card,
             unlocked=unlocked,
-            tell=lambda words, name=one.experiment.name: tell(f"planning {name}: {words}"),
+            tell=lambda words: tell(f"planning {one.experiment.name}: {words}"),
         )
-        for one in loaded
-    ]
+
+    return [of(one) for one in loaded]
 
 
 def launch_script(of: plan.Plan, folder: Path, root: Path, script: str = SCRIPT) -> str:

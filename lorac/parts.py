@@ -125,7 +125,7 @@ def part(place: str, *checks: Check) -> Callable[[type[_T]], type[_T]]:
         __init__.__wrapped__ = made.__attrs_init__  # type: ignore[attr-defined]  # for help()
         made.__init__ = __init__  # type: ignore[method-assign, assignment]
         made.PLACE = place  # type: ignore[attr-defined]
-        for field in attrs.fields(made) if place != "Auto" else ():
+        for field in attrs.fields(cast(Any, made)) if place != "Auto" else ():
             _PLACES.setdefault(field.name, {})[f"{place}.{field.name}" if place else field.name] = None
         return made
 

@@ -48,7 +48,8 @@ class LoracError(Exception):
         kinds: dict[tuple[str, str], list[Problem]] = {}
         for problem in self.problems:
             kinds.setdefault((problem.what, problem.hint), []).append(problem)
-        shown, left = [], len(self.problems)
+        shown: list[str] = []
+        left = len(self.problems)
         for alike in kinds.values():
             if len(shown) >= SHOWN:
                 break
