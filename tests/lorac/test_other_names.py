@@ -1,12 +1,13 @@
-"""Names that other trainers have for a spec's fields."""
+"""What people from other trainers write first: their names for a spec's fields, and one value where several go."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 
 import pytest
 
-from lorac import Experiment, Images, LoRA, Train
+from lorac import Experiment, Images, LoRA, Samples, Train
 from lorac.importers import IMPORTERS
 from lorac.importers.ledger import To
 from lorac.other_names import _FIELDS, field_of
@@ -67,3 +68,18 @@ def test_a_name_of_another_trainer_or_another_part_is_told_by_ours(make: object,
 def test_what_nobody_calls_so_stands_for_nothing() -> None:
     assert field_of("zzz") == ""
     assert refusal(lambda: Train(zzz=1)) == "Train has no field `zzz`"
+
+
+@pytest.mark.parametrize(
+    ("build", "hint"),
+    [
+        (lambda: Experiment(name="a", base="b", data="pics"), 'say what it is: Images("pics"), or another of those'),
+        (lambda: Samples(prompts="a cat"), "put a comma after a single one: (value,)"),
+    ],
+)  # fmt: skip
+def test_one_value_where_several_are_wanted_is_told_how_to_write_it(
+    build: Callable[[], object], hint: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        build()
+    assert caught.value.problems[0].hint == hint

@@ -446,16 +446,3 @@ def test_the_words_are_importable_without_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
     assert set(lorac.__all__) == {cls.__name__ for cls in (*strategies.PARTS, Auto)}
-
-
-@pytest.mark.parametrize(
-    ("build", "hint"),
-    [
-        (lambda: Experiment(name="a", base="b", data="pics"), 'say what it is: Images("pics"), or another of those'),
-        (lambda: Samples(prompts="a cat"), "put a comma after a single one: (value,)"),
-    ],
-)  # fmt: skip
-def test_one_value_where_several_are_wanted_is_told_how_to_write_it(
-    build: typing.Callable[[], object], hint: str
-) -> None:
-    assert refusal(build)[-1] == f"hint: {hint}"
