@@ -160,6 +160,14 @@ def warmup_ends(train: Train) -> Iterator[Disagreement]:
         yield train, "warmup_steps", what, "warm up for about a tenth of the steps"
 
 
+@reads("warmup_steps", "warmup_ratio")
+def warmup_is_said_once(train: Train) -> Iterator[Disagreement]:
+    """In steps or as a share of them."""
+    if train.warmup_steps and train.warmup_ratio:
+        what = f"and train.warmup_steps are both given: {train.warmup_ratio} and {train.warmup_steps}"
+        yield train, "warmup_ratio", what, "keep one of the two"
+
+
 LEAST_SCALE = 0.1
 """Below it, a learning rate is not meant as a scale of Prodigy's own (its authors: leave it at 1)."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import itertools
 import re
@@ -13,7 +12,7 @@ from typing import Any
 import attrs
 
 from lorac.load import Loaded
-from lorac.parts import SEE, Auto, collecting, why_not
+from lorac.parts import SEE, Auto, collecting, no_field
 from lorac.spec import Experiment
 from runtime.errors import Problem, SpecError
 
@@ -182,10 +181,8 @@ def _wrong_name(part: Any, field: str, name: str) -> Iterator[Problem]:
         return
     names = [one.name for one in attrs.fields(type(part))]
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        guess = f"; did you mean `{near[0]}`?" if near else ""
-        hint = why_not(type(part), name) or SEE
-        yield Problem(f"--set {field}", f"{type(part).__name__} has no field `{name}`{guess}", hint)
+        dotted = field.removesuffix(name)
+        yield Problem(f"--set {field}", *no_field(type(part), name, names, dotted))
     elif attrs.has(type(value := getattr(part, name))) and not isinstance(value, Auto):
         yield Problem(f"--set {field}", "is a part: set one of its fields", SEE)
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from typing import NoReturn
 
@@ -16,6 +17,14 @@ from lorac.commands import COMMANDS, find
 from lorac.commands.calling import DEBUG, Asked
 from runtime.ending import ended
 from runtime.errors import Problem, SpecError
+
+ELSEWHERE = {
+    "train": "run",
+    "caption": "label",
+    "generate": "eval",
+    **{name: f"lora {name}" for name in ("inspect", "convert", "merge", "resize", "extract")},
+}
+"""What other trainers call a command, and commands of a group that are asked for without it."""
 
 
 def main() -> NoReturn:
@@ -34,7 +43,7 @@ def _called(asked: Asked) -> int | None:
     except click.Abort:
         raise KeyboardInterrupt from None
     except click.UsageError as error:
-        said = error.format_message().rstrip(".")
+        said = " ".join(error.format_message().split()).rstrip(".")
         path = error.ctx.command_path if error.ctx else "lorac"
         raise SpecError(Problem("", said[:1].lower() + said[1:], f"{path} --help shows the usage")) from None
 
@@ -47,6 +56,15 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return find(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        names = {name: name for name in self.list_commands(ctx)} | ELSEWHERE
+        near = difflib.get_close_matches(args[0], names, n=1)
+        if near and find(args[0]) is None and not args[0].startswith("-"):
+            ctx.fail(f"no such command '{args[0]}'; did you mean `lorac {names[near[0]]}`?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         widest = max(map(len, self.list_commands(ctx)))

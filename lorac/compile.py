@@ -6,7 +6,7 @@ and our own code. Asked again, it comes back without torch being loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,33 +26,46 @@ if TYPE_CHECKING:
 
 
 def compile_experiment(
-    experiment: spec.Experiment, root: Path, spec_dir: Path, card: str | None = None, unlocked: bool = False
+    experiment: spec.Experiment,
+    root: Path,
+    spec_dir: Path,
+    card: str | None = None,
+    unlocked: bool = False,
+    tell: Callable[[str], None] = lambda words: None,
 ) -> plan.Plan:
     """Compile an experiment for a card (default: the spec's `fit.card`).
 
-    `root` is the folder that lorac runs in; the spec's paths are relative to `spec_dir`. Raises SpecError,
-    InputError (base or data) and MachineError (nothing fits).
+    `root` is the folder that lorac runs in; the spec's paths are relative to `spec_dir`; `tell` hears
+    what is being done. Raises SpecError, InputError (base or data) and MachineError (nothing fits).
     """
     found = cards.share(cards.find(card or experiment.fit.card), experiment.fit.processes)
+    tell("hashing the base and the data")
     path = cache_folder() / "plans" / f"{_question(experiment, root, spec_dir, found, unlocked)}.json"
     kept = _kept(path)
     if kept is not None:
         return kept
-    made = _compile(experiment, root, spec_dir, found, unlocked)
+    made = _compile(experiment, root, spec_dir, found, unlocked, tell)
     plan.write(made, path)
     return made
 
 
 def _compile(
-    experiment: spec.Experiment, root: Path, spec_dir: Path, card: Card, unlocked: bool
+    experiment: spec.Experiment,
+    root: Path,
+    spec_dir: Path,
+    card: Card,
+    unlocked: bool,
+    tell: Callable[[str], None],
 ) -> plan.Plan:
+    tell("loading torch")
     from lorac.estimate.cost import Costs
     from lorac.estimate.encoded import encoded_bytes
     from lorac.resolve import resolve
     from lorac.search import fit
 
+    tell("reading the base and the data")
     resolved = resolve(experiment, root, spec_dir, card, unlocked)
-    fitted = fit(resolved, Costs(card, cache_folder(), resolved.outputs))
+    fitted = fit(resolved, Costs(card, cache_folder(), resolved.outputs, tell))
     cost, train, encoded = fitted.cost, fitted.program.train, encoded_bytes(fitted.program)
     estimate = plan.Estimate(
         card=card.name,

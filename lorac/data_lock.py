@@ -289,7 +289,7 @@ def _place(
             del placed[name]
             shortest = min(rule.shortest for rule in rules)
             what = f"is too small: {width}×{height} pixels, and each side must be at least {shortest}"
-            hint = "use larger pictures, or set Images(upscale=True) to enlarge them"
+            hint = "use larger pictures, a lower resolution, or Images(upscale=True), which enlarges them"
             problems.append(Problem(folder.shown(name), what, hint))
     return placed, problems
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,20 @@ class Written:
 
 
 def generate(
-    loaded: list[Loaded], out: Path, card: str | None = None, unlocked: bool = False
+    loaded: list[Loaded],
+    out: Path,
+    card: str | None = None,
+    unlocked: bool = False,
+    tell: Callable[[str], None] = lambda words: None,
 ) -> list[Written]:
     """Compile the experiments of a spec and write each to `out`/NAME; nothing is written unless all compile.
 
-    The plans' places are relative to the current folder. Raises what `compile_experiment` raises.
+    The plans' places are relative to the current folder; `tell` hears what is being done. Raises what
+    `compile_experiment` raises.
     """
     root = Path.cwd()
     written = []
-    for one in compiled(loaded, root, card, unlocked):
+    for one in compiled(loaded, root, card, unlocked, tell):
         folder = out / one.outputs.name
         folder.mkdir(parents=True, exist_ok=True)
         several = FOR_SEVERAL if one.program.train.processes > 1 else ()
@@ -59,12 +65,26 @@ def generate(
     return written
 
 
-def compiled(loaded: list[Loaded], root: Path, card: str | None, unlocked: bool) -> list[plan.Plan]:
+def compiled(
+    loaded: list[Loaded],
+    root: Path,
+    card: str | None,
+    unlocked: bool,
+    tell: Callable[[str], None] = lambda words: None,
+) -> list[plan.Plan]:
     """The plans of a spec's experiments, with places relative to `root`."""
-    return [
-        compile_experiment(one.experiment, root, one.path.parent, card=card, unlocked=unlocked)
-        for one in loaded
-    ]
+
+    def of(one: Loaded) -> plan.Plan:
+        return compile_experiment(
+            one.experiment,
+            root,
+            one.path.parent,
+            card=card,
+            unlocked=unlocked,
+            tell=lambda words: tell(f"planning {one.experiment.name}: {words}"),
+        )
+
+    return [of(one) for one in loaded]
 
 
 def launch_script(of: plan.Plan, folder: Path, root: Path, script: str = SCRIPT) -> str:

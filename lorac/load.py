@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import linecache
 import signal
@@ -35,6 +36,8 @@ AGAIN_SECONDS = 1.0
 NAMED = 5
 """How many things that are no experiment an error names."""
 BIND = "bind one at the top level: experiment = Experiment(…)"
+CONFIGS = (".yaml", ".yml", ".toml", ".json", ".safetensors")
+"""How files end that `lorac import` reads and that are no Python."""
 
 
 @attrs.frozen
@@ -93,9 +96,10 @@ def _compiled(path: Path, file: str) -> CodeType:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise SpecError(
-            Problem(file, f"cannot be read: {error.strerror}", "give the path of a spec")
-        ) from None
+        raise SpecError(Problem(file, f"cannot be read: {error.strerror}", _nearby(path))) from None
+    if path.suffix.lower() in CONFIGS:
+        hint = f"another trainer's config, or a finished LoRA, becomes one: lorac import {file}"
+        raise SpecError(Problem(file, "is no spec: a spec is a Python file", hint))
     try:
         code = compile(raw, file, "exec", dont_inherit=True)
         lines = decode_source(raw).splitlines(keepends=True)
@@ -109,6 +113,16 @@ def _compiled(path: Path, file: str) -> CodeType:
     # never checked against the disk.
     linecache.cache[file] = (len(raw), None, lines, file)
     return code
+
+
+def _nearby(path: Path) -> str:
+    """What to give instead of a file that cannot be read."""
+    inside = sorted(str(one) for one in path.glob("*.py"))[:NAMED]
+    if inside:
+        return f"give a file of it: {', '.join(inside)}"
+    names = [one.name for one in path.absolute().parent.glob("*.py")]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {path.with_name(near[0])}?" if near else "give the path of a spec"
 
 
 def _run(code: CodeType, module: ModuleType, file: str, limit: float) -> Problem | None:

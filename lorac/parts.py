@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
@@ -18,12 +18,16 @@ from typing import Any, TypeVar, cast, dataclass_transform
 import attrs
 
 from lorac.origin import Origin, caller
+from lorac.other_names import field_of
 from lorac.rules import Rule, check, got_words
 from runtime.errors import Problem, SpecError
 
 SEE = "`lorac spec` lists every field with its range and default"
 
 _T = TypeVar("_T")
+
+_PLACES: dict[str, dict[str, None]] = {}
+"""A field's name -> the places that have one of that name, in the order of their parts."""
 
 
 @attrs.frozen
@@ -121,6 +125,8 @@ def part(place: str, *checks: Check) -> Callable[[type[_T]], type[_T]]:
         __init__.__wrapped__ = made.__attrs_init__  # type: ignore[attr-defined]  # for help()
         made.__init__ = __init__  # type: ignore[method-assign, assignment]
         made.PLACE = place  # type: ignore[attr-defined]
+        for field in attrs.fields(cast(Any, made)) if place != "Auto" else ():
+            _PLACES.setdefault(field.name, {})[f"{place}.{field.name}" if place else field.name] = None
         return made
 
     return wrap
@@ -194,16 +200,37 @@ def _named(
         elif name in names:
             values[name] = value
         else:
-            near = difflib.get_close_matches(name, names, n=1)
-            meant.update(near)
-            guess = f"; did you mean `{near[0]}`?" if near else ""
-            hint = why_not(cls, name) or f"{cls.__name__} has {', '.join(names)}"
-            found.append(Found(f"{cls.__name__} has no field `{name}`{guess}", hint, origin, (name,)))
+            meant.update(likely(name, names, dotted))
+            found.append(Found(*no_field(cls, name, names, dotted), origin, (name,)))
     for field in fields:
         if field.default is attrs.NOTHING and field.name not in values and field.name not in meant:
             what = f"{dotted}{field.name} is missing"
             found.append(Found(what, f"give {cls.__name__}(…) its {field.name}", origin))
     return values
+
+
+def likely(name: str, names: Sequence[str], dotted: str) -> list[str]:
+    """The field of a part that a wrong name stands for, at most one: as another trainer calls it, or misspelt.
+
+    `dotted` is the part's place: "train.", or "" for the experiment.
+    """
+    known = field_of(name)
+    if known:
+        inside = known.removeprefix(dotted)
+        return [inside] if inside in names else []
+    return [] if name in _PLACES else difflib.get_close_matches(name, names, n=1)
+
+
+def no_field(cls: type, name: str, names: Sequence[str], dotted: str) -> tuple[str, str]:
+    """What is wrong with a name that is none of a part's `names`, and a hint."""
+    what = f"{cls.__name__} has no field `{name}`"
+    if reason := why_not(cls, name):
+        return what, reason
+    if near := likely(name, names, dotted):
+        return f"{what}; did you mean `{near[0]}`?", SEE
+    if elsewhere := [field_of(name)] if field_of(name) else list(_PLACES.get(name, ())):
+        return f"{what}; there is {' and '.join(elsewhere)}", SEE
+    return what, f"{cls.__name__} has {', '.join(names)}"
 
 
 def _names(cls: type, field: str) -> tuple[str | int, ...]:

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from lorac.fit import Row as FitRow
 
 INDENT = "  "
-NARROWEST = 80
+NARROWEST = 48
 """Columns below which nothing is laid out narrower; the terminal wraps instead."""
+LAST = 28
+"""Characters that a table's last column, the one with sentences, has before the others are wrapped narrower."""
+FIRST = 12
+"""Characters that the others keep."""
 LARGEST = 8
 """Times the peak that a card is drawn at most."""
 REJECTED_SHOWN = 4
@@ -50,10 +54,12 @@ def plan_text(of: plan.Plan, path: Path, width: int, block: str = "█") -> str:
 
 
 def summary(of: plan.Plan, path: Path) -> str:
-    """A plan in one line."""
+    """A plan in one line; of a run on a CPU with what its process takes in all, as the run will show it."""
     steps, seconds = of.program.train.steps, clock(of.estimate.seconds)
-    peak, usable = size(of.estimate.peak_bytes), size(of.estimate.usable_bytes)
-    return f"Planned {path}: {steps:,} steps, about {seconds}, {peak} of {usable}"
+    peak = plan.planned_memory(of)
+    return (
+        f"Planned {path}: {steps:,} steps, about {seconds}, {size(peak)} of {size(of.estimate.usable_bytes)}"
+    )
 
 
 def next_step(of: plan.Plan, path: Path) -> str:
@@ -285,8 +291,11 @@ def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     clean = [[visible(cell) for cell in row] for row in rows]
     columns = list(zip(*clean, strict=True))
     widths = [min(max(map(len, column)), VALUE_SHOWN) for column in columns[:-1]]
-    used = sum(w + len(INDENT) for w in widths) + len(INDENT)
-    widths.append(max(max(width, NARROWEST) - used, 20))
+    room = max(width, NARROWEST) - len(INDENT) * len(columns)
+    last = min(LAST, max(map(len, columns[-1])))
+    while room - sum(widths) < last and max(widths, default=0) > FIRST:
+        widths[widths.index(max(widths))] -= 1
+    widths.append(max(room - sum(widths), FIRST))
     lines = []
     for row in clean:
         cells = [

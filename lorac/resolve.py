@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from lorac import clip_lock, spec, text_lock
+from lorac import clip_lock, hub, spec, text_lock
 from lorac.agree import batch_choices
 from lorac.data_lock import assume_images, lock
 from lorac.estimate.cards import Card
@@ -126,7 +127,9 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
         )
         return _as_told(found.base, wanted), found.name, True
     if not unlocked:
-        hint = "download it there, or plan without it: lorac plan SPEC --unlocked"
+        hint = hub.hint(wanted.path) or (
+            f"give a file or folder (looked for {path}), or plan without it: lorac plan SPEC --unlocked"
+        )
         raise InputError(Problem(wanted.path, "the base is not here", hint))
     if wanted.family == "auto":
         hint = f'say which it is: Base("{wanted.path}", family="sd1")'
@@ -211,6 +214,7 @@ def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.
     steps = wanted.steps if wanted.steps is not None else (wanted.epochs or 1) * per_epoch
     micro, accumulation = batch_choices(experiment.fit, wanted.effective_batch)[-1]
     text_rate = wanted.text_encoder_learning_rate
+    warmup = math.ceil(wanted.warmup_ratio * steps) or min(wanted.warmup_steps, steps)
     return plan.Train(
         steps=steps,
         effective_batch=wanted.effective_batch,
@@ -221,9 +225,7 @@ def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.
         text_encoder_learning_rate=float(
             wanted.learning_rate if isinstance(text_rate, spec.Auto) else text_rate
         ),
-        schedule=plan.Schedule(
-            name=wanted.scheduler, warmup_steps=min(wanted.warmup_steps, steps), power=float(wanted.power)
-        ),
+        schedule=plan.Schedule(name=wanted.scheduler, warmup_steps=warmup, power=float(wanted.power)),
         optimizer=optimizer_of(wanted.optimizer, state_bits(experiment)[0]),
         objective=objective_of(wanted, of, base.prediction_type),
         max_grad_norm=float(wanted.max_grad_norm),

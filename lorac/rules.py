@@ -209,7 +209,7 @@ def check(rule: Rule, value: Any, auto: type) -> tuple[Any, list[Wrong]]:
     if not rule.many or isinstance(value, rule.others or ()) or (rule.others and type(value) is rule.type):
         return _check_one(rule, value)
     if not isinstance(value, list | tuple):
-        hint = "put a comma after a single one: (value,)" if isinstance(value, str) else ""
+        hint = _single_hint(rule, value) if isinstance(value, str | PurePath) else ""
         return value, [Wrong(f"must be {wanted(rule)}, got {got_words(value)}", hint=hint)]
     kept, wrongs = [], []
     for index, element in enumerate(value):
@@ -217,6 +217,13 @@ def check(rule: Rule, value: Any, auto: type) -> tuple[Any, list[Wrong]]:
         kept.append(clean)
         wrongs += [attrs.evolve(wrong, element=index) for wrong in found]
     return tuple(kept), wrongs
+
+
+def _single_hint(rule: Rule, value: str | PurePath) -> str:
+    """What to write instead of one text where several values are wanted."""
+    if rule.type is str:
+        return "put a comma after a single one: (value,)"
+    return f'say what it is: {rule.type.__name__}("{value}"), or another of those'
 
 
 def _check_keyed(rule: Rule, value: Any) -> tuple[Any, list[Wrong]]:

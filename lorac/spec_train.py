@@ -24,6 +24,7 @@ DEFAULT_EPOCHS = 10
     "train",
     agree.epochs_or_steps,
     agree.warmup_ends,
+    agree.warmup_is_said_once,
     agree.optimizer_has_its_rate,
     agree.averages_once,
     agree.weighs_by_the_snr_once,
@@ -76,6 +77,11 @@ class Train:
     )
     warmup_steps: int = setting(
         whole(ge=0, le=1_000_000, unit="steps"), "Steps in which it rises linearly from zero.", default=0
+    )
+    warmup_ratio: float = setting(
+        number(ge=0, lt=1),
+        "The same as a share of all steps, rounded up; give this or warmup_steps.",
+        default=0.0,
     )
     power: float = setting(number(gt=0, le=10), "The polynomial scheduler's power.", default=1.0)
     max_grad_norm: float = setting(

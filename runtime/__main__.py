@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from runtime import plan, preflight
+from runtime import log, plan, preflight
 from runtime.ending import ended
 from runtime.errors import DivergedError, Interrupted, Lost, PlanError, Problem, Told
 from runtime.preflight import Where
@@ -34,6 +34,7 @@ def carry_out(options: argparse.Namespace) -> None:
         launch(of.program.train.processes, options.plan, given(options))
         return
     if world().local_rank == 0:
+        log.begins(f"Plan {of.plan_hash[:12]}: checking the base, the data and this machine")
         preflight.check(of, where, options.accept_versions)
     from runtime.run import Options, run  # torch and the families are needed from here on
 

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 
 import attrs
 
-SHOWN = 5
+SHOWN = 12
 """How many problems an error prints; the rest are counted."""
+ALIKE = 2
+"""How many of those that say the same of several places, likewise."""
 
 
 @attrs.frozen
@@ -43,11 +45,22 @@ class LoracError(Exception):
 
     def lines(self) -> list[str]:
         """What goes to stderr: `error: …` for each problem (the first few), then each distinct `hint: …` once."""
-        lines = [f"error: {problem}" for problem in self.problems[:SHOWN]]
-        if len(self.problems) > SHOWN:
-            lines[-1] += f"      (+ {len(self.problems) - SHOWN} more)"
-        hints = dict.fromkeys(visible(p.hint) for p in self.problems[:SHOWN] if p.hint)
-        return lines + [f"hint: {hint}" for hint in hints]
+        kinds: dict[tuple[str, str], list[Problem]] = {}
+        for problem in self.problems:
+            kinds.setdefault((problem.what, problem.hint), []).append(problem)
+        shown: list[str] = []
+        left = len(self.problems)
+        for alike in kinds.values():
+            if len(shown) >= SHOWN:
+                break
+            shown += [f"error: {problem}" for problem in alike[:ALIKE]]
+            if len(alike) > ALIKE:
+                shown[-1] += f"      (+ {len(alike) - ALIKE:,} like it)"
+            left -= len(alike)
+        if left:
+            shown[-1] += f"      (+ {left:,} more)"
+        hints = dict.fromkeys(visible(hint) for _, hint in list(kinds)[:SHOWN] if hint)
+        return shown + [f"hint: {hint}" for hint in hints]
 
 
 class SpecError(LoracError):

@@ -33,6 +33,12 @@ def info(text: str) -> None:
     CONSOLE.print(f"[INFO] {visible(text)}", markup=False)
 
 
+def begins(text: str) -> None:
+    """A line for whoever looks at a terminal while nothing moves on it yet; none elsewhere."""
+    if CONSOLE.is_terminal:
+        info(text)
+
+
 def warn(text: str) -> None:
     """A line that asks for attention."""
     CONSOLE.print(f"[WARN] {visible(text)}", markup=False, style="yellow")

@@ -21,6 +21,7 @@ from runtime.safeio import digest, paths
 from runtime.world import world
 
 AGAIN = "make the plan again and review it: lorac plan SPEC"
+IN_ITS_FOLDER = "run the plan from the folder it was planned in, or give its place with --data"
 BATCH = 4096
 """Files whose paths are held at once: a million would be some gigabytes."""
 
@@ -58,6 +59,8 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
 
 def data_problems(data: plan.Data, root: Path) -> list[Problem]:
     """What is wrong with the data at `root`, if it is not the plan's."""
+    if not root.exists():
+        return [Problem(str(root), "the data is not here", IN_ITS_FOLDER)]
     gone, changed = list[Problem](), list[Problem]()
     locked = plan.locked_files(data)
     names = list(locked)

@@ -41,6 +41,7 @@ from runtime.families import family
 from runtime.families.protocol import Family, Modules
 from runtime.preflight import Where
 from runtime.report import page as report
+from runtime.safeio import paths
 from runtime.train import Run, peak_memory, train
 
 
@@ -285,18 +286,18 @@ def finish(job: Run, exported: checkpoint.State, previews: Sequence[Image], wher
         if note not in facts.notes:  # those were told when they came up
             log.warn(note)
     for file in manifest.files:
-        log.info(f"Wrote {of.outputs.places.output}/{file.name} ({log.size(file.size)})")
-    tell_of(where.output, of)
+        log.info(f"Wrote {paths.display(where.output)}/{file.name} ({log.size(file.size)})")
+    tell_of(where.output)
 
 
-def tell_of(folder: Path, of: plan.Plan) -> None:
+def tell_of(folder: Path) -> None:
     """The run's page. It is never worth a run: what goes wrong with it is told, and nothing more."""
     try:
         report.write(folder)
     except Exception as error:
         log.warn(f"no report: {type(error).__name__}: {error}")
         return
-    log.info(f"Report: {of.outputs.places.output}/{report.FILE}")
+    log.info(f"Report: {paths.display(folder)}/{report.FILE}")
 
 
 def make_room(of: plan.Plan, folder: Path) -> None:

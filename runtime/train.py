@@ -252,7 +252,12 @@ def note(run: Run, rate: float) -> str:
     """The bar's words: loss over the last steps, speed, memory now / planned."""
     loss = sum(run.state.losses) / max(1, len(run.state.losses))
     used, planned = log.size(memory_now()), log.size(plan.planned_memory(run.plan))
-    return f"loss {loss:.4f} {rate:.2f} it/s mem {used} / {planned}"
+    return f"loss {loss:.4f} {speed(rate)} mem {used} / {planned}"
+
+
+def speed(rate: float) -> str:
+    """Steps a second, or where there is less than one, seconds a step."""
+    return f"{rate:.2f} it/s" if rate >= 1 or not rate else f"{1 / rate:.2f} s/it"
 
 
 def memory_now() -> int:

@@ -14,6 +14,7 @@ from lorac.advice.evidence import Evidence, measured
 from lorac.advice.looked import Looked, Moved
 from lorac.load import Loaded
 from lorac.rewrite import rewritten
+from runtime import plan
 from runtime.errors import visible
 from runtime.safeio import atomic, strict_json
 
@@ -21,6 +22,9 @@ FILE = "advice.json"
 FORMAT = 1
 RULES = (*unstable.RULES, *overfitted.RULES, *weak.RULES)
 """In their order: what does not train cannot overfit, and what overfits is not weak."""
+OF_PICTURES = {overfitted.copies, overfitted.exposures, weak.pictures, weak.captions}
+OF_TEXT = {weak.answers}
+"""Rules that have nothing to say of the other kind of data."""
 
 
 @attrs.frozen
@@ -60,9 +64,10 @@ def advise(folder: Path, has_diverged: bool = False) -> Advice:
 
 def judged(of: Evidence) -> Advice:
     """What the rules make of it."""
-    return Advice(
-        of.run.name, of.run.step, of.run.plan.program.train.steps, tuple(rule(of) for rule in RULES)
-    )
+    program = of.run.plan.program
+    others = OF_TEXT if isinstance(program.data, plan.Images) else OF_PICTURES
+    looked = tuple(rule(of) for rule in RULES if rule not in others)
+    return Advice(of.run.name, of.run.step, program.train.steps, looked)
 
 
 def write(advice: Advice, folder: Path) -> None:

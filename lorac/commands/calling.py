@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import click
 
-from lorac.terminal import uncollected
+from lorac.terminal import telling, uncollected
+from runtime.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from lorac.install import Installed
 
 GENERATED = Path("generated")
 OUTPUT = Path("output")
+RUNS_NAMED = 8
+"""How many runs are named to whoever asks for one that is not there."""
 A_PATH = click.Path(path_type=Path)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -59,8 +62,23 @@ def command(name: str, *parameters: Callable[[_F], _F]) -> Callable[[Callable[..
 
 
 def run_folder(what: Path) -> Path:
-    """The folder of a run that is named by it, or by its name in output/."""
-    return what if what.is_dir() else OUTPUT / what
+    """The folder of a run that is named by it, by a file in it, or by its name in output/. Raises InputError."""
+    places = (what, OUTPUT / what, *([what.parent] if what.is_file() else []))
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        raise InputError(
+            Problem(str(what), "there is no such run, neither here nor in output/", _runs(what.name))
+        )
+    return found
+
+
+def _runs(wanted: str) -> str:
+    """What to name instead of a run that is not there."""
+    names = sorted(path.parent.name for path in OUTPUT.glob("*/plan.json"))
+    if not names:
+        return "give a run's folder, or run one here first: lorac run SPEC"
+    near = difflib.get_close_matches(wanted, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"output/ has {', '.join(names[:RUNS_NAMED])}"
 
 
 def planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[Any]:
@@ -68,12 +86,11 @@ def planned(spec: Path, out: Path, card: str | None, unlocked: bool) -> list[Any
     from lorac.load import load
 
     loaded = load(spec)
-    if sys.stderr.isatty():
-        click.echo(f"planning {spec} …", err=True)
-    with uncollected():
+    with uncollected(), telling() as tell:
+        tell(f"planning {spec}")
         from lorac.generate import generate
 
-        return generate(loaded, out, card=card, unlocked=unlocked)
+        return generate(loaded, out, card=card, unlocked=unlocked, tell=tell)
 
 
 def tell_installed(done: Sequence[Installed], err: bool = False) -> None:

@@ -13,21 +13,26 @@ from lorac.terminal import print_json, width
 
 @command(
     "spec",
-    click.argument("part", required=False),
+    click.argument("part", metavar="[PART|FIELD]", required=False),
     click.option("--json", "as_json", is_flag=True, help="Print a JSON list."),
 )
 def spec_(part: str | None, as_json: bool) -> None:
     """Print every field of a spec, its range and default.
 
-    With PART, such as "train", only that part's.
+    With a part, such as "train", only that part's; with a field, such as "learning_rate", or what another
+    trainer calls it, "lr", only that.
     """
+    from lorac.other_names import field_of
     from lorac.reference import reference
     from lorac.render import reference_text
 
-    rows = [row for row in reference() if part is None or row.field.startswith(f"{part}.")]
+    every = reference()
+    rows = [row for row in every if part is None or row.field.startswith(f"{part}.") or row.part == part]
+    rows = rows or [row for row in every if part in (row.field, row.field.rpartition(".")[2])]
+    rows = rows or [row for row in every if part and field_of(part) == row.field]
     if not rows:
-        parts = dict.fromkeys(row.field.rpartition(".")[0] for row in reference() if "." in row.field)
-        raise click.UsageError(f"no part {part!r}: there are {', '.join(parts)}")
+        parts = dict.fromkeys(row.field.rpartition(".")[0] for row in every if "." in row.field)
+        raise click.UsageError(f"no part or field {part!r}: the parts are {', '.join(parts)}")
     if as_json:
         print_json([attrs.asdict(row) for row in rows])
         return

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -76,13 +76,20 @@ class Moment:
 class Costs:
     """The costs of programs on one card. Traces are kept in `folder`, for every card of the same capability.
 
-    `outputs` say what is drawn and written while training; None where nothing is.
+    `outputs` say what is drawn and written while training; None where nothing is. `tell` hears what is traced.
     """
 
-    def __init__(self, card: Card, folder: Path, outputs: plan.Outputs | None = None) -> None:
+    def __init__(
+        self,
+        card: Card,
+        folder: Path,
+        outputs: plan.Outputs | None = None,
+        tell: Callable[[str], None] = lambda words: None,
+    ) -> None:
         self.card = card
         self.folder = folder
         self.outputs = outputs
+        self._tell = tell
         self._traces = Traces(folder / "traces")
         self._known: dict[str, Cost] = {}
         self._seconds: dict[tuple[str, int], float] = {}
@@ -90,7 +97,7 @@ class Costs:
 
     def on(self, card: Card) -> Costs:
         """The same on another card."""
-        return Costs(card, self.folder, self.outputs)
+        return Costs(card, self.folder, self.outputs, self._tell)
 
     def drawing(self, outputs: plan.Outputs | None) -> Costs:
         """The same where that is drawn."""
@@ -104,6 +111,7 @@ class Costs:
         """By tracing this very program."""
         key = _key(program)
         if key not in self._known:
+            self._tell(f"tracing a step of micro-batch {program.train.micro_batch}")
             self._known[key] = self._cost(program)
         return self._known[key]
 

@@ -259,6 +259,24 @@ def _data(book: Ledger) -> None:
         count += 1
 
 
+STYLES = {("role", "content"): "messages", ("from", "value"): "sharegpt"}
+NAMES = (("message_property_mappings", "role"), ("message_property_mappings", "content"))
+OLD_NAMES = (("message_field_role",), ("message_field_content",))
+"""What a turn's role and its words are called; before axolotl 0.8 by the old names."""
+
+
+def _style(book: Ledger, at: Path, place: str) -> None:
+    """Turns that are named as one of lorac's styles has them; others are left, as the key is not known."""
+    if book.kinds[place] is not Conversations:
+        return
+    for names in (NAMES, OLD_NAMES):
+        role, words_ = ((*at, *name) for name in names)
+        style = STYLES.get((str(book.entries.get(role)), str(book.entries.get(words_))))
+        if style is not None:
+            book.carry(f"{place}.style", style, role, words_)
+            return
+
+
 def _set(book: Ledger, at: Any, place: str) -> None:
     files: Path = ("datasets", at, "data_files")
     source: Path = ("datasets", at, "path")
@@ -272,6 +290,7 @@ def _set(book: Ledger, at: Any, place: str) -> None:
             book.ours(source, "data_files says which")
     elif source in book.entries:
         book.carry(f"{place}.path", book.entries[source], source)
+    _style(book, ("datasets", at), place)
     fields = {field.name for field in book.kinds[place].__attrs_attrs__}  # type: ignore[attr-defined]
     for path in book.open():
         if path[:2] != ("datasets", at) or not isinstance(path[2], str):

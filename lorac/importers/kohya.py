@@ -221,7 +221,7 @@ def set_warmup(book: Ledger, path: Path, ignored: bool, steps: Any) -> None:
     elif steps is not None:
         book.carry("train.warmup_steps", int(share * steps.value), path)
     else:
-        book.left(path, "a share of steps; lorac's warm-up is in steps, and epochs give none yet")
+        book.carry("train.warmup_ratio", share, path)
 
 
 def number_or(value: Any, otherwise: float) -> float:

@@ -179,5 +179,7 @@ def _warm_up_share(book: Any, keys: kohya.Named) -> None:
         book.ours(path, "kohya's scheduler `constant` takes no warm-up")
     elif steps and is_on(steps[1]) and "max_train_epochs" not in keys:
         book.carry("train.warmup_steps", int(percent / 100 * kohya.number_or(steps[1], 0)), path)
+    elif 0 < percent < 100:
+        book.carry("train.warmup_ratio", percent / 100, path)
     else:
-        book.left(path, "percent of the steps; lorac's warm-up is in steps, and epochs give none yet")
+        book.left(path, "the whole run would be warm-up")

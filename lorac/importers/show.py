@@ -70,6 +70,7 @@ def _lines(imported: Imported, width: int) -> Iterator[str]:
             )
     yield ""
     yield f"wrote {imported.path}"
+    yield f"{'then plan it' if draft.todo else 'plan it'}: lorac plan {imported.path}"
 
 
 def _wrapped(left: str, right: str, wide: int, width: int) -> Iterator[str]:

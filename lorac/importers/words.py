@@ -158,7 +158,7 @@ def set_place(ledger: Ledger, path: Path) -> None:
 
 
 def set_warmup_share(ledger: Ledger, path: Path) -> None:
-    """A share of all steps, where their number is known."""
+    """A share of all steps; in steps, as trainers round it, where their number is known."""
     steps = ledger.settings.get("train.steps")
     try:
         share = number(ledger.entries[path])
@@ -169,8 +169,7 @@ def set_warmup_share(ledger: Ledger, path: Path) -> None:
         ledger.ours(path, "no warm-up, as in lorac")
     elif steps and 0 < share < 1:
         ledger.carry("train.warmup_steps", int(share * steps.value), path)
+    elif 0 < share < 1:
+        ledger.carry("train.warmup_ratio", share, path)
     else:
-        why = (
-            "a share of the steps; lorac's warm-up is in steps, and epochs give none before the data is read"
-        )
-        ledger.refuse("train.warmup_steps", path, f"{why}: set train.warmup_steps")
+        ledger.refuse("train.warmup_ratio", path, "a share of the steps is between 0 and 1")

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 RUNS_CODE = ("auto_map", "custom_pipeline", "_attn_implementation_internal", "trust_remote_code")
 """Keys by which a repository asks a library to run its own code (facts: CVE-2026-4372, CVE-2026-5241)."""
 
+INDICES = ("model_index.json", "config.json")
+"""What says of a folder how its model is laid out: diffusers', Transformers'."""
+NAMED = 5
+"""How many things that might be meant are named."""
+
 Sha256 = Callable[[Path], str]
 
 
@@ -107,6 +112,8 @@ def _single(path: Path) -> tuple[list[str], dict[str, Any]]:
 
 
 def _folder(path: Path) -> tuple[list[str], dict[str, Any]]:
+    if not (path / "model_index.json").is_file():
+        raise InputError(Problem(str(path), "has neither a model_index.json nor a config.json", _in(path)))
     index = _json(path / "model_index.json")
     configs = {name: _config(path, name) for name in _components(index)}
     problems = [
@@ -121,6 +128,18 @@ def _folder(path: Path) -> tuple[list[str], dict[str, Any]]:
         raise InputError(problems)
     names = _names(path, lambda of: of.recognise_folder(index, configs))
     return names, {name: config for name, config in configs.items() if config}
+
+
+def _in(path: Path) -> str:
+    """What of a folder that is no model's could be meant."""
+    models = sorted(str(one) for one in path.iterdir() if one.suffix in (".safetensors", ".ckpt", ".gguf"))
+    subfolders = sorted(str(one.parent) for one in path.glob("*/*.json") if one.name in INDICES)
+    found = [*models, *subfolders][:NAMED]
+    return (
+        f"give what is in it: {', '.join(found)}"
+        if found
+        else "give a folder of diffusers or Transformers, or one file"
+    )
 
 
 def _names(path: Path, recognises: Callable[[Family], bool]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
+from transformers.utils.logging import disable_progress_bar
 
 from runtime import plan
 from runtime.errors import InputError, Problem
@@ -19,6 +20,7 @@ from runtime.safeio import weights
 
 def from_folder(path: Path, component: str, kind: Any, dtype: torch.dtype) -> nn.Module:
     """A component of a diffusers folder; `kind` is its class in diffusers or transformers."""
+    disable_progress_bar()  # the variable that `families` sets comes too late where transformers was imported before
     extra = {"local_files_only": True, "use_safetensors": True, "variant": _variant(path / component)}
     return kind.from_pretrained(path, subfolder=component, torch_dtype=dtype, **extra).eval()
 

@@ -12,7 +12,7 @@ from runtime.data import pixels
 from runtime.media import Ready
 from runtime.media.pictures import prepare as prepare
 from runtime.media.pictures import studio
-from runtime.safeio import atomic
+from runtime.safeio import atomic, paths
 from runtime.sampling import save_png
 
 Start = tuple[Image, plan.Item]
@@ -57,7 +57,7 @@ def finish(ready: Ready) -> list[Image]:
     for place, clip in enumerate(ours):
         save_webp(clip, _fps(ready.plan), output / "samples" / f"final-{place:02}.webp")
     save_png(sheet.sheet(samples.prompts, columns), output / "sheet.png")
-    log.info(f"Contact sheet: {ready.plan.outputs.places.output}/sheet.png")
+    log.info(f"Contact sheet: {paths.display(output)}/sheet.png")
     return [clip[-1] for clip in ours]
 
 

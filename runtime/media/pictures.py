@@ -20,7 +20,7 @@ from runtime.families import family
 from runtime.families.protocol import Batch, Modules
 from runtime.media import Ready
 from runtime.preflight import Where
-from runtime.safeio import images
+from runtime.safeio import images, paths
 from runtime.sampling import Studio, save_png
 
 
@@ -139,7 +139,7 @@ def finish(ready: Ready) -> list[Image]:
     for place, picture in enumerate(previews):
         save_png(picture, output / "samples" / f"final-{place:02}.png")
     save_png(sheet.sheet(samples.prompts, columns), output / "sheet.png")
-    log.info(f"Contact sheet: {ready.plan.outputs.places.output}/sheet.png")
+    log.info(f"Contact sheet: {paths.display(output)}/sheet.png")
     return previews
 
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import sys
 import webbrowser
@@ -60,6 +61,11 @@ class Watcher(BaseHTTPRequestHandler):
     def __init__(self, folder: Path, *arguments: object) -> None:
         self.folder = folder
         super().__init__(*arguments)  # type: ignore[arg-type]  # request, address, server, as socketserver gives them
+
+    def handle(self) -> None:
+        """Browsers hang up in the middle of an answer when a page is closed or loaded anew: that is no error."""
+        with contextlib.suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         if not self._is_ours():

@@ -198,7 +198,7 @@ CASES = {
         too_small,
         [
             "error: too_small/0001.png: is too small: 100×40 pixels, and each side must be at least 64",
-            "hint: use larger pictures, or set Images(upscale=True) to enlarge them",
+            "hint: use larger pictures, a lower resolution, or Images(upscale=True), which enlarges them",
         ],
     ),
     "bad_captions": Case(
@@ -248,12 +248,14 @@ CASES = {
             "error: rows/metadata.csv:4: 0000.png has a row already, at rows/metadata.csv:3",
             "error: rows/metadata.csv:5: 0009.png does not exist",
             "error: rows/metadata.csv:6: path '../outside.png' leaves its folder with `..`",
-            "error: rows/0002.png: has no row in rows/metadata.csv      (+ 1 more)",
+            "error: rows/0002.png: has no row in rows/metadata.csv",
+            "error: rows/0001.png: caption is empty",
             'hint: put captions with commas in quotes: "a, b"',
             "hint: keep one of the two rows",
             "hint: remove the row, or put the picture there",
             "hint: use a path relative to the folder, with forward slashes",
             f"hint: add the row, or {OPTIONAL}",
+            f"hint: write one, or {OPTIONAL}",
         ],
     ),
     "deeper": Case(

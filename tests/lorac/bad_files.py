@@ -83,7 +83,7 @@ CASES = {
         DIFF,
         4,
         [
-            "error: cut.json:128: is not JSON: expecting property name enclosed in double quotes (column 1)",
+            "error: cut.json:128: is not JSON: unterminated string starting at (column 7)",
             REPLAN,
         ],
     ),

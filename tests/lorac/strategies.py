@@ -189,6 +189,8 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
             given["warmup_steps"] = min(given.get("warmup_steps", 0), given["steps"])
         elif given.get("epochs") is None:
             given.pop("epochs", None)
+        if given.get("warmup_steps"):
+            given.pop("warmup_ratio", None)
         _of_its_optimizer(given)
         _of_its_loss(given)
     if cls is Samples and len(given.get("references", ())) not in (0, len(given.get("prompts", ()))):

@@ -55,7 +55,10 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Each spec compiles at once, to a plan made by hand; how it was asked for is kept."""
     asked: list[tuple[Any, ...]] = []
 
-    def compile_experiment(experiment: Any, root: Path, folder: Path, **options: Any) -> plan.Plan:
+    def compile_experiment(
+        experiment: Any, root: Path, folder: Path, tell: Callable[[str], None], **options: Any
+    ) -> plan.Plan:
+        tell("compiling")
         asked.append((root, folder, options))
         return a_plan(outputs=attrs.evolve(OUTPUTS, name=experiment.name))
 
@@ -92,12 +95,30 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             "error: no such option '--kard'. Did you mean '--card'?\n"
             "hint: lorac plan --help shows the usage\n",
         ),
-        (["trian"], "error: no such command 'trian'\nhint: lorac --help shows the usage\n"),
+        (
+            ["explian", "x"],
+            "error: no such command 'explian'; did you mean `lorac explain`?\nhint: lorac --help shows the usage\n",
+        ),
+        (
+            ["train", "x.py"],
+            "error: no such command 'train'; did you mean `lorac run`?\nhint: lorac --help shows the usage\n",
+        ),
+        (
+            ["merge", "a", "b"],
+            "error: no such command 'merge'; did you mean `lorac lora merge`?\n"
+            "hint: lorac --help shows the usage\n",
+        ),
+        (
+            ["lora", "convert", "a", "b"],
+            "error: missing option '--to'. Choose from: kohya, diffusers, peft\n"
+            "hint: lorac lora convert --help shows the usage\n",
+        ),
+        (["qqq"], "error: no such command 'qqq'\nhint: lorac --help shows the usage\n"),
         (
             ["spec", "colour"],
-            "error: no part 'colour': there are base, data, data.folders, data(Instructions), data(Conversations),"
-            " data(Completions), data(Text), sequences, adapter, adapter.words, adapter(LoHa), adapter(LoKr),"
-            " adapter(VeRA), adapter(IA3), train, train.optimizer,"
+            "error: no part or field 'colour': the parts are base, data, data.folders, data(Instructions),"
+            " data(Conversations), data(Completions), data(Text), sequences, adapter, adapter.words,"
+            " adapter(LoHa), adapter(LoKr), adapter(VeRA), adapter(IA3), train, train.optimizer,"
             " train.optimizer(Adafactor), train.optimizer(Lion), train.optimizer(Prodigy),"
             " train.optimizer(ScheduleFreeAdamW), fit, samples,"
             " samples(Answers), evaluation, outputs\nhint: lorac spec --help shows the usage\n",
@@ -280,6 +301,23 @@ def test_spec_prints_one_part_or_all_and_the_same_as_json(lorac: Cli) -> None:
 # ---------------------------------------------------------------------------------------------------- install
 
 
+@pytest.mark.parametrize(
+    ("asked", "fields"),
+    [
+        ("train.learning_rate", ["train.learning_rate"]),
+        ("learning_rate", ["adapter.words.learning_rate", "train.learning_rate"]),
+        ("lr", ["train.learning_rate"]),
+        ("Prodigy", None),
+    ],
+)
+def test_spec_finds_a_field_by_its_name_or_by_another_trainers(
+    lorac: Cli, asked: str, fields: list[str] | None
+) -> None:
+    rows = json.loads(lorac("spec", asked, "--json").out)
+    found = [row["field"] for row in rows]
+    assert found == fields if fields else {row["part"] for row in rows} == {asked}
+
+
 def test_install_takes_a_name_or_a_folder_and_says_how_to_call_it(
     lorac: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -297,7 +335,8 @@ def test_install_takes_a_name_or_a_folder_and_says_how_to_call_it(
         return [done]
 
     monkeypatch.setattr(installing, "install", instead)
-    (tmp_path / "runs" / "cats").mkdir(parents=True)
+    for folder in ("output", "runs"):
+        (tmp_path / folder / "cats").mkdir(parents=True)
     assert lorac("install", "cats", "--webui", "ui") == Called(
         0,
         "copied cats.json, cats.safetensors to ui/models/Lora\n"
@@ -316,8 +355,30 @@ def test_install_without_a_run_says_what_is_missing(lorac: Cli) -> None:
     assert lorac("install", "cats", "--webui", "ui") == Called(
         3,
         "",
-        "error: output/cats: holds no finished LoRA\n"
-        "hint: give the folder of a finished run, such as output/NAME\n",
+        "error: cats: there is no such run, neither here nor in output/\n"
+        "hint: give a run's folder, or run one here first: lorac run SPEC\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"), [("catz", "did you mean cats?"), ("zz", "output/ has cats, dogs")]
+)
+def test_a_run_that_is_not_there_is_told_by_those_that_are(
+    lorac: Cli, tmp_path: Path, asked: str, hint: str
+) -> None:
+    for name in ("dogs", "cats"):
+        (tmp_path / "output" / name).mkdir(parents=True)
+        (tmp_path / "output" / name / "plan.json").touch()
+    lines = f"error: {asked}: there is no such run, neither here nor in output/\nhint: {hint}\n"
+    for command in ("report", "verify", "eval", "advise", "chat", "compare", "watch"):
+        assert lorac(command, asked) == Called(3, "", lines)
+
+
+def test_a_run_is_named_by_a_file_in_it_too(lorac: Cli, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "cats.safetensors").touch()
+    assert lorac("install", "runs/cats.safetensors", "--webui", "ui").err.startswith(
+        "error: runs: holds no finished LoRA"
     )
 
 

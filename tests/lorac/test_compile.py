@@ -125,7 +125,8 @@ def test_a_base_that_is_not_here_is_planned_only_if_asked_to(tmp_path: Path, tin
 
     assert refused.value.lines() == [
         "error: models/none.safetensors: the base is not here",
-        "hint: download it there, or plan without it: lorac plan SPEC --unlocked",
+        f"hint: give a file or folder (looked for {tmp_path / 'models/none.safetensors'}), or plan without it:"
+        " lorac plan SPEC --unlocked",
     ]
 
 
@@ -197,6 +198,16 @@ def test_a_schedule_ends_in_pure_noise_if_the_spec_says_so_and_of_a_flow_there_i
     assert resolved("sd2").architecture["scheduler"][plan.ZERO_SNR] is True
     with pytest.raises(SpecError, match=r"base\.zero_terminal_snr: a FLUX\.1 has no schedule"):
         resolved("flux1")
+
+
+@pytest.mark.parametrize(("ratio", "steps", "warmup"), [(0.1, 25, 3), (0.0, 25, 0), (0.99, 10, 10)])
+def test_a_warm_up_that_is_a_share_of_the_steps_is_rounded_up(
+    tmp_path: Path, tiny_data: Path, ratio: float, steps: int, warmup: int
+) -> None:
+    made = experiment("none", tiny_data, train=Train(steps=steps, warmup_ratio=ratio))
+    made = attrs.evolve(made, base=Base("none", family="sd1"))
+    train = resolve(made, tmp_path, tmp_path, cards.find("12GB"), unlocked=True).program.train
+    assert train.schedule.warmup_steps == warmup
 
 
 def test_references_are_places_in_the_plan(tmp_path: Path, tiny_base: Path, tiny_data: Path) -> None:

@@ -305,3 +305,25 @@ def test_loading_imports_no_torch() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert ran.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config.toml", "job.json", "lora.safetensors"])
+def test_another_trainers_config_is_no_spec_and_import_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("learning_rate: 1e-4\n")
+    with pytest.raises(SpecError) as refused:
+        load(tmp_path / name)
+    assert refused.value.lines() == [
+        f"error: {tmp_path / name}: is no spec: a spec is a Python file",
+        f"hint: another trainer's config, or a finished LoRA, becomes one: lorac import {tmp_path / name}",
+    ]
+
+
+def test_a_spec_whose_name_is_misspelt_is_told_by_the_one_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "emoji.py").write_text("")
+    for wrong, told in (
+        ("emjoi.py", f"did you mean {tmp_path / 'emoji.py'}?"),
+        ("zz", "give the path of a spec"),
+    ):
+        with pytest.raises(SpecError) as refused:
+            load(tmp_path / wrong)
+        assert refused.value.problems[0].hint == told

@@ -137,3 +137,15 @@ def test_the_reference_has_every_field_with_its_range_and_default() -> None:
 
 def test_a_long_cell_wraps_in_its_column() -> None:
     assert table([("a", "x " * 40)], 80) == [f"  a  {'x ' * 37}x", "     x x"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_line_of_a_plans_table_is_wider_than_the_terminal(width: int) -> None:
+    row = (
+        "text encoder and vae",
+        "dropped once the cache is made",
+        "targets the family's usual, of all that it has",
+    )
+    lines = table([("micro-batch × accumulation", "8 × 1 = 8", "it fits"), row], width)
+    assert max(map(len, lines)) <= width
+    assert " ".join(" ".join(line.split()) for line in lines).count("accumulation") == 1

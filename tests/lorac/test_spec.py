@@ -182,6 +182,7 @@ def test_the_message_names_field_range_and_value() -> None:
         (lambda: Fit(optimizer_bits=16), "fit.optimizer_bits must be 8 or 32, got 16"),
         (lambda: Fit(quantization=Auto(choices=("nf4", "int4"))), 'fit.quantization is Auto, whose choices must be "none", "nf4", "int8" or "fp8", got text \'int4\''),
         (lambda: Train(epochs=None), "train.epochs and train.steps are both None"),
+        (lambda: Train(warmup_steps=5, warmup_ratio=0.1), "train.warmup_ratio and train.warmup_steps are both given: 0.1 and 5"),
         (lambda: Train(steps=10, warmup_steps=11), "train.warmup_steps must be at most train.steps 10, got 11"),
         (lambda: Samples(prompts="a cat"), "samples.prompts must be a tuple of texts, got text 'a cat'"),
         (lambda: LoRA(8), "LoRA takes nothing without a name, got 1 unnamed values"),

@@ -133,6 +133,16 @@ def test_a_stale_plan_is_refused_before_torch_is_imported(
     assert not re.search(r"\| +(torch|diffusers|numpy)$", done.stderr, re.MULTILINE)
 
 
+def test_a_data_folder_that_is_not_here_is_told_once_with_what_to_do(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    of = tiny_plan(tiny_base, tiny_data)
+    assert preflight.data_problems(of.program.data, tiny_data) == []
+    (problem,) = preflight.data_problems(of.program.data, tmp_path / "gone")
+    assert str(problem) == f"{tmp_path / 'gone'}: the data is not here"
+    assert problem.hint.endswith("or give its place with --data")
+
+
 def runtime_on(of: plan.Plan, folder: Path, *python: str) -> subprocess.CompletedProcess[str]:
     """`python -m runtime` on a plan, in a folder."""
     file = folder / "plan.json"

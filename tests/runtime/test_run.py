@@ -98,6 +98,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
 
     assert carry_out(of, tmp_path).read_bytes() == through.read_bytes()
     said = capfd.readouterr().out
+    assert f"Wrote {tmp_path / 'tiny'}/" in said and f"Report: {tmp_path / 'tiny'}/" in said
     assert (
         "checkpoint step-000005 is passed over: step-000005/adapter.safetensors: is missing or damaged"
         in said

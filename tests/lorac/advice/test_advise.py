@@ -64,6 +64,32 @@ def test_a_sound_run_is_healthy_and_says_what_could_not_be_looked_at(tmp_path: P
     assert "unknown  copies of training pictures: not measured: lorac eval does" in said
 
 
+def test_nothing_is_said_of_pictures_where_a_run_learned_text_nor_of_answers_where_pictures(
+    tmp_path: Path,
+) -> None:
+    pictures = made_plan(tmp_path)
+    assert "answers beside the base's" not in about(advised(pictures))
+    file = plan.TextFile(
+        path="a.jsonl", sha256="0" * 64, shape="alpaca", columns={}, weight=1.0, samples=9, trained=9
+    )
+    texts = plan.Texts(
+        digest="0" * 64, files=(file,), expected=9, length=64, packing=False, template="", held_out=0.0
+    )
+    outputs = attrs.evolve(
+        pictures.outputs,
+        samples=plan.Answers(prompts=(), system="", seed=0, max_tokens=8, temperature=0.0, every=0),
+    )
+    text = advised(plan.make(attrs.evolve(pictures.program, data=texts), outputs, pictures.estimate))
+    assert "answers beside the base's" in about(text)
+    assert {"captions", "copies of training pictures", "times that each picture is seen"}.isdisjoint(
+        about(text)
+    )
+
+
+def about(advice: Advice) -> set[str]:
+    return {one.about for one in advice.looked}
+
+
 def test_a_loss_that_rises_wants_a_lower_rate(tmp_path: Path) -> None:
     advice = advised(made_plan(tmp_path), falling()[::-1])
     assert list(found(advice)) == ["the loss rises"]

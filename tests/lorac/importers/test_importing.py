@@ -89,6 +89,7 @@ def test_what_is_not_carried_is_in_the_spec_and_on_the_terminal(name: str, writt
     called = call("import", str(source))
     assert called.code == 0, called.err
     (spec,) = Path("specs").glob("*.py")
+    assert called.out.endswith(f"lan it: lorac plan {spec}\n")
     left = import_file(source, Path("again.py")).draft.of("left")
     assert left
     for fate in left:

@@ -160,7 +160,7 @@ def test_the_guis_form(convert: Any) -> None:
     one = made(draft)
     assert (one.train.epochs, one.adapter.rank, one.train.effective_batch) == (4, 16, 2)
     assert (one.samples.prompts, one.samples.height) == (("a cat", "a dog"), 768)  # type: ignore[union-attr]
-    assert "percent" in left(draft)["lr_warmup"]
+    assert one.train.warmup_ratio == 0.1
     assert left(draft)["wandb_api_key"] == "a secret has no place in a spec"
     assert isinstance(one.data, Images) and one.data.shuffle_tags
 
@@ -300,6 +300,27 @@ def test_modules_trained_whole_are_carried_and_others_left(
 
     assert made(both).adapter.also_train == ("embeddings", "lm_head")
     assert made(other).adapter.also_train == () and "not norm" in left(other)[key]
+
+
+@pytest.mark.parametrize(
+    ("role", "content", "style"), [("from", "value", "sharegpt"), ("role", "content", "messages")]
+)
+@pytest.mark.parametrize("old", [False, True])
+def test_axolotls_names_of_a_turns_parts_are_a_style_of_conversations(
+    role: str, content: str, style: str, old: bool, convert: Any
+) -> None:
+    new_names = f"message_property_mappings: {{role: {role}, content: {content}}}"
+    old_names = f"message_field_role: {role}\n    message_field_content: {content}"
+    columns = f"field_messages: messages\n    {old_names if old else new_names}"
+    one = made(convert("axolotl", **{"field_messages: messages": columns}))
+    assert isinstance(one.data, tuple)
+    assert one.data[1] == Conversations("data/chats.jsonl", messages="messages", style=style)
+
+
+def test_a_warm_up_that_is_a_share_of_epochs_is_carried_as_a_share(convert: Any) -> None:
+    axolotl = convert("axolotl", **{"num_epochs: 3": "num_epochs: 3\nwarmup_ratio: 0.03"})
+    llama = convert("llama-factory", **{"max_steps: 100": "num_train_epochs: 3.0"})
+    assert [made(one).train.warmup_ratio for one in (axolotl, llama)] == [0.03, 0.1]
 
 
 def test_dora_is_carried_for_text_and_for_pictures(convert: Any) -> None:

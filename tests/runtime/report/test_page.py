@@ -215,3 +215,15 @@ def test_runs_side_by_side_say_what_differs(run: Path, tmp_path: Path) -> None:
 def test_one_run_is_not_compared(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="2 to 4 runs can be compared, got 1"):
         compare._written([run], tmp_path / "compare.html", False)
+
+
+def test_a_browser_that_hangs_up_is_no_error(
+    served: tuple[str, int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def hung_up(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(watch.Watcher, "_answer", hung_up)
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(served, "/state", Host=f"127.0.0.1:{served[1]}")
+    assert capfd.readouterr().err == ""
