@@ -34,7 +34,7 @@ class Formula:
 
     weights: int = 1000
     slack: int = 0
-    """By how much the exact cost is above the quick one."""
+    """By how much the exact cost is above the quick one; below it where negative."""
     fills_any_card: bool = False
     holds_scores: bool = False
     picture: int = 0
@@ -143,12 +143,23 @@ def best(usable: int, formula: Formula = Formula(), **wishes: object) -> search.
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(500, 8000), st.integers(0, 3000), st.sampled_from([1, 2, 6, 8, 12]), st.booleans())
+@given(
+    st.integers(500, 8000),
+    st.integers(0, 3000),
+    st.sampled_from([1, 2, 6, 8, 12]),
+    st.booleans(),
+    st.sampled_from([0, -30]),
+)
 def test_more_memory_never_gives_a_slower_plan_or_a_lower_rank(
-    usable: int, more: int, batch: int, scores: bool
+    usable: int, more: int, batch: int, scores: bool, slack: int
 ) -> None:
     small, large = (
-        best(size, Formula(holds_scores=scores), rank=Auto(4, 32, prefer=16), effective_batch=batch)
+        best(
+            size,
+            Formula(holds_scores=scores, slack=slack),
+            rank=Auto(4, 32, prefer=16),
+            effective_batch=batch,
+        )
         for size in (usable, usable + more)
     )
 
@@ -249,6 +260,16 @@ def test_of_what_takes_as_long_the_fewest_blocks_wait_in_main_memory() -> None:
 
     assert found is not None
     assert 0 < len(plan.blocks_away(found.program.compute)) < len(BLOCKS)
+
+
+def test_nothing_is_refused_on_a_guess_that_is_too_high() -> None:
+    least = refused(100, fit=Fit()).peak_bytes
+    usable = least - 20
+
+    assert best(usable) is None
+    found = best(usable, Formula(slack=-30))
+    assert found is not None
+    assert found.cost.peak_bytes == least - 30 <= usable
 
 
 @settings(max_examples=40, deadline=None)
