@@ -52,7 +52,7 @@ def _compile(
     from lorac.search import fit
 
     resolved = resolve(experiment, root, spec_dir, card, unlocked)
-    fitted = fit(resolved, Costs(card, cache_folder(), resolved.outputs))
+    fitted = fit(resolved, Costs(card, cache_folder(), resolved.outputs, resolved.lengths))
     cost, train, encoded = fitted.cost, fitted.program.train, encoded_bytes(fitted.program)
     estimate = plan.Estimate(
         card=card.name,
