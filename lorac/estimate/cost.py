@@ -268,10 +268,11 @@ class Costs:
 
     def _dealt(self, program: plan.Program) -> Dealt | None:
         """How the program's micro-batches compare with full ones, by the traces of single samples of some shapes."""
-        of, alone, train = self._epochs.of(program), single(program), program.train
-        key = (_key(alone), train.micro_batch)
+        of = self._epochs.of(program)
         if of is None:
             return None
+        alone, train = single(program), program.train
+        key = (_key(alone), train.micro_batch)
         if key in self._deals:
             return self._deals[key]
         full = Micro(train.micro_batch, plan.largest(program.data))
