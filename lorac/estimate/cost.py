@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 
 import attrs
@@ -20,7 +19,7 @@ import attrs
 from lorac import offload, recompute, sharding
 from lorac.estimate import allocator, cuda, host, phases, roofline
 from lorac.estimate.cards import Card
-from lorac.estimate.dealt import Dealt, Epochs, Micro, between, dealt, knots, resized
+from lorac.estimate.dealt import Dealt, Epochs, compared
 from lorac.estimate.kept import Traces
 from lorac.estimate.record import Call, Peak, Trace
 from runtime import plan
@@ -271,20 +270,11 @@ class Costs:
         of = self._epochs.of(program)
         if of is None:
             return None
-        alone, train = single(program), program.train
-        key = (_key(alone), train.micro_batch)
-        if key in self._deals:
-            return self._deals[key]
-        full = Micro(train.micro_batch, plan.largest(program.data))
-        at = knots(of, full.shape)
-        traced = [resized(alone, shape) for shape in at]
-
-        @cache
-        def seconds(rows: int) -> list[float]:
-            return [self._alone_seconds(one, rows) for one in traced]
-
-        found = dealt(of, full, train.processes, lambda one: between(at, seconds(one.rows), one.shape))
-        return self._deals.setdefault(key, found)
+        alone = single(program)
+        key = (_key(alone), program.train.micro_batch)
+        if key not in self._deals:
+            self._deals[key] = compared(of, program, alone, self._alone_seconds)
+        return self._deals[key]
 
     def _waiting(self, program: plan.Program, found: Dealt | None) -> float:
         """Seconds that the mean micro-batch waits for blocks that are offloaded, or gathered."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
 from statistics import fmean
 from typing import Any
 
@@ -166,6 +167,22 @@ def _padding(of: Epoch, steps: Sequence[Step]) -> float | None:
 
 
 # ------------------------------------------------------------------------------------------------- between shapes
+
+
+def compared(
+    of: Epoch, program: plan.Program, alone: plan.Program, seconds: Callable[[plan.Program, int], float]
+) -> Dealt:
+    """The program's micro-batches beside its full ones. `alone` is the program with single samples, and `seconds` those
+    of so many of a program's largest samples at once, by its trace."""
+    full = Micro(program.train.micro_batch, plan.largest(program.data))
+    at = knots(of, full.shape)
+    traced = [resized(alone, shape) for shape in at]
+
+    @cache
+    def known(rows: int) -> list[float]:
+        return [seconds(one, rows) for one in traced]
+
+    return dealt(of, full, program.train.processes, lambda one: between(at, known(one.rows), one.shape))
 
 
 def size(shape: plan.Shape) -> int:
