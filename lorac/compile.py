@@ -65,7 +65,8 @@ def _compile(
 
     tell("reading the base and the data")
     resolved = resolve(experiment, root, spec_dir, card, unlocked)
-    fitted = fit(resolved, Costs(card, cache_folder(), resolved.outputs, tell))
+    costs = Costs(card, cache_folder(), resolved.outputs, resolved.lengths, tell)
+    fitted = fit(resolved, costs)
     cost, train, encoded = fitted.cost, fitted.program.train, encoded_bytes(fitted.program)
     estimate = plan.Estimate(
         card=card.name,

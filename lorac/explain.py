@@ -92,6 +92,10 @@ def explain(of: plan.Plan, folder: Path, tell: Callable[[str], None] = lambda li
             f"traced here the peak is {size(cost.peak_bytes)}, the plan says {size(of.estimate.peak_bytes)}: "
             "it was made for another kind of card or by another version",
         )
+    if isinstance(of.program.data, plan.Texts) and not of.program.data.packing:
+        notes += (
+            "the plan does not say how long each text is: all seconds are taken to be padded as its own",
+        )
     return Explained(
         name=of.outputs.name,
         plan_hash=of.plan_hash,

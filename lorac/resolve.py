@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from lorac import clip_lock, hub, spec, text_lock
 from lorac.agree import batch_choices
@@ -40,13 +42,17 @@ MOST_CUT = 0.5
 
 @attrs.frozen(kw_only=True)
 class Resolved:
-    """A program whose rank, micro-batch, accumulation and compute are still the preferred ones, not yet fitted."""
+    """A program whose rank, micro-batch, accumulation and compute are still the preferred ones, not yet fitted.
+
+    `lengths` are the tokens of each text that is trained on, where they are at hand; pictures' sizes are in the data.
+    """
 
     experiment: spec.Experiment
     program: plan.Program
     outputs: plan.Outputs
     card: Card
     decisions: tuple[plan.Decision, ...]
+    lengths: NDArray[np.int64] | None = attrs.field(default=None, eq=False)
 
 
 def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, unlocked: bool) -> Resolved:
@@ -59,6 +65,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     architecture = family(base.family)
     given = texts_of(experiment)
     data: plan.Data
+    lengths = None
     if (architecture.KIND == "text") != bool(given):
         takes = "pictures" if given else "text"
         hint = (
@@ -72,6 +79,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
             given, experiment.sequences, folder, base, base_path if base_locked else None, unlocked
         )
         data, notes, data_locked, data_path = found.texts, found.notes, found.locked, found.folder
+        lengths = found.lengths
     else:
         data, notes, data_locked, data_path = _pictures(
             experiment, architecture, folder, unlocked, base_path if base_locked else None, base, adapter
@@ -112,6 +120,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         ),
         card=card,
         decisions=_decisions(experiment, program, card) + notes,
+        lengths=lengths,
     )
 
 

@@ -214,10 +214,29 @@ def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[pl
         plan.Decision(
             field="micro-batch × accumulation", value=f"{product} = {train.effective_batch}", reason=batch
         ),
+        *_how_full(program, cost),
         plan.Decision(field="recomputed blocks", value=recomputed, reason=why),
         *_where_it_waits(resolved, program, cost),
         *_in_fewer_bits(resolved.experiment, program),
     )
+
+
+def _how_full(program: plan.Program, cost: Cost) -> Iterator[plan.Decision]:
+    """How far the micro-batches stay below the largest, which memory is planned for."""
+    found, data, shape = cost.dealt, program.data, plan.largest(program.data)
+    if isinstance(data, plan.Texts) and not data.packing:
+        if found is None:
+            why = f"the texts are not here: seconds are those of sequences of {data.length} tokens"
+            yield plan.Decision(field="padding", value="not known", reason=why)
+        elif found.padding is not None:
+            why = f"a micro-batch takes {found.share:.0%} of the seconds of {data.length} tokens in each sequence"
+            yield plan.Decision(field="padding", value=f"{found.padding:.0%} of places", reason=why)
+    elif found is not None and found.shapes > 1:
+        largest = "×".join(map(str, shape[:2]))
+        why = f"a micro-batch takes {found.share:.0%} of the seconds of a full one of {largest}"
+        if found.micro_batches > program.train.accumulation:
+            why += f", and a step has {found.micro_batches:.1f} of them, for each is of one size"
+        yield plan.Decision(field="picture sizes", value=f"{found.shapes} buckets", reason=why)
 
 
 def _where_it_waits(resolved: Resolved, program: plan.Program, cost: Cost) -> Iterator[plan.Decision]:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 
 from lorac import spec
 from lorac.places import cache_folder
 from runtime import plan
 from runtime.data import shapes, text_sets
+from runtime.data.order import Numbers
 from runtime.errors import InputError, LoracError, Problem
 from runtime.families import family
 from runtime.text import corpus, render, sequences
@@ -31,12 +33,14 @@ SHOWN = 600
 
 @attrs.frozen(kw_only=True)
 class Locked:
-    """The text set with what a person should know of it. `folder` is what the files' paths are relative to."""
+    """The text set with what a person should know of it. `folder` is what the files' paths are relative to, `lengths`
+    are the tokens of each sample that is trained on, file after file; None where they are not known."""
 
     texts: plan.Texts
     notes: tuple[plan.Decision, ...]
     locked: bool
     folder: Path
+    lengths: Numbers | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -110,7 +114,8 @@ def lock(
     whole = hashlib.sha256("".join(f"{one.digest}\n" for one in sets).encode()).hexdigest()
     texts = _texts(wanted, whole, tuple(files), sequences.per_epoch(order), template)
     notes = (*_notes(sets, made, texts), *_example(sets, tokenizer, template))
-    return Locked(texts=texts, notes=notes, locked=True, folder=root)
+    lengths = np.concatenate([one.train.lengths for one in made])
+    return Locked(texts=texts, notes=notes, locked=True, folder=root, lengths=lengths)
 
 
 def source_of(one: Any, folder: Path) -> Source:

@@ -68,7 +68,7 @@ ONLY_IN = {
     "runtime.sharding": {"lorac/estimate"},
     "runtime.sheet": {"lorac/advice", "lorac/sweep.py"},
     "runtime.step": {"lorac/estimate"},
-    "runtime.text": {"lorac/text_lock.py"},
+    "runtime.text": {"lorac/estimate", "lorac/text_lock.py"},
     "runtime.tiles": {"lorac/estimate", "lorac/search.py", "lorac/tiling.py"},
 }
 """What else it imports, and which files or folders do: the families, which layers take an adapter, the train step that

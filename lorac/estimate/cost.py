@@ -4,6 +4,7 @@
   largest phase's.
 - `quick` scales the trace at micro-batch 1 (activations, temporaries and arithmetic grow with the micro-batch, the
   rest does not) and knows recomputation by `lorac.recompute`'s model. It ranks; only `exact` is believed.
+- Bytes are those of the largest micro-batch, seconds the mean over those of an epoch (`dealt`).
 - Traces are kept on disk by content and shared by cards (`kept`): what a card makes of it takes centiseconds.
 """
 
@@ -18,9 +19,11 @@ import attrs
 from lorac import offload, recompute, sharding
 from lorac.estimate import allocator, cuda, host, phases, roofline
 from lorac.estimate.cards import Card
+from lorac.estimate.dealt import Dealt, Epochs, compared
 from lorac.estimate.kept import Traces
 from lorac.estimate.record import Call, Peak, Trace
 from runtime import plan
+from runtime.data.order import Numbers
 from runtime.dtypes import DTYPES
 from runtime.families import family
 from runtime.families.protocol import Modules
@@ -46,9 +49,10 @@ class Block:
 class Cost:
     """Bytes at the peak (allocator, context and workspaces included), by kind and by phase, and seconds.
 
-    `by_kind` is the train step's, `peak_kinds` that of the phase with the highest peak. `waiting_seconds`, of a
-    micro-batch's, are those in which it waits for offloaded blocks. `host_bytes` is the most that the process has of
-    main memory; `disk_bytes` is one checkpoint's.
+    `by_kind` is the train step's, `peak_kinds` that of the phase with the highest peak. `micro_seconds` are those of
+    the mean micro-batch; `waiting_seconds`, of these, are those in which it waits for offloaded blocks. `host_bytes` is
+    the most that the process has of main memory; `disk_bytes` is one checkpoint's. `dealt` says how the real
+    micro-batches compare with full ones; None where all are taken to be full.
     """
 
     peak_bytes: int
@@ -62,6 +66,7 @@ class Cost:
     blocks: tuple[Block, ...]
     waiting_seconds: float = 0.0
     peak_kinds: dict[str, int] = attrs.field(factory=dict)
+    dealt: Dealt | None = None
 
 
 @attrs.frozen
@@ -76,7 +81,9 @@ class Moment:
 class Costs:
     """The costs of programs on one card. Traces are kept in `folder`, for every card of the same capability.
 
-    `outputs` say what is drawn and written while training; None where nothing is. `tell` hears what is traced.
+    `outputs` say what is drawn and written while training; None where nothing is. `lengths` are the tokens of each text
+    that is trained on; where these are not known, all are taken to be as long as they may be. `tell` is told of each
+    trace before it is made.
     """
 
     def __init__(
@@ -84,24 +91,30 @@ class Costs:
         card: Card,
         folder: Path,
         outputs: plan.Outputs | None = None,
+        lengths: Numbers | None = None,
         tell: Callable[[str], None] = lambda words: None,
     ) -> None:
         self.card = card
         self.folder = folder
         self.outputs = outputs
+        self.lengths = lengths
         self._tell = tell
         self._traces = Traces(folder / "traces")
         self._known: dict[str, Cost] = {}
         self._seconds: dict[tuple[str, int], float] = {}
         self._waits: dict[str, dict[str, dict[str, int]]] = {}
+        self._epochs = Epochs(lengths)
+        self._deals: dict[tuple[str, int], Dealt] = {}
 
     def on(self, card: Card) -> Costs:
         """The same on another card."""
-        return Costs(card, self.folder, self.outputs, self._tell)
+        return Costs(card, self.folder, self.outputs, self.lengths, self._tell)
 
     def drawing(self, outputs: plan.Outputs | None) -> Costs:
         """The same where that is drawn."""
-        return self if outputs == self.outputs else Costs(self.card, self.folder, outputs)
+        if outputs == self.outputs:
+            return self
+        return Costs(self.card, self.folder, outputs, self.lengths, self._tell)
 
     def trace(self, program: plan.Program) -> Trace:
         """One step of this very program, as this card's kernels run it."""
@@ -139,19 +152,21 @@ class Costs:
         }
         most = max(peaks, key=lambda name: peaks[name])
         train_kinds, peak_kinds = (_kinds(moments[name], here[name], overhead) for name in ("train", most))
-        waiting = self._waiting(program)
+        found = self._dealt(program)
+        waiting = self._waiting(program, found)
         cost = Cost(
             peak_bytes=peaks[most],
             by_kind=train_kinds,
             peak_kinds=peak_kinds,
             phases=peaks,
-            micro_seconds=roofline.seconds(_passes(trace), card) + waiting,
+            micro_seconds=roofline.seconds(_passes(trace), card) * _share(found) + waiting,
             waiting_seconds=waiting,
             update_seconds=roofline.seconds(_updates(trace), card) + self._paging(program, trace),
             seconds_per_step=0.0,
             host_bytes=self._host_bytes(program, moments, peaks, beside),
             disk_bytes=self._checkpoint_bytes(program, trace),
             blocks=self._blocks(program, trace),
+            dealt=found,
         )
         return _for_steps(cost, program)
 
@@ -204,7 +219,8 @@ class Costs:
 
     def quick(self, program: plan.Program) -> Cost:
         """From the trace at micro-batch 1 without recomputation."""
-        micro, waiting = program.train.micro_batch, self._waiting(program)
+        micro, found = program.train.micro_batch, self._dealt(program)
+        waiting = self._waiting(program, found)
         alone = single(program)
         one = self.exact(alone)
         grows = sum(size for kind, size in one.by_kind.items() if kind in GROWS)
@@ -231,11 +247,12 @@ class Costs:
             one,
             peak_bytes=max(train, others),
             by_kind={},
-            micro_seconds=self._alone_seconds(alone, micro)
-            + sum(blocks[index].seconds for index in again)
+            micro_seconds=_share(found)
+            * (self._alone_seconds(alone, micro) + sum(blocks[index].seconds for index in again))
             + waiting,
             waiting_seconds=waiting,
             blocks=blocks,
+            dealt=found,
         )
         return _for_steps(cost, program)
 
@@ -254,12 +271,23 @@ class Costs:
             self._seconds[key] = roofline.seconds(_passes(self.trace(alone)), self.card, micro)
         return self._seconds[key]
 
-    def _waiting(self, program: plan.Program) -> float:
-        """Seconds that a micro-batch waits for blocks that are offloaded, or gathered."""
+    def _dealt(self, program: plan.Program) -> Dealt | None:
+        """How the program's micro-batches compare with full ones, by the traces of single samples of some shapes."""
+        of = self._epochs.of(program)
+        if of is None:
+            return None
+        alone = single(program)
+        key = (_key(alone), program.train.micro_batch)
+        if key not in self._deals:
+            self._deals[key] = compared(of, program, alone, self._alone_seconds)
+        return self._deals[key]
+
+    def _waiting(self, program: plan.Program, found: Dealt | None) -> float:
+        """Seconds that the mean micro-batch waits for blocks that are offloaded, or gathered."""
         split = program.compute.sharded
         if not plan.blocks_away(program.compute) and not split:
             return 0.0
-        micro, blocks = program.train.micro_batch, self.exact(single(program)).blocks
+        micro, blocks = program.train.micro_batch * _share(found), self.exact(single(program)).blocks
         again, away = indices(blocks, program.compute)
         weights, seconds = zip(*((block.weights, block.seconds * micro) for block in blocks), strict=True)
         if split:
@@ -323,8 +351,14 @@ def _updates(trace: Trace) -> Iterable[Call]:
 
 
 def _for_steps(cost: Cost, program: plan.Program) -> Cost:
-    seconds = cost.micro_seconds * program.train.accumulation + cost.update_seconds
+    micro_batches = program.train.accumulation if cost.dealt is None else cost.dealt.micro_batches
+    seconds = cost.micro_seconds * micro_batches + cost.update_seconds
     return attrs.evolve(cost, seconds_per_step=seconds)
+
+
+def _share(found: Dealt | None) -> float:
+    """The mean micro-batch's seconds as a share of a full one's."""
+    return 1.0 if found is None else found.share
 
 
 def _kinds(moment: Moment, beside: dict[str, int], overhead: int) -> dict[str, int]:

@@ -36,10 +36,7 @@ class Texts:
         return self.order.step(number)
 
     def cut(self, samples: Sequence[ordering.Sequence], micro_batch: int) -> list[tuple[Any, ...]]:
-        by_length = (
-            samples if self.data.packing else sorted(samples, key=lambda one: self._length(one.samples[0]))
-        )
-        return [tuple(by_length[at : at + micro_batch]) for at in range(0, len(by_length), micro_batch)]
+        return list(self.order.cut(samples, micro_batch))
 
     def batch(self, samples: Sequence[ordering.Sequence]) -> Batch:
         rows = [[self.tokens(number) for number in row.samples] for row in samples]
@@ -73,9 +70,6 @@ class Texts:
         """`FILE row N`."""
         at, inside = self._place(number)
         return f"{self.data.files[at].path} row {self.corpora[at].train.rows[inside]}"
-
-    def _length(self, number: int) -> int:
-        return self.order.lengths[number]
 
     def _place(self, number: int) -> tuple[int, int]:
         ends = list(itertools.accumulate(self.order.sizes))

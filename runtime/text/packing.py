@@ -100,9 +100,10 @@ def group(
             yield tuple(order[place] for place in part)
 
 
-def padded_length(longest: int) -> int:
-    """The length that a sequence of `longest` tokens is padded to."""
-    return max(-(-longest // STEP), 1) * STEP
+def padded_length(longest: int, most: int | None = None) -> int:
+    """The length that sequences of up to `longest` tokens are padded to, which is never above `most`."""
+    length = max(-(-longest // STEP), 1) * STEP
+    return length if most is None else min(length, most)
 
 
 def packed(sequences: Sequence[Sequence[Tokens]], length: int, pad: int) -> Batch:
@@ -127,8 +128,7 @@ def padded(samples: Sequence[Tokens], pad: int, most: int | None = None) -> Batc
     `most`: the length that the samples are cut to. It is what memory was planned for, and may be all that a model has
     positions for, so padding goes no further.
     """
-    length = padded_length(max(len(sample.ids) for sample in samples))
-    length = length if most is None else min(length, most)
+    length = padded_length(max(len(sample.ids) for sample in samples), most)
     rows = []
     for number, sample in enumerate(samples):
         row = _Row()

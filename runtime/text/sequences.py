@@ -91,6 +91,21 @@ class Order:
         keys = draws.sample_keys(self.seed, number, np.arange(len(rows), dtype=np.uint64))
         return tuple(Sequence(samples=row, key=int(key)) for row, key in zip(rows, keys, strict=True))
 
+    def cut(self, rows: Many[Sequence], micro_batch: int) -> list[tuple[Sequence, ...]]:
+        """A step's micro-batches: packed sequences as they come, others with those of like length."""
+        alike = rows if self.packed else sorted(rows, key=self.tokens)
+        return [tuple(alike[at : at + micro_batch]) for at in range(0, len(alike), micro_batch)]
+
+    def width(self, rows: Many[Sequence]) -> int:
+        """Tokens of each of these sequences where they are one micro-batch, padding included."""
+        if self.packed:
+            return self.length
+        return packing.padded_length(max(self.tokens(row) for row in rows), self.length)
+
+    def tokens(self, row: Sequence) -> int:
+        """Tokens of a sequence without padding."""
+        return sum(self.lengths[sample] for sample in row.samples)
+
     def _of(self, number: int) -> Epoch:
         if number != self._epoch:
             visits = mixture.epoch(self.sizes, self.weights, self.seed, number)

@@ -90,6 +90,16 @@ def test_a_step_is_cut_into_micro_batches_without_losing_a_sequence(
     assert sorted(row.samples for group in groups for row in group) == sorted(row.samples for row in samples)
 
 
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_micro_batch_is_as_wide_as_the_order_says_beforehand(
+    prepare: Prepare, tiny_lm: Path, tiny_text: Path, packing: bool
+) -> None:
+    feed, _, _ = prepare(tiny_lm, tiny_text, packing=packing)
+
+    for group in feed.cut(feed.step(0), 2):
+        assert feed.batch(group)["input_ids"].shape == (len(group), feed.order.width(group))
+
+
 def test_no_batch_is_longer_than_was_planned_for(prepare: Prepare, tmp_path: Path) -> None:
     """GPT-2 has positions for so many tokens and no more; padding to a round length must not ask for others."""
     length = 100
