@@ -160,7 +160,8 @@ def _alike_parameters_move_once(recorder: Recorder) -> Iterator[None]:
     move = AdamW8bit._move_packed
 
     def repeated(optimizer: AdamW8bit, group: dict[str, Any], parameter: nn.Parameter) -> None:
-        tensors = (parameter, parameter.grad, *optimizer._state(parameter).values())  # made now, if it is not yet
+        state = optimizer._state(parameter)  # made now, if it is not yet: it stays
+        tensors = (parameter, parameter.grad, *state.values())
         shapes = tuple((one.shape, one.stride(), one.dtype) for one in tensors if one is not None)
         recorder.repeat((id(optimizer), id(group), shapes), lambda: move(optimizer, group, parameter))
 
