@@ -47,13 +47,13 @@ def _compile(
     experiment: spec.Experiment, root: Path, spec_dir: Path, card: Card, unlocked: bool
 ) -> plan.Plan:
     from lorac.estimate.cost import Costs
-    from lorac.estimate.encoded import encoded_bytes
     from lorac.resolve import resolve
     from lorac.search import fit
 
     resolved = resolve(experiment, root, spec_dir, card, unlocked)
-    fitted = fit(resolved, Costs(card, cache_folder(), resolved.outputs))
-    cost, train, encoded = fitted.cost, fitted.program.train, encoded_bytes(fitted.program)
+    costs = Costs(card, cache_folder(), resolved.outputs)
+    fitted = fit(resolved, costs)
+    cost, train, encoded = fitted.cost, fitted.program.train, costs.encoded(fitted.program)
     estimate = plan.Estimate(
         card=card.name,
         card_bytes=card.memory,

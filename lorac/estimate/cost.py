@@ -18,6 +18,7 @@ import attrs
 from lorac import offload, recompute, sharding
 from lorac.estimate import allocator, cuda, host, phases, roofline
 from lorac.estimate.cards import Card
+from lorac.estimate.encoded import encoded_bytes
 from lorac.estimate.kept import Traces
 from lorac.estimate.record import Call, Peak, Trace
 from runtime import plan
@@ -87,6 +88,8 @@ class Costs:
         self._known: dict[str, Cost] = {}
         self._seconds: dict[tuple[str, int], float] = {}
         self._waits: dict[str, dict[str, dict[str, int]]] = {}
+        self._encoded: dict[str, int] = {}
+        self._names: dict[str, dict[str, list[str]]] = {}
 
     def on(self, card: Card) -> Costs:
         """The same on another card."""
@@ -149,13 +152,24 @@ class Costs:
 
     def _blocks(self, program: plan.Program, trace: Trace) -> tuple[Block, ...]:
         """Its blocks; of those that are split, the trace has a part of the weights."""
-        found = _blocks(program, trace, self.card)
+        found = _blocks(self._spoken(program), trace, self.card)
         if not program.compute.sharded:
             return found
         whole = self.exact(single(program)).blocks
         return tuple(
             attrs.evolve(block, weights=one.weights) for block, one in zip(found, whole, strict=True)
         )
+
+    def _spoken(self, program: plan.Program) -> dict[str, list[str]]:
+        """Its blocks, each with what the tracer may call it; found once, as the modules are made for it."""
+        base, trained = program.base, plan.trained(program.adapter)
+        key = repr((base.family, base.architecture, trained))
+        if key not in self._names:
+            of = family(base.family)
+            components = dict.fromkeys([of.BACKBONE, *trained])
+            modules = phases.bare(program, list(components), program.compute.dtype)
+            self._names[key] = {name: list(_called(modules, name)) for name in of.blocks(modules)}
+        return self._names[key]
 
     def _paging(self, program: plan.Program, trace: Trace) -> float:
         """Seconds in which the optimizer's state comes to the card and goes back."""
@@ -165,11 +179,17 @@ class Costs:
 
     def _beside(self, program: plan.Program) -> dict[str, dict[str, int]]:
         """What waits in main memory (`phases.waiting`), asked for once: neither batch nor blocks move it."""
-        base, compute = program.base, _without_blocks(program.compute)
-        key = repr((base.family, base.architecture, plan.trained(program.adapter), compute, program.data))
+        key = repr((_encodes(program), _without_blocks(program.compute)))
         if key not in self._waits:
-            self._waits[key] = phases.waiting(program, self.outputs)
+            self._waits[key] = phases.waiting(program, self.outputs, self.encoded(program))
         return self._waits[key]
+
+    def encoded(self, program: plan.Program) -> int:
+        """Bytes of what is encoded once and kept on disk (`encoded.encoded_bytes`)."""
+        key = repr(_encodes(program))
+        if key not in self._encoded:
+            self._encoded[key] = encoded_bytes(program)
+        return self._encoded[key]
 
     def _host_bytes(
         self,
@@ -272,6 +292,12 @@ def _key(program: plan.Program) -> str:
     return repr((base.family, base.architecture, bucket, program.adapter, program.train, program.compute))
 
 
+def _encodes(program: plan.Program) -> tuple[object, ...]:
+    """What encoded data depends on."""
+    base = program.base
+    return base.family, base.architecture, plan.trained(program.adapter), program.data
+
+
 def _without_blocks(compute: plan.Compute) -> plan.Compute:
     """How it is computed, but for what is done with blocks."""
     away = plan.blocks_away(compute)
@@ -357,12 +383,9 @@ def _reserved(trace: Trace, card: Card) -> int:
     return allocator.replay([*requests, *again]).peak_reserved
 
 
-def _blocks(program: plan.Program, trace: Trace, card: Card) -> tuple[Block, ...]:
+def _blocks(spoken: dict[str, list[str]], trace: Trace, card: Card) -> tuple[Block, ...]:
     """What each block that may be recomputed saves, and its forward's seconds, in the order of the forward pass."""
-    of = family(program.base.family)
-    components = dict.fromkeys([of.BACKBONE, *plan.trained(program.adapter)])
-    modules = phases.bare(program, list(components), program.compute.dtype)
-    names = {spoken: name for name in of.blocks(modules) for spoken in _called(modules, name)}
+    names = {called: name for name, several in spoken.items() for called in several}
     saved: dict[str, int] = defaultdict(int)
     weights: dict[str, int] = defaultdict(int)
     calls: dict[str, list[Call]] = defaultdict(list)
@@ -383,7 +406,7 @@ def _blocks(program: plan.Program, trace: Trace, card: Card) -> tuple[Block, ...
             seconds=roofline.seconds(calls[name], card),
             weights=weights[name],
         )
-        for name in of.blocks(modules)
+        for name in spoken
     )
 
 
