@@ -94,7 +94,7 @@ class Recorder(TorchDispatchMode):
         if func.namespace == "fsdp":  # the weights of a block, from the processes' parts
             for tensor in given:
                 self._mark(tensor, "base weights")
-        made = [out] if type(out) is FakeTensor else list(_tensors(out))
+        made: list[Tensor] = [out] if type(out) is FakeTensor else list(_tensors(out))
         if not made:
             if self._kernels is None and func.__name__.startswith("_foreach_"):
                 self._loop(func, args)
