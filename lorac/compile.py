@@ -59,7 +59,6 @@ def _compile(
 ) -> plan.Plan:
     tell("loading torch")
     from lorac.estimate.cost import Costs
-    from lorac.estimate.encoded import encoded_bytes
     from lorac.resolve import resolve
     from lorac.search import fit
 
@@ -67,7 +66,7 @@ def _compile(
     resolved = resolve(experiment, root, spec_dir, card, unlocked)
     costs = Costs(card, cache_folder(), resolved.outputs, resolved.lengths, tell)
     fitted = fit(resolved, costs)
-    cost, train, encoded = fitted.cost, fitted.program.train, encoded_bytes(fitted.program)
+    cost, train, encoded = fitted.cost, fitted.program.train, costs.encoded(fitted.program)
     estimate = plan.Estimate(
         card=card.name,
         card_bytes=card.memory,

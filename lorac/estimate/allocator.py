@@ -76,8 +76,9 @@ class Block:
     after: Block | None = None
 
     @property
-    def key(self) -> tuple[int, int]:
-        return self.size, self.address
+    def entry(self) -> tuple[int, int, Block]:
+        """Its place among free blocks: by size, then by address; no two have the same."""
+        return self.size, self.address, self
 
     @property
     def whole(self) -> bool:
@@ -112,7 +113,7 @@ class Allocator:
         self.reserved = 0
         self.retries = 0
         self.segments: set[Block] = set()
-        self._free: dict[bool, list[tuple[tuple[int, int], Block]]] = {True: [], False: []}
+        self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}
         self._tail: dict[bool, Block] = {}
         self._next = 0
         self._clock = 0
@@ -151,10 +152,10 @@ class Allocator:
         """The smallest free block that holds `size` (`get_free_block`), unless it is too large to be taken
         whole."""
         pool = self._free[small]
-        at = bisect_left(pool, ((size, -1),), key=lambda entry: (entry[0],))
+        at = bisect_left(pool, (size,))
         if at == len(pool):
             return None
-        block = pool[at][1]
+        block = pool[at][2]
         most = self.settings.max_split_size
         if most is not None and not small:
             if size < most <= block.size:
@@ -272,12 +273,12 @@ class Allocator:
         most = self.settings.max_split_size
         if most is None or self.settings.expandable_segments:
             return False
-        oversize = [b for _, b in self._free[False] if b.whole and b.size >= max(most, need)]
+        oversize = [b for *_, b in self._free[False] if b.whole and b.size >= max(most, need)]
         if oversize:
             self._release(oversize[0])
             return True
         freed = 0
-        for block in [b for _, b in reversed(self._free[False]) if b.whole and b.size >= most]:
+        for block in [b for *_, b in reversed(self._free[False]) if b.whole and b.size >= most]:
             self._release(block)
             freed += block.size
             if freed >= need:
@@ -287,7 +288,7 @@ class Allocator:
     def _give_back_all(self) -> None:
         """Every free segment, or every free page of an expandable one (`release_cached_blocks`)."""
         for small in (True, False):
-            for _, block in list(self._free[small]):
+            for *_, block in list(self._free[small]):
                 if self.settings.expandable_segments:
                     self._unmap(block)
                 elif block.whole:
@@ -296,7 +297,7 @@ class Allocator:
     def _collect(self, wanted: int) -> None:
         """Free segments that were idle longest, at least as long as the average
         (`garbage_collect_cached_blocks`)."""
-        idle = [b for _, b in self._free[False] if b.whole]
+        idle = [b for *_, b in self._free[False] if b.whole]
         freed = 0
         while idle and freed < wanted:
             ages = [self._clock - b.age for b in idle]
@@ -350,12 +351,12 @@ class Allocator:
 
     def _put_in(self, block: Block) -> None:
         block.free, block.age = True, self._clock
-        insort(self._free[block.small], (block.key, block), key=lambda entry: entry[0])
+        insort(self._free[block.small], block.entry)
 
     def _take_out(self, block: Block) -> None:
         pool = self._free[block.small]
-        at = bisect_left(pool, block.key, key=lambda entry: entry[0])
-        if at < len(pool) and pool[at][1] is block:
+        at = bisect_left(pool, (block.size, block.address))
+        if at < len(pool) and pool[at][2] is block:
             del pool[at]
 
 

@@ -23,6 +23,7 @@ aten = torch.ops.aten
 FEW = 2**16
 """The most elements whose values are followed: more take longer to compute than the question is worth."""
 
+RAND = aten.rand.default
 ARANGE = (aten.arange.default, aten.arange.start, aten.arange.start_step)
 WHOLE = (torch.int64, torch.int32, torch.bool)
 
@@ -111,11 +112,13 @@ JOINED_LOSSES = (aten.mse_loss.default, aten.smooth_l1_loss.default)
 
 def follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Remember an operator's values where they are known, so that a choice made by them can be followed."""
-    if func is aten.rand.default and out.numel() == 1 and isinstance(out, FakeTensor):
+    if not isinstance(out, FakeTensor):
+        return
+    if func is RAND and out.numel() == 1:
         with no_dispatch():
             out.constant = torch.full(out.shape, 0.5, dtype=out.dtype)
         out.fake_mode.fake_tensor_converter.add_constant_storage_mapping(out)
-    elif isinstance(out, FakeTensor) and out.dtype in WHOLE and out.numel() <= FEW:
+    elif out.dtype in WHOLE and out.numel() <= FEW:
         _follow(func, args, kwargs, out)
 
 
@@ -132,6 +135,11 @@ def _follow(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) 
 
 def _experts_in_float32(args: tuple[Any, ...]) -> bool:
     return args[0].dtype is torch.float32 and (args[0].dim(), args[1].dim()) == (2, 3)
+
+
+def asks(func: Any) -> bool:
+    """Whether `func` ever needs a stand-in."""
+    return func is aten._grouped_mm.default or func in (*JOINED_LOSSES, *WITH_A_MASK, *ALWAYS)
 
 
 def answer(func: Any, args: tuple[Any, ...]) -> Callable[..., Any] | None:

@@ -10,39 +10,27 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
 
 from lorac import offload, recompute, sharding
-from lorac.estimate import allocator, cuda, host, phases, roofline
+from lorac.estimate import allocator, cuda, host, phases, roofline, traced_blocks
 from lorac.estimate.cards import Card
 from lorac.estimate.dealt import Dealt, Epochs, compared
+from lorac.estimate.encoded import encoded_bytes
 from lorac.estimate.kept import Traces
 from lorac.estimate.record import Call, Peak, Trace
+from lorac.estimate.traced_blocks import Block as Block
 from runtime import plan
 from runtime.data.order import Numbers
 from runtime.dtypes import DTYPES
-from runtime.families import family
-from runtime.families.protocol import Modules
 
 GROWS = ("saved activations", "temporaries", "inputs")
 """Kinds that are proportional to the micro-batch."""
 CALLS_DENOISER = ("evaluate", "sample")
 """Phases beside the train step in which offloaded blocks come to the card, two at most."""
-
-
-@attrs.frozen(kw_only=True)
-class Block:
-    """A block that may be recomputed or offloaded: bytes that it saves for its backward and of its frozen weights,
-    and how long its forward takes."""
-
-    name: str
-    saved: int
-    seconds: float
-    weights: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -105,6 +93,8 @@ class Costs:
         self._waits: dict[str, dict[str, dict[str, int]]] = {}
         self._epochs = Epochs(lengths)
         self._deals: dict[tuple[str, int], Dealt] = {}
+        self._encoded: dict[str, int] = {}
+        self._names: dict[str, dict[str, list[str]]] = {}
 
     def on(self, card: Card) -> Costs:
         """The same on another card."""
@@ -172,13 +162,21 @@ class Costs:
 
     def _blocks(self, program: plan.Program, trace: Trace) -> tuple[Block, ...]:
         """Its blocks; of those that are split, the trace has a part of the weights."""
-        found = _blocks(program, trace, self.card)
+        found = traced_blocks.found(self._spoken(program), trace, self.card)
         if not program.compute.sharded:
             return found
         whole = self.exact(single(program)).blocks
         return tuple(
             attrs.evolve(block, weights=one.weights) for block, one in zip(found, whole, strict=True)
         )
+
+    def _spoken(self, program: plan.Program) -> dict[str, list[str]]:
+        """Its blocks, each with what the tracer may call it; found once, as the modules are made for it."""
+        base = program.base
+        key = repr((base.family, base.architecture, plan.trained(program.adapter)))
+        if key not in self._names:
+            self._names[key] = traced_blocks.spoken(program)
+        return self._names[key]
 
     def _paging(self, program: plan.Program, trace: Trace) -> float:
         """Seconds in which the optimizer's state comes to the card and goes back."""
@@ -188,11 +186,17 @@ class Costs:
 
     def _beside(self, program: plan.Program) -> dict[str, dict[str, int]]:
         """What waits in main memory (`phases.waiting`), asked for once: neither batch nor blocks move it."""
-        base, compute = program.base, _without_blocks(program.compute)
-        key = repr((base.family, base.architecture, plan.trained(program.adapter), compute, program.data))
+        key = repr((_encodes(program), _without_blocks(program.compute)))
         if key not in self._waits:
-            self._waits[key] = phases.waiting(program, self.outputs)
+            self._waits[key] = phases.waiting(program, self.outputs, self.encoded(program))
         return self._waits[key]
+
+    def encoded(self, program: plan.Program) -> int:
+        """Bytes of what is encoded once and kept on disk (`encoded.encoded_bytes`)."""
+        key = repr(_encodes(program))
+        if key not in self._encoded:
+            self._encoded[key] = encoded_bytes(program)
+        return self._encoded[key]
 
     def _host_bytes(
         self,
@@ -308,6 +312,12 @@ def _key(program: plan.Program) -> str:
     return repr((base.family, base.architecture, bucket, program.adapter, program.train, program.compute))
 
 
+def _encodes(program: plan.Program) -> tuple[object, ...]:
+    """What encoded data depends on."""
+    base = program.base
+    return base.family, base.architecture, plan.trained(program.adapter), program.data
+
+
 def _without_blocks(compute: plan.Compute) -> plan.Compute:
     """How it is computed, but for what is done with blocks."""
     away = plan.blocks_away(compute)
@@ -397,54 +407,3 @@ def _reserved(trace: Trace, card: Card) -> int:
     requests = list(trace.requests())
     again = [(is_new, -1 - name, size) for is_new, name, size in requests if name in born and name in died]
     return allocator.replay([*requests, *again]).peak_reserved
-
-
-def _blocks(program: plan.Program, trace: Trace, card: Card) -> tuple[Block, ...]:
-    """What each block that may be recomputed saves, and its forward's seconds, in the order of the forward pass."""
-    of = family(program.base.family)
-    components = dict.fromkeys([of.BACKBONE, *plan.trained(program.adapter)])
-    modules = phases.bare(program, list(components), program.compute.dtype)
-    names = {spoken: name for name in of.blocks(modules) for spoken in _called(modules, name)}
-    saved: dict[str, int] = defaultdict(int)
-    weights: dict[str, int] = defaultdict(int)
-    calls: dict[str, list[Call]] = defaultdict(list)
-    for block in trace.peak.live:
-        owner = _owner(block.module, names)
-        if owner and block.kind == "saved activations":
-            saved[owner] += block.bytes
-        elif owner and block.kind == "base weights":
-            weights[owner] += block.bytes
-    for call in trace.calls:
-        owner = _owner(call.module, names)
-        if owner and call.during == "forward":
-            calls[owner].append(call)
-    return tuple(
-        Block(
-            name=name,
-            saved=saved[name],
-            seconds=roofline.seconds(calls[name], card),
-            weights=weights[name],
-        )
-        for name in of.blocks(modules)
-    )
-
-
-def _called(modules: Modules, block: str) -> Iterator[str]:
-    """What the tracer may call a block: its path below the class of whichever module around it is called first.
-
-    A language model's loss calls the decoder below the model that has the head.
-    """
-    component, _, path = block.partition(".")
-    steps = path.split(".")
-    for depth in range(len(steps)):
-        outer = modules[component].get_submodule(".".join(steps[:depth]))
-        yield f"{type(outer).__name__}.{'.'.join(steps[depth:])}"
-
-
-def _owner(module: str, names: dict[str, str]) -> str | None:
-    """The block that a module path lies in."""
-    while module:
-        if module in names:
-            return names[module]
-        module = module.rpartition(".")[0]
-    return None

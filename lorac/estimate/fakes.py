@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache
 from typing import Any, ClassVar
 
 import attrs
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
-from lorac.estimate.answers import answer, follow
+from lorac.estimate.answers import answer, asks, follow
 
 PLAIN = frozenset(
     {bool, int, float, str, type(None), torch.dtype, torch.layout, torch.device, torch.memory_format}
@@ -25,6 +25,7 @@ PLAIN = frozenset(
 """Arguments that say all by their value."""
 NESTED = frozenset({list, tuple, torch.Size})
 META = torch.device("meta")
+LIFT = torch.ops.aten.lift_fresh.default
 
 Name = tuple[Any, ...] | None
 """An operator with all that its results depend on; None where that is not known."""
@@ -80,6 +81,32 @@ class Value:
     value: Any
 
 
+@attrs.frozen(eq=False)
+class Operator:
+    """What every call of an operator asks for: it is found once. By itself it is a name that is quick to look up, which
+    `func` is not."""
+
+    func: Any
+    told: bool
+    asks: bool
+    writes: tuple[int, ...]
+    """Which of its arguments it changes."""
+
+
+_operators: dict[int, Operator] = {}
+
+
+def operator(func: Any) -> Operator:
+    """The operator's own; it holds `func`, so that no other one gets its `id`."""
+    found = _operators.get(id(func))
+    if found is None:
+        schema = getattr(func, "_schema", None)
+        arguments = () if schema is None else schema.arguments
+        writes = tuple(at for at, one in enumerate(arguments) if one.alias_info and one.alias_info.is_write)
+        found = _operators[id(func)] = Operator(func, told_by_shapes(func), asks(func), writes)
+    return found
+
+
 class Fakes(FakeTensorMode):
     """The mode of fake tensors. What is known of operators serves every trace of the process."""
 
@@ -94,23 +121,26 @@ class Fakes(FakeTensorMode):
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, list[Tensor], Name]:
         """What the operator gives, the tensors among its arguments, and its name. Called where the mode is active."""
-        name, given = _name(func, args, kwargs)
-        stand_in = answer(func, args)
+        of = operator(func)
+        name, given = _name(of, args, kwargs)
+        stand_in = answer(func, args) if of.asks else None
         if stand_in is not None:
             out = stand_in(*args, **kwargs)
-        elif name in self.known:
-            out = self._made(self.known[name], given)
+        elif func is LIFT and type(args[0]) is Tensor and args[0].numel() == 1:
+            out = self._constant(args[0])
         else:
-            out = func(*args, **kwargs)
+            recipe = self.known.get(name)
+            out = func(*args, **kwargs) if recipe is None else self._made(recipe, given)
         follow(func, args, kwargs, out)
         return out, given, name
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The same where the mode is asked by torch: of what is not known, and of the operators that it is made of."""
         kwargs = kwargs or {}
-        name, given = _name(func, args, kwargs)
-        if name in self.known:
-            return self._made(self.known[name], given)
+        name, given = _name(operator(func), args, kwargs)
+        recipe = self.known.get(name)
+        if recipe is not None:
+            return self._made(recipe, given)
         out = super().dispatch(func, types, args, kwargs)
         if name is not None:
             with torch._C._DisableTorchDispatch(), suppress(Unknown):
@@ -137,7 +167,16 @@ class Fakes(FakeTensorMode):
             return recipe.kind(self._of(part, given) for part in recipe.parts)
         return recipe.value
 
-    def _fake(self, elem: Tensor, device: torch.device) -> Tensor:
+    def _constant(self, number: Tensor) -> Tensor:
+        """What `torch.tensor(1.0)` gives: its value is known to the fake tensor, too."""
+        with torch._C._DisableTorchDispatch():
+            elem = torch.empty_strided(number.shape, number.stride(), dtype=number.dtype, device=META)
+            made = self._fake(elem, number.device)
+            made.constant = number.clone()
+        self.fake_tensor_converter.add_constant_storage_mapping(made)
+        return made
+
+    def _fake(self, elem: Tensor, device: torch.device) -> FakeTensor:
         """`FakeTensor(mode, elem, device)`, whose constructor takes longer than all else here."""
         made = Tensor._make_subclass(
             FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=device
@@ -148,18 +187,27 @@ class Fakes(FakeTensorMode):
         return made
 
 
-def _name(func: Any, args: Iterable[Any], kwargs: dict[str, Any]) -> tuple[Name, list[Tensor]]:
+def _name(of: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Name, list[Tensor]]:
     """The call's name, and the tensors among its arguments."""
     given: list[Tensor] = []
-    key: list[Any] = [func, torch.get_default_dtype(), torch.is_inference_mode_enabled()]
+    key: list[Any] = [of, torch.get_default_dtype(), torch.is_inference_mode_enabled()]
     told = _describe(args, given, key)
     if kwargs:
         key += kwargs
         told = _describe(kwargs.values(), given, key) and told
-    return (tuple(key) if told and told_by_shapes(func) else None), given
+    if not (told and of.told) or _computes(of, args, given):
+        return None, given
+    return tuple(key), given
 
 
-@cache
+def _computes(of: Operator, args: tuple[Any, ...], given: list[Any]) -> bool:
+    """Whether torch computes the result, as it knows all arguments' values; or forgets one, which is changed."""
+    known = [tensor.constant is not None for tensor in given]
+    if not any(known):
+        return False
+    return all(known) or any(one.constant is not None for at in of.writes for one in tree_leaves(args[at]))
+
+
 def told_by_shapes(func: Any) -> bool:
     """Whether an operator's results follow from its arguments' shapes, and it changes none of them."""
     if not isinstance(func, torch._ops.OpOverload) or func.namespace == "prim":
@@ -185,8 +233,7 @@ def _describe(values: Iterable[Any], given: list[Tensor], key: list[Any]) -> boo
         if kind is FakeTensor:
             given.append(value)
             if (
-                value.constant is not None
-                or value.dispatch_keys is not None
+                value.dispatch_keys is not None
                 or value.dtype.is_complex
                 or layout_of(value) is not torch.strided
             ):

@@ -33,7 +33,8 @@ class Owners:
         self.optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self.in_optimizer = False
         self._stack: list[nn.Module] = []
-        self._below: list[int] = []
+        self._running: str | None = ""
+        """The path of the stack's last; None where it was not looked up yet."""
         self._path: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
         self._node_module: dict[int, str] = {}
 
@@ -105,14 +106,12 @@ class Owners:
             yield
 
     def _top(self) -> str:
-        if not self._stack:
-            return ""
-        module = self._stack[-1]
-        path = self._path.get(module)
-        if path is None:
-            self._name_modules()
-            path = self._path[module]
-        return path
+        if self._running is None:
+            module = self._stack[-1]
+            if module not in self._path:
+                self._name_modules()
+            self._running = self._path[module]
+        return self._running
 
     def _registered(self, module: nn.Module, name: str, part: Any) -> None:
         self.modules.add(module)
@@ -121,10 +120,12 @@ class Owners:
         if module not in self._path:
             self.modules.update(module.modules())
         self._stack.append(module)
+        self._running = None
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         while self._stack and self._stack.pop() is not module:
             pass
+        self._running = None if self._stack else ""
 
     def _name_modules(self) -> None:
         """Paths from the roots: modules that are nobody's child. One root needs no prefix."""

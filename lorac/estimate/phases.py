@@ -27,7 +27,7 @@ from lorac.estimate.bases import bare as bare
 from lorac.estimate.bases import components as components
 from lorac.estimate.bases import default_dtype as default_dtype
 from lorac.estimate.bases import encoders_of, encodes_text, frozen
-from lorac.estimate.encoded import GRID, encoded_bytes, tensor_bytes
+from lorac.estimate.encoded import GRID, tensor_bytes
 from lorac.estimate.record import Trace
 from lorac.estimate.trace import label, materialize, on_host, phase, trace
 from runtime import average, encoders, evaluate, plan, tiles
@@ -411,9 +411,11 @@ def evaluating(program: plan.Program, capability: tuple[int, int]) -> Trace:
 # ---------------------------------------------------------------------------------------------- beside what is traced
 
 
-def waiting(program: plan.Program, outputs: plan.Outputs | None) -> dict[str, dict[str, int]]:
+def waiting(
+    program: plan.Program, outputs: plan.Outputs | None, encoded_data: int
+) -> dict[str, dict[str, int]]:
     """Bytes by what waits in main memory, for each phase: encoded data, and encoders that are wanted for samples."""
-    encoded = {"encoded data": min(BUDGET, encoded_bytes(program))}
+    encoded = {"encoded data": min(BUDGET, encoded_data)}
     away = {}
     if outputs is not None and outputs.samples.prompts:
         of = family(program.base.family)

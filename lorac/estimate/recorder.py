@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Protocol
 
+import attrs
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
@@ -44,6 +45,15 @@ class Kernels(Protocol):
     def lasting(self, func: Any, in_backward: bool) -> int: ...
 
 
+@attrs.frozen
+class Passage:
+    """What was written down from some point on; `events` count blocks from there."""
+
+    blocks: list[Block]
+    events: list[int]
+    calls: list[Call]
+
+
 class Recorder(TorchDispatchMode):
     """Blocks, events and calls of everything run inside. `kernels` knows the bytes that a GPU's operators
     take for themselves; `fakes` runs operators on fake tensors, None where they are real."""
@@ -61,6 +71,7 @@ class Recorder(TorchDispatchMode):
         self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._died: dict[int, Pass] = {}
         self._labelled: set[int] = set()
+        self._passages: dict[Any, Passage] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -73,8 +84,9 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is DEVICE:  # a fake tensor's `.device`, asked many times an operator
             return args[0].device
-        if any(kind is not FakeTensor and hasattr(kind, "__tensor_flatten__") for kind in types):
-            return func(*args, **kwargs)  # a DTensor has no memory of its own, and its part was seen
+        for kind in types:
+            if kind is not FakeTensor and hasattr(kind, "__tensor_flatten__"):
+                return func(*args, **kwargs)  # a DTensor has no memory of its own, and its part was seen
         if self._fakes is None:
             out, given, known = func(*args, **kwargs), [*_tensors(args), *_tensors(kwargs.values())], None
         else:
@@ -82,7 +94,7 @@ class Recorder(TorchDispatchMode):
         if func.namespace == "fsdp":  # the weights of a block, from the processes' parts
             for tensor in given:
                 self._mark(tensor, "base weights")
-        made = list(_tensors(out))
+        made: list[Tensor] = [out] if type(out) is FakeTensor else list(_tensors(out))
         if not made:
             if self._kernels is None and func.__name__.startswith("_foreach_"):
                 self._loop(func, args)
@@ -95,7 +107,7 @@ class Recorder(TorchDispatchMode):
         moved = self._note(made, given, module, during, name)
         if moved:
             flops = _flops(func._overloadpacket, args, kwargs, out, known)
-            self._call(func, args, out, module, during, flops, moved)
+            self._call(func, args, made[0], out, module, during, flops, moved)
         return out
 
     def _loop(self, func: Any, args: tuple[Any, ...]) -> None:
@@ -106,6 +118,24 @@ class Recorder(TorchDispatchMode):
             moved = sum(tensor.numel() * tensor.itemsize for tensor in tensors)
             dtype = str(tensors[0].dtype).removeprefix("torch.")
             self.calls.append(Call(func._overloadpacket.__name__, module, during, dtype, 0, moved))
+
+    def repeat(self, name: Hashable, run: Callable[[], None]) -> None:
+        """Run it, or write down what it did before under that name, in the same phase.
+
+        That is for what only changes tensors in place. What has left a block behind, or let go of one, is run again.
+        """
+        key = name, self.marks[-1][1]
+        before, since, called = len(self.blocks), len(self.events), len(self.calls)
+        if key in self._passages:
+            passage = self._passages[key]
+            self.blocks += passage.blocks
+            self.events += [event + before if event > 0 else event - before for event in passage.events]
+            self.calls += passage.calls
+            return
+        run()
+        events = [event - before if event > 0 else event + before for event in self.events[since:]]
+        if sorted(events) == [*range(before - len(self.blocks), 0), *range(1, len(self.blocks) - before + 1)]:
+            self._passages[key] = Passage(self.blocks[before:], events, self.calls[called:])
 
     def begin(self, phase: str) -> str:
         """Start `phase`; gives the one that ran before."""
@@ -191,7 +221,7 @@ class Recorder(TorchDispatchMode):
                 self._add(tensor, kind, module, name, during)
         if not fresh and not name.endswith("_") and name not in ("copy_", "set_"):
             return 0
-        return sum(tensor.numel() * tensor.itemsize for tensor in (*fresh, *given))
+        return sum([tensor.numel() * tensor.itemsize for tensor in (*fresh, *given)])
 
     def _add(self, tensor: Tensor, kind: Kind, module: str, operator: str, during: Pass) -> None:
         storage = tensor.untyped_storage()
@@ -231,6 +261,7 @@ class Recorder(TorchDispatchMode):
         self,
         func: Any,
         args: tuple[Any, ...],
+        first: Tensor,
         out: Any,
         module: str,
         during: Pass,
@@ -238,7 +269,6 @@ class Recorder(TorchDispatchMode):
         moved: int,
     ) -> None:
         packet = func._overloadpacket
-        first = next(_tensors(out))
         dtype = str(first.dtype).removeprefix("torch.")
         rows, cells = _inner(packet, args, out) if flops and self._kernels is None else (0, 0)
         self.calls.append(Call(packet.__name__, module, during, dtype, flops, moved, rows, cells))
@@ -265,9 +295,10 @@ def _flops(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any,
         return 0
     if name is None:
         return int(formula(*args, **kwargs, out_val=out))
-    if name not in COUNTED:
-        COUNTED[name] = int(formula(*args, **kwargs, out_val=out))
-    return COUNTED[name]
+    count = COUNTED.get(name)
+    if count is None:
+        count = COUNTED[name] = int(formula(*args, **kwargs, out_val=out))
+    return count
 
 
 def _inner(packet: Any, args: tuple[Any, ...], out: Any) -> tuple[int, int]:

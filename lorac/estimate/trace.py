@@ -29,6 +29,7 @@ from lorac.estimate.kernels import CudaKernels
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Kind, Trace
 from lorac.estimate.recorder import Recorder
+from runtime.optimizers.adamw8bit import AdamW8bit
 
 Step = Callable[[], Any]
 
@@ -55,6 +56,7 @@ def trace(
         stack.enter_context(_foreach_takes_fakes())
         stack.enter_context(_transformers_is_not_compiling())
         recorder = Recorder(Owners(), fakes=fakes, kernels=kernels)
+        stack.enter_context(_alike_parameters_move_once(recorder))
         if kernels is not None:
             stack.enter_context(kernels.active())
         return _record(recorder, make, steps)
@@ -148,6 +150,22 @@ def _transformers_is_not_compiling() -> Iterator[None]:
     (`is_tracing`, transformers/utils/import_utils.py)."""
     utils = sys.modules.get("transformers.utils.import_utils")
     with mock.patch.object(utils, "is_fake_tensor", lambda tensor: False) if utils else nullcontext():
+        yield
+
+
+@contextmanager
+def _alike_parameters_move_once(recorder: Recorder) -> Iterator[None]:
+    """`AdamW8bit` moves one parameter after the other, and would take two thirds of a trace: of those of one shape,
+    whose states are of one kind, the first is traced."""
+    move = AdamW8bit._move_packed
+
+    def repeated(optimizer: AdamW8bit, group: dict[str, Any], parameter: nn.Parameter) -> None:
+        state = optimizer._state(parameter)  # made now, if it is not yet: it stays
+        tensors = (parameter, parameter.grad, *state.values())
+        shapes = tuple((one.shape, one.stride(), one.dtype) for one in tensors if one is not None)
+        recorder.repeat((id(optimizer), id(group), shapes), lambda: move(optimizer, group, parameter))
+
+    with mock.patch.object(AdamW8bit, "_move_packed", repeated):
         yield
 
 

@@ -104,7 +104,7 @@ def test_encoders_that_wait_are_in_main_memory_while_training_and_on_the_card_wh
     names = ("text_encoder", "vae")
     stay, wait = (cost(program(base, offloaded=one), outputs(), cache) for one in ((), names))
     size = sum(_size(program(base), name, "fp32") for name in names)
-    beside = phases.waiting(program(base, offloaded=names), outputs())
+    beside = phases.waiting(program(base, offloaded=names), outputs(), encoded_data=0)
 
     assert beside["train"]["offloaded encoders"] == size
     assert "offloaded encoders" not in beside["sample"]

@@ -17,7 +17,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lorac.estimate
 from lorac.estimate import cards
+from lorac.estimate.recorder import Recorder
 from lorac.estimate.trace import label, materialize, measure, phase, trace
+from runtime.optimizers.adamw8bit import AdamW8bit
 
 Make = Callable[[], Callable[[], None]]
 
@@ -100,6 +102,36 @@ def test_what_an_operator_gives_is_worked_out_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(FakeTensorMode, "dispatch", counted)
     assert trace(make, device="cpu") == first
     assert asked == []
+
+
+def test_alike_parameters_that_move_once_leave_the_trace_of_each_that_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved: list[torch.Size] = []
+    move = AdamW8bit._move_packed
+
+    def counted(optimizer: AdamW8bit, group: dict[str, Any], parameter: nn.Parameter) -> None:
+        moved.append(parameter.shape)
+        move(optimizer, group, parameter)
+
+    def make() -> Callable[[], None]:
+        shapes = [(64, 80), (100, 64)] * 4
+        weights = [nn.Parameter(torch.empty(shape)) for shape in shapes]
+        optimizer = AdamW8bit([{"params": weights[:4]}, {"params": weights[4:], "weight_decay": 0.0}])
+
+        def step() -> None:
+            torch.stack([weight.square().mean() for weight in weights]).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    monkeypatch.setattr(AdamW8bit, "_move_packed", counted)
+    once, few = trace(make, steps=3), len(moved)
+    monkeypatch.setattr(Recorder, "repeat", lambda recorder, name, run: run())
+
+    assert once == trace(make, steps=3)
+    assert few < len(moved) - few == 3 * 8
 
 
 def test_flops_of_a_linear_layer_are_two_a_multiply_add() -> None:
