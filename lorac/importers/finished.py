@@ -28,7 +28,7 @@ from lorac.importers.ledger import (
     is_off,
     is_on,
 )
-from lorac.spec import Instructions
+from lorac.spec import IA3, Instructions, LoHa, LoKr, LoRA, VeRA
 from runtime.errors import InputError, Problem
 from runtime.safeio.safetensors import Header
 
@@ -114,7 +114,16 @@ FAMILIES = (
 )
 """How modelspec.architecture and ss_base_model_version begin."""
 
-DOWN = re.compile(r"(?P<module>.+?)\.(lora_down|lora_A|lora\.down)(\.default)?\.weight")
+METHODS: tuple[tuple[type, re.Pattern[str]], ...] = (
+    (LoRA, re.compile(r"(?P<module>.+?)\.(lora_down|lora_A|lora\.down)(\.default)?\.weight")),
+    (LoHa, re.compile(r"(?P<module>.+?)\.hada_w1_b")),
+    (LoKr, re.compile(r"(?P<module>.+?)\.lokr_(w1_b|w2_b|w1|w2)")),
+    (VeRA, re.compile(r"(?P<module>.+?)\.vera_lambda_d")),
+    (IA3, re.compile(r"(?P<module>.+?)\.ia3_l")),
+)
+"""Method -> a tensor that each of its layers has, in kohya's, LyCORIS', diffusers' or PEFT's names. Its rows are the
+rank, but for LoKr's whole factors and (IA)³, which has none."""
+WITHOUT_RANK = re.compile(r".+\.(lokr_w1|lokr_w2|ia3_l)")
 
 
 def recognise(config: Any) -> bool:
@@ -152,22 +161,21 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
 
 
 def _from_tensors(book: Ledger, header: Header) -> None:
-    """Rank, targets and whether the text encoder was trained, from the names and shapes."""
-    ranks: Counter[int] = Counter()
-    modules = []
-    for name, info in header.tensors.items():
-        if (found := DOWN.fullmatch(name)) and info.shape:
-            ranks[info.shape[0]] += 1
-            modules.append(found["module"].replace(".", "_"))
-    if not ranks:
-        hint = "give a LoRA in kohya's, diffusers' or PEFT's names"
-        raise InputError(
-            Problem("", "holds no LoRA: no tensor's name ends in lora_down.weight or lora_A.weight", hint)
-        )
+    """Method, rank, targets and whether the text encoder was trained, from the names and shapes."""
+    kind, layers = _layers(header)
+    if not layers:
+        hint = "give a LoRA, LoHa, LoKr, VeRA or (IA)³ in kohya's, LyCORIS', diffusers' or PEFT's names"
+        raise InputError(Problem("", "holds no adapter: no tensor has the name of a part of one", hint))
+    if kind is not LoRA:
+        book.choose("adapter", kind)
+    modules = list(dict.fromkeys(module for module, _ in layers))
+    ranks = Counter(rank for _, rank in layers if rank)
+    if not ranks and kind is not IA3:
+        book.todo.append("adapter.rank: its factors are whole in the file, which says no rank")
     if len(ranks) > 1:
         several = ", ".join(f"{rank} ({count}x)" for rank, count in ranks.most_common(4))
         book.todo.append(f"adapter.rank: the file has several: {several}; lorac trains one for all layers")
-    if ("ss_network_dim",) not in book.entries:
+    if ranks and ("ss_network_dim",) not in book.entries:
         book.carry("adapter.rank", ranks.most_common(1)[0][0], comment="the tensors' shapes")
     denoiser = [module for module in modules if not re.match(r"(lora_te|text_encoder)", module)]
     if denoiser:
@@ -180,6 +188,19 @@ def _from_tensors(book: Ledger, header: Header) -> None:
                 "adapter.targets: proj_in and proj_out were adapted too; lorac's presets leave them out"
             )
     book.carry("adapter.text_encoder", len(denoiser) < len(modules), comment="the tensors' names")
+
+
+def _layers(header: Header) -> tuple[type, list[tuple[str, int]]]:
+    """The method, and a layer's name and rank (0: no rank) for each tensor that says so."""
+    for kind, part in METHODS:
+        found = [
+            (match["module"].replace(".", "_"), 0 if WITHOUT_RANK.fullmatch(name) else info.shape[0])
+            for name, info in header.tensors.items()
+            if (match := part.fullmatch(name)) and info.shape
+        ]
+        if found:
+            return kind, found
+    return LoRA, []
 
 
 def _preset(modules: list[str]) -> str:

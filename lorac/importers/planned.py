@@ -20,11 +20,14 @@ from lorac.spec import (
     Conversations,
     Instructions,
     Lion,
+    LoKr,
+    LoRA,
     Prodigy,
     ScheduleFreeAdamW,
     Text,
     TextualInversion,
 )
+from lorac.spec_adapter import ADAPTERS
 from runtime import plan
 from runtime.errors import PlanError
 
@@ -44,6 +47,7 @@ OPTIMIZERS: dict[type, type] = {
     plan.Prodigy: Prodigy,
     plan.ScheduleFreeAdamW: ScheduleFreeAdamW,
 }
+METHODS: dict[str, type] = {kind.METHOD: kind for kind in (LoRA, *ADAPTERS)}
 COLUMNS = {"conversations": "messages"}
 """Columns of a shape (runtime.data.shapes) that a spec calls otherwise."""
 
@@ -60,6 +64,7 @@ def matching(data: Any, plan_hash: str) -> plan.Plan | None:
 def settle(book: Ledger, of: plan.Plan) -> None:
     """Give every field that the plan knows its value."""
     _data(book, of)
+    _method(book, of.program.adapter)
     _words(book, of)
     _optimizer(book, of.program.train.optimizer)
     for field, value in {**_base(of), **_training(of), **_outputs(of), **_samples(book, of)}.items():
@@ -132,6 +137,15 @@ def _data(book: Ledger, of: plan.Plan) -> None:
         book.todo.append(
             "sequences.template: the plan has the template itself, not its name; the base's own stands"
         )
+
+
+def _method(book: Ledger, adapter: plan.Adapter) -> None:
+    """The class of the adapter, and the field that it alone has."""
+    kind = METHODS[adapter.method]
+    if kind is not LoRA:
+        book.choose("adapter", kind)
+    if kind is LoKr and adapter.factor > 0:
+        _set(book, "adapter.factor", adapter.factor)
 
 
 def _words(book: Ledger, of: plan.Plan) -> None:

@@ -253,7 +253,11 @@ def edited(text: str, old: str, new: str) -> str:
         ('"rank": 2', '"rnak": 2', "rnak"),
         ('"steps": 2', '"steps": 1e999', "1e999"),
         ('"path": "0.png"', '"path": "../0.png"', "must stay inside the data folder"),
-        ('"format": 3', '"format": 1', "plan format 1, but this lorac reads format 3"),
+        (
+            f'"format": {plan.FORMAT}',
+            '"format": 1',
+            f"plan format 1, but this lorac reads format {plan.FORMAT}",
+        ),
         ('"name": "tiny"', '"name": "a/b"', "must not contain '/'"),
     ],
 )

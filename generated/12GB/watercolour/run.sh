@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains watercolour, plan ea5ca25118c857df9227e8139ce3ec2b173b0c0d9e66a0ddb1cedd4d2e4b7261.
+# Trains watercolour, plan 05c8cbc4bd9a8d82ce9946a69668587155e16d6d4838dcf4c38b113697c509b6.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

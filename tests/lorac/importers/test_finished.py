@@ -8,7 +8,7 @@ import attrs
 import pytest
 import torch
 
-from lorac import TextualInversion
+from lorac import IA3, LoHa, LoKr, TextualInversion, VeRA
 from lorac.importers.importing import import_file
 from lorac.load import load
 from runtime import plan
@@ -92,6 +92,55 @@ def test_the_plan_beside_ours_says_what_is_trained_whole(
     assert one.experiment.adapter.also_train == whole
 
 
+LOHA = {
+    part: (4, 16) if part.endswith("a") else (16, 4)
+    for part in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+}
+LOKR = {"lokr_w1": (2, 2), "lokr_w2_a": (4, 16), "lokr_w2_b": (16, 4)}
+
+
+@pytest.mark.parametrize(
+    ("method", "parts", "expected"),
+    [("loha", LOHA, LoHa(rank=16, alpha=16)), ("lokr", LOKR, LoKr(rank=16, alpha=16, factor=4))],
+)
+def test_other_methods_of_pictures_are_known_by_their_tensors_and_by_the_plan(
+    folder: Path, method: str, parts: dict[str, tuple[int, int]], expected: LoHa | LoKr
+) -> None:
+    adapter = attrs.evolve(PROGRAM.adapter, method=method, factor=getattr(expected, "factor", -1))
+    made = a_plan(program=attrs.evolve(PROGRAM, adapter=adapter))
+    weights = {
+        f"{one}.{part}": torch.zeros(shape) for one in (ATTENTION, OUT) for part, shape in parts.items()
+    }
+    safetensors.write("x.safetensors", weights, metadata.complete(made, weights, "cats", 700, ""))
+
+    (alone,) = load(import_file(Path("x.safetensors"), Path("one.py")).path)
+    plan.write(made, Path("plan.json"))
+    (with_plan,) = load(import_file(Path("x.safetensors"), Path("two.py")).path)
+
+    assert type(alone.experiment.adapter) is type(expected)
+    assert (alone.experiment.adapter.rank, alone.experiment.adapter.targets) == (16, "qkvo")
+    assert with_plan.experiment.adapter == attrs.evolve(expected, targets="qkvo")
+
+
+@pytest.mark.parametrize(
+    ("method", "parts", "kind"),
+    [("vera", {"vera_lambda_b": 4, "vera_lambda_d": 64}, VeRA), ("ia3", {"ia3_l": 4}, IA3)],
+)
+def test_other_methods_of_language_models_are_too(
+    folder: Path, method: str, parts: dict[str, int], kind: type
+) -> None:
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    weights = {f"{name}.{part}": torch.zeros(size) for part, size in parts.items()}
+    adapter = attrs.evolve(PROGRAM.adapter, method=method, rank=64 if method == "vera" else 0)
+    made = a_plan(program=attrs.evolve(PROGRAM, adapter=adapter))
+    safetensors.write("x.safetensors", weights, metadata.origin(made))
+
+    (one,) = load(import_file(Path("x.safetensors")).path)
+
+    assert type(one.experiment.adapter) is kind
+    assert getattr(one.experiment.adapter, "rank", 64) == 64
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_plan_beside_ours_says_which_words_have_vectors(folder: Path, count: int) -> None:
     words = (
@@ -158,7 +207,7 @@ def test_one_without_metadata_still_says_its_rank(folder: Path) -> None:
 
 def test_what_is_no_lora_is_refused(folder: Path) -> None:
     safetensors.write("base.safetensors", {"model.weight": torch.zeros(2)})
-    with pytest.raises(InputError, match="holds no LoRA"):
+    with pytest.raises(InputError, match="holds no adapter"):
         import_file(Path("base.safetensors"))
 
 
