@@ -14,7 +14,7 @@ import attrs
 SHOWN = 12
 """How many problems an error prints; the rest are counted."""
 ALIKE = 2
-"""How many of those that say the same of several places, likewise."""
+"""How many of those that say the same of several places, where not all are printed."""
 
 
 @attrs.frozen
@@ -50,12 +50,13 @@ class LoracError(Exception):
             kinds.setdefault((problem.what, problem.hint), []).append(problem)
         shown: list[str] = []
         left = len(self.problems)
+        most = left if left <= SHOWN else ALIKE
         for alike in kinds.values():
             if len(shown) >= SHOWN:
                 break
-            shown += [f"error: {problem}" for problem in alike[:ALIKE]]
-            if len(alike) > ALIKE:
-                shown[-1] += f"      (+ {len(alike) - ALIKE:,} like it)"
+            shown += [f"error: {problem}" for problem in alike[:most]]
+            if len(alike) > most:
+                shown[-1] += f"      (+ {len(alike) - most:,} like it)"
             left -= len(alike)
         if left:
             shown[-1] += f"      (+ {left:,} more)"

@@ -115,7 +115,7 @@ def plain_values(rule: Rule) -> st.SearchStrategy[Any]:
         return LINE
     if rule.type.__name__ == "PurePath":
         names = LINE.filter(str.strip)
-        return names | names.map(PurePosixPath)
+        return names | names.map(PurePosixPath).filter(lambda path: str(path).strip())  # "./ " is " "
     return st.one_of([parts(cls) for cls in (rule.type, *rule.others)])
 
 

@@ -26,7 +26,10 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     return found
 
 
-def test_a_name_is_a_run_in_output_and_the_exit_code_is_the_chats(started: list[list[str]]) -> None:
+def test_a_name_is_a_run_in_output_and_the_exit_code_is_the_chats(
+    started: list[list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "output" / "jargon").mkdir(parents=True)
     assert call("chat", "jargon") == Called(4, "", "")
     assert started == [[sys.executable, "-P", "-m", "runtime.chat", "output/jargon"]]
 

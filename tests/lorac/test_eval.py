@@ -13,6 +13,7 @@ from tests.lorac.calling import call
 
 def test_options_are_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "output" / "emoji").mkdir(parents=True)
     started: list[list[str]] = []
 
     def instead(arguments: list[str]) -> int:
