@@ -60,7 +60,7 @@ def fit(resolved: Resolved, costs: Costs) -> Fitted:
                 fallback_bytes=tuple(
                     drawing.quick(with_fallback(found, one)).peak_bytes for one in fallbacks
                 ),
-                decisions=(*decisions(resolved, final, cost), *_decoded(outputs)),
+                decisions=decisions(resolved, final, outputs, cost),
                 rejected=tuple(rejected),
             )
     raise nothing_fits(resolved, rejected, drawing)
@@ -179,7 +179,9 @@ def name(program: plan.Program) -> str:
     return ", ".join(words for holds, words in said if holds)
 
 
-def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[plan.Decision, ...]:
+def decisions(
+    resolved: Resolved, program: plan.Program, outputs: plan.Outputs, cost: Cost
+) -> tuple[plan.Decision, ...]:
     """The search's part of the plan's reasons."""
     train, fit_, card = program.train, resolved.experiment.fit, resolved.card
     room = f"{size(cost.peak_bytes)} of {size(card.usable)} usable"
@@ -218,6 +220,7 @@ def decisions(resolved: Resolved, program: plan.Program, cost: Cost) -> tuple[pl
         plan.Decision(field="recomputed blocks", value=recomputed, reason=why),
         *_where_it_waits(resolved, program, cost),
         *_in_fewer_bits(resolved.experiment, program),
+        *_decoded(outputs),
     )
 
 

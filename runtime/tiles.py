@@ -1,7 +1,8 @@
 """Pictures that come out of the autoencoder in overlapping tiles, their seams blended, as diffusers does it.
 
-A decoder's fullest moment is its last layers at the picture's full size: 8 GB for 1024 pixels in float32, more than a
-step of the denoiser takes. In tiles it holds one of them. Only what is drawn is decoded: training never is.
+A decoder's fullest moment is its last layers at the picture's full size. In tiles it holds one of them: with all of
+SDXL on the card, drawing 1024 pixels is traced at 15.5 GiB whole and 11.5 in tiles. Only what is drawn is decoded:
+training never is.
 """
 
 from __future__ import annotations
