@@ -123,7 +123,7 @@ def fault() -> Callable[[int], None]:
 
 def leave(code: int) -> None:
     """End this process. One of several ends at once, all of its files being closed: gloo's threads outlive their group,
-    and one that is still busy while Python takes itself apart ends the whole process by SIGABRT, its work done."""
+    and may end the whole process by SIGABRT while Python takes itself apart, its work done (seen once, in CI)."""
     if is_launched():
         sys.stdout.flush()
         sys.stderr.flush()
