@@ -392,7 +392,9 @@ def tiny(folder: Path) -> Path:
     config["unet"] |= {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24}
     config["image_encoder"] |= {"hidden_size": VISION_HEAD, "intermediate_size": 32, "num_hidden_layers": 2}
     config["image_encoder"] |= {"num_attention_heads": 1, "patch_size": 56, "projection_dim": 32}
-    config["vae"] |= tiny_parts.VAE
+    config["vae"] |= tiny_parts.VAE | {
+        "layers_per_block": 2
+    }  # the decoder's middle has as many, in a file two
     tiny_parts.write(folder, config, build, COMPONENTS)
     CLIPImageProcessor().save_pretrained(folder / "feature_extractor")
     classes = {
