@@ -1,8 +1,8 @@
 """A motion LoRA for Stable Video Diffusion: bring the base, and 10 to 100 short clips of one way of moving.
 
-Put the diffusers folder of stable-video-diffusion-img2vid at models/stable-video-diffusion-img2vid/, and the clips in
-data/waves/: a folder of frames for each (waves/sunset/00.png, 01.png …), or an animated GIF, PNG or WebP. The first 14
-frames are taken. Without them the plan can be looked at:
+Put the diffusers folder of stable-video-diffusion-img2vid at models/stable-video-diffusion-img2vid/, or write where its
+single file is (svd.safetensors), and the clips in data/waves/: a folder of frames for each (waves/sunset/00.png, 01.png
+…), or an animated GIF, PNG or WebP. The first 14 frames are taken. Without them the plan can be looked at:
 
     lorac plan specs/svd.py --unlocked
     lorac fit specs/svd.py --unlocked --cards 12GB,16GB,24GB
@@ -15,7 +15,7 @@ experiment = Experiment(
     base=Base("../models/stable-video-diffusion-img2vid", family="svd"),  # relative to this file's folder
     data=Images(
         "../data/waves",
-        frames=14,  # what img2vid was made for; img2vid-xt takes 25
+        frames=14,  # what img2vid was made for; 25 for img2vid-xt (svd_xt), whose weights do not say
         fps=7,
         motion=127,  # 1 to 255: how much moves
         resolution=384,  # of about as many pixels as 384 * 384, in each clip's own shape: 512 takes a 16 GB card

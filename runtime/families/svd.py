@@ -5,6 +5,9 @@ numbers how fast the clip is, how much moves, and how much noise the latents' fr
 Karras et al. 2022 (EDM) have it: x = x₀ + sigma ε. What it says is v, so that EDM's weight and scaling leave the plain
 square of v's error (λ c_out² = 1).
 
+How many frames a clip has is the data's to say (`Images(frames=…)`): the same weights take any number. img2vid was
+made for 14, img2vid-xt for 25; their files have the same tensors (`video_ldm`).
+
 No captions and no text encoder. diffusers has no loader for its LoRAs: the file has the names of the UNet's modules,
 which PEFT takes (`inject_adapter_in_model`, `set_peft_model_state_dict`).
 """
@@ -24,7 +27,8 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, ldm, loading, usual
+from runtime.errors import InputError, Problem
+from runtime.families import autoencoder, bundles, ldm, loading, usual, video_ldm
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
@@ -53,6 +57,12 @@ NOISE_AUGMENTATION = 0.02
 """How much noise the first frame has before it is encoded: the pipeline's `noise_aug_strength`, here as there."""
 CLIP_SIDE = 224
 DECODED_AT_ONCE = 7
+
+# What a single file cannot say: configs/inference/svd.yaml of Stability-AI/generative-models, OpenCLIP's ViT-H-14.json.
+UNET_FIXED = {"sample_size": 96, "transformer_layers_per_block": 1}
+UNET_HEAD = 64
+VISION_HEAD = 80
+VAE_FIXED = {"sample_size": 768, "scaling_factor": 0.18215}
 
 ATTENTION = r".*\.attn[12]\.to_([qkv]|out\.0)"
 PRESETS = {
@@ -83,7 +93,15 @@ SCHEDULER: dict[str, Any] = {
 
 
 def recognise(shapes: Shapes) -> bool:
-    return f"{ldm.UNET}input_blocks.1.1.time_stack.0.attn1.to_q.weight" in shapes
+    if f"{ldm.UNET}input_blocks.1.1.time_stack.0.attn1.to_q.weight" not in shapes:
+        return False
+    if video_ldm.told_width(shapes) % video_ldm.TOLD:
+        what = f"is a relative of {TITLE} that is told other things of a clip than it is, as SV3D is"
+        hint = (
+            "train on Stable Video Diffusion: svd.safetensors, svd_xt.safetensors or svd_xt_1_1.safetensors"
+        )
+        raise InputError(Problem("", what, hint))
+    return True
 
 
 def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
@@ -97,7 +115,7 @@ def published(name: str = "") -> Architecture:
     """img2vid, of 14 frames; img2vid-xt differs in `num_frames` alone."""
     return {
         "unet": {
-            "sample_size": 96,
+            **UNET_FIXED,
             "in_channels": 8,
             "out_channels": 4,
             "block_out_channels": [320, 640, 1280, 1280],
@@ -107,7 +125,6 @@ def published(name: str = "") -> Architecture:
             "addition_time_embed_dim": 256,
             "projection_class_embeddings_input_dim": 768,
             "cross_attention_dim": 1024,
-            "transformer_layers_per_block": 1,
             "num_attention_heads": [5, 10, 20, 20],
             "num_frames": 14,
         },
@@ -128,15 +145,25 @@ def published(name: str = "") -> Architecture:
             "block_out_channels": [128, 256, 512, 512],
             "layers_per_block": 2,
             "down_block_types": ["DownEncoderBlock2D"] * 4,
-            "sample_size": 768,
-            "scaling_factor": 0.18215,
+            **VAE_FIXED,
         },
         "scheduler": dict(SCHEDULER),
     }
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    raise bundles.not_whole(f"is {TITLE} in Stability's own names, which are not read")
+    parts = {
+        "CLIP's vision tower": (video_ldm.VISION,),
+        "the first frame's encoder": (video_ldm.ENCODER,),
+        "the decoder over time, as svd_image_decoder.safetensors is": (video_ldm.OVER_TIME,),
+    }
+    bundles.require(shapes, TITLE, parts)
+    return {
+        "unet": video_ldm.unet_config(shapes, UNET_FIXED, UNET_HEAD),
+        "image_encoder": video_ldm.vision_config(shapes, VISION_HEAD),
+        "vae": video_ldm.vae_config(shapes, VAE_FIXED),
+        "scheduler": dict(SCHEDULER),
+    }
 
 
 def prediction_type(architecture: Architecture) -> plan.PredictionType:
@@ -160,11 +187,22 @@ def build(architecture: Architecture, component: str) -> Any:
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
-    return loading.from_folder(path, component, KINDS[component], dtype)
+    return loading.load(path, base, component, dtype, KINDS, build, _weights, TITLE)
+
+
+def _weights(
+    architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> Mapping[str, Tensor]:
+    """A component's weights in a single file."""
+    if component == "unet":
+        return video_ldm.unet_weights(names, read, architecture[component])
+    if component == "vae":
+        return video_ldm.vae_weights(names, read, architecture[component])
+    return video_ldm.vision_weights(names, read)
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
-    return {}
+    return {"unet": video_ldm.unet_weights(list(names), str, architecture["unet"])}
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
@@ -349,12 +387,14 @@ def metadata(base: plan.Base) -> dict[str, str]:
 
 def tiny(folder: Path) -> Path:
     config = published()
-    config["unet"] |= {"block_out_channels": [32, 32, 32, 32], "cross_attention_dim": 32, "num_frames": 3}
-    config["unet"] |= {"num_attention_heads": 2, "layers_per_block": 1, "sample_size": 8}
+    config["unet"] |= {"block_out_channels": [UNET_HEAD] * 4, "cross_attention_dim": 32, "num_frames": 3}
+    config["unet"] |= {"num_attention_heads": [1] * 4, "layers_per_block": 1, "sample_size": 8}
     config["unet"] |= {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24}
-    config["image_encoder"] |= {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
-    config["image_encoder"] |= {"num_attention_heads": 2, "patch_size": 56, "projection_dim": 32}
-    config["vae"] |= tiny_parts.VAE
+    config["image_encoder"] |= {"hidden_size": VISION_HEAD, "intermediate_size": 32, "num_hidden_layers": 2}
+    config["image_encoder"] |= {"num_attention_heads": 1, "patch_size": 56, "projection_dim": 32}
+    config["vae"] |= tiny_parts.VAE | {
+        "layers_per_block": 2
+    }  # the decoder's middle has as many, in a file two
     tiny_parts.write(folder, config, build, COMPONENTS)
     CLIPImageProcessor().save_pretrained(folder / "feature_extractor")
     classes = {

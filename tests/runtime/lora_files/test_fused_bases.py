@@ -1,4 +1,5 @@
-"""Merging into single files that fuse q, k and v, and taking out of them: as in the folder that they were made of."""
+"""Merging into single files that fuse q, k and v, or name layers over time, and taking out of them: as in the folder
+that they were made of."""
 
 from __future__ import annotations
 
@@ -30,12 +31,13 @@ from tests.runtime.lora_files.cases import adapter, silent
 
 MARK = Mark("merged", ("0" * 64 + ":1",))
 RANK, WEIGHT = 2, 0.5
-FUSED = {
+CHANGED = {
     "sd2": r"attn\.in_proj_weight",
     "sdxl": r"attn\.in_proj_weight",
     "sd3": r"attn\.qkv\.weight",
     "flux1": r"(img_attn\.qkv|linear1)\.weight",
     "z_image": r"attention\.qkv\.weight",
+    "svd": r"time_stack\.0\.attn1\.to_q\.weight",
 }
 
 
@@ -53,7 +55,7 @@ class Case:
         return self.of.load(path, inspect(path, sha256_file).base, component, torch.float32)
 
 
-@pytest.fixture(scope="module", params=FUSED)
+@pytest.fixture(scope="module", params=CHANGED)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     of, root = family(request.param), tmp_path_factory.mktemp(request.param)
     file = single_files.write(request.param, of.tiny(root / "folder"), root / "one.safetensors")
@@ -99,7 +101,7 @@ def test_a_merged_file_s_weights_are_the_base_s_and_the_lora_s_and_no_others_cha
     changed = [name for name in before if not torch.equal(before[name], after[name])]
 
     assert before.keys() == after.keys()
-    assert any(re.search(FUSED[case.of.NAME], name) for name in changed)
+    assert any(re.search(CHANGED[case.of.NAME], name) for name in changed)
     for component in dict.fromkeys(component for component, _ in case.pairs):
         base, merged = (case.part(path, component).state_dict() for path in (case.file, case.merged))
         for name, weight in merged.items():
