@@ -81,14 +81,15 @@ def highest(phases: Mapping[str, int]) -> str:
 
 
 def cost(of: plan.Plan) -> list[str]:
-    """Steps, time, host memory, disk, and the peak of each phase."""
+    """Steps, time, host memory, disk, and the peak of each phase, the highest first."""
     estimate, steps = of.estimate, of.program.train.steps
     needs = [f"{size(estimate.host_bytes)} of the computer's memory"] if estimate.host_bytes else []
     needs += [f"{size(estimate.disk_bytes)} on disk"] if estimate.disk_bytes else []
+    phases = sorted(estimate.phases.items(), key=lambda phase: (-phase[1], phase[0]))
     lines = {
         "steps": f"{steps:,} in {clock(estimate.seconds)}, {estimate.seconds_per_step:.3g} s each",
         "needs": ", ".join(needs),
-        "peaks": ", ".join(f"{name} {size(peak)}" for name, peak in estimate.phases.items()),
+        "peaks": ", ".join(f"{name} {size(peak)}" for name, peak in phases),
     }
     return [f"{name}   {words}" for name, words in lines.items() if words]
 

@@ -19,7 +19,7 @@ from runtime.ending import ended
 from runtime.errors import InputError, LoracError, Problem, visible
 from runtime.export import manifest as manifests
 from runtime.export.manifest import SUFFIX, Manifest
-from runtime.human import size
+from runtime.human import fitted, size
 from runtime.preflight import base_problems, data_problems
 from runtime.safeio import digest, paths, strict_json
 
@@ -128,7 +128,7 @@ def _show(run: Path, as_json: bool) -> None:
     else:
         lines = [f"{'WRONG' if one.wrong else 'ok':5} {one.what}: {one.wrong or one.note}" for one in found]
         lines.append(f"{len(found) - len(wrong)} of {len(found)} are as they were written")
-        sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))
+        sys.stdout.write("".join(f"{fitted(visible(line), sys.stdout)}\n" for line in lines))
     if wrong:
         hint = "take the damaged files from a copy, or make the run again: lorac reproduce RUN"
         raise InputError([Problem(one.what, one.wrong, hint) for one in wrong])

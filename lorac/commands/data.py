@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lorac.commands.calling import A_PATH, JSON, command, debugging
+from lorac.terminal import print_json, progress, say
 
 
 @command(
@@ -143,7 +144,6 @@ def _check_pictures(
     from lorac.check.fix import check_place, fix
     from lorac.check.report import changes_text, findings_text
     from lorac.check.scan import scan
-    from lorac.terminal import print_json
     from runtime.errors import SpecError
     from runtime.safeio import paths
 
@@ -168,10 +168,10 @@ def _check_pictures(
             }
         )
         return
-    click.echo(findings_text(seen.shown(""), f"{len(seen.folder.pictures):,} pictures", findings))
+    say(findings_text(seen.shown(""), f"{len(seen.folder.pictures):,} pictures", findings))
     if out is not None and changes is not None:
         kept = len(seen.folder.pictures) - sum(not one.copy for one in changes)
-        click.echo("\n" + changes_text(out.as_posix(), kept, changes))
+        say("\n" + changes_text(out.as_posix(), kept, changes))
 
 
 def _check_clips(place: Path, resolution: int, frames: int, by_looks: bool, as_json: bool) -> None:
@@ -180,7 +180,6 @@ def _check_clips(place: Path, resolution: int, frames: int, by_looks: bool, as_j
     from lorac.check import as_finding
     from lorac.check.clips import FAULTS, scan
     from lorac.check.report import findings_text
-    from lorac.terminal import print_json
 
     with _progress("check", "clips") as tell:
         seen = scan(place, resolution, frames, tell)
@@ -194,11 +193,9 @@ def _check_clips(place: Path, resolution: int, frames: int, by_looks: bool, as_j
             }
         )
         return
-    click.echo(findings_text(place.as_posix(), f"{len(seen.found):,} clips of {frames} frames", findings))
+    say(findings_text(place.as_posix(), f"{len(seen.found):,} clips of {frames} frames", findings))
     if by_looks:
-        click.echo(
-            "\ntaken for clips by what lies there: folders of numbered frames, or animations (--pictures)"
-        )
+        say("\ntaken for clips by what lies there: folders of numbered frames, or animations (--pictures)")
 
 
 def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: bool) -> None:
@@ -206,7 +203,6 @@ def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: 
 
     from lorac.check import as_finding, texts
     from lorac.check.report import findings_text
-    from lorac.terminal import print_json
 
     files = texts.files_in(place)
     if not files:
@@ -223,13 +219,11 @@ def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: 
         )
         return
     of = f"{len(read.train):,} samples to train on, {len(read.held_out):,} held out"
-    click.echo(findings_text(place.as_posix(), of, findings))
+    say(findings_text(place.as_posix(), of, findings))
 
 
 @contextmanager
 def _progress(job: str, of: str = "pictures") -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, silent elsewhere."""
-    from lorac.terminal import progress
-
     with progress() as tell:
         yield lambda done, total: tell(job, f"{done:,} of {total:,} {of}", done / total)

@@ -8,7 +8,7 @@ import attrs
 import click
 
 from lorac.commands.calling import A_PATH, command
-from lorac.terminal import print_json, width
+from lorac.terminal import print_json, say, width
 
 
 @command(
@@ -36,7 +36,7 @@ def spec_(part: str | None, as_json: bool) -> None:
     if as_json:
         print_json([attrs.asdict(row) for row in rows])
         return
-    click.echo(reference_text(rows, width()))
+    say(reference_text(rows, width()))
 
 
 @command(
@@ -58,4 +58,4 @@ def import_(file: Path, out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(show.answer(imported))
         return
-    click.echo(show.text(imported, width()))
+    say(show.text(imported, width()))

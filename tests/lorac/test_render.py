@@ -39,7 +39,7 @@ memory at the peak (training): 8.00 GiB of 11.00 GiB usable on 12GB (73%)
 
 steps   1,200 in 15m00s, 0.75 s each
 needs   3.00 GiB of the computer's memory, 64.0 MiB on disk
-peaks   caching 3.00 GiB, training 8.00 GiB
+peaks   training 8.00 GiB, caching 3.00 GiB
 
 not taken
   rank 16, micro-batch 4 × 1  13.00 GiB  is predicted not to fit: 2.00 GiB over
