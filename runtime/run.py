@@ -32,7 +32,7 @@ from runtime import (
 from runtime import step as train_step
 from runtime.adapters import adapted, method, whole, words
 from runtime.dtypes import DTYPES
-from runtime.errors import MachineError, PlanError, Problem
+from runtime.errors import MachineError, OtherFormat, PlanError, Problem
 from runtime.exactness import deterministic, refusals
 from runtime.export import write
 from runtime.export.manifest import Choice, Facts
@@ -304,7 +304,7 @@ def make_room(of: plan.Plan, folder: Path) -> None:
     """Never write over another plan's run: its folder is moved aside whole, under its plan's hash."""
     receipt = folder / "plan.json"
     if receipt.exists():
-        before = plan.read(receipt).plan_hash
+        before = earlier(receipt)
         if before != of.plan_hash:
             aside = folder.with_name(f"{folder.name}-{before[:8]}")
             if aside.exists():
@@ -318,6 +318,14 @@ def make_room(of: plan.Plan, folder: Path) -> None:
             log.info(f"Moved the earlier run of another plan aside to {aside.name}")
     folder.mkdir(parents=True, exist_ok=True)
     plan.write(of, receipt)
+
+
+def earlier(receipt: Path) -> str:
+    """The hash of the plan that a run's folder is of; "earlier" where it is of another lorac's. Raises PlanError."""
+    try:
+        return plan.read(receipt).plan_hash
+    except OtherFormat:
+        return "earlier"
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def run(what: Path | None, card: str | None, accept_versions: bool, **places: Pa
 @command(
     "verify",
     click.argument("what", metavar="RUN", type=A_PATH),
-    click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {what, wrong, note}."),
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {what, wrong, note, hint}."),
 )
 def verify(what: Path, as_json: bool) -> int:
     """Hash a finished run again, and what it was made of.

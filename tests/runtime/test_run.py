@@ -18,6 +18,7 @@ import torch
 
 from runtime import plan
 from runtime.errors import Interrupted, MachineError, PlanError
+from runtime.run import held
 from runtime.safeio.weights import open_weights
 from tests.faults import fault
 from tests.runtime.plans import carry_out, tiny_plan, where
@@ -192,6 +193,16 @@ def test_another_plans_run_is_moved_aside_whole(
     carry_out(other, tmp_path)
 
     assert (tmp_path / f"tiny-{of.plan_hash[:8]}" / "tiny.safetensors").read_bytes() == first
+
+
+def test_an_older_lorac_s_run_is_moved_aside_whole(of: plan.Plan, tmp_path: Path) -> None:
+    earlier = tmp_path / "tiny"
+    plan.write(attrs.evolve(of, format=plan.FORMAT - 1), earlier / "plan.json")
+    (earlier / "tiny.safetensors").write_bytes(b"an older lorac's")
+
+    with held(of, earlier):
+        assert (tmp_path / "tiny-earlier" / "tiny.safetensors").read_bytes() == b"an older lorac's"
+        assert [path.name for path in earlier.iterdir()] == ["plan.json"]
 
 
 def test_a_changed_picture_is_refused_by_name(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
