@@ -286,7 +286,7 @@ def installed_text(done: Installed) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Columns side by side, the last one wrapped into what the width leaves."""
+    """Columns side by side, the last one wrapped into what the width leaves; a path or a hash in it stays whole."""
     if not rows:
         return []
     clean = [[visible(cell) for cell in row] for row in rows]
@@ -300,8 +300,8 @@ def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     lines = []
     for row in clean:
         cells = [
-            textwrap.wrap(cell, w, break_on_hyphens=False) or [""]
-            for cell, w in zip(row, widths, strict=True)
+            textwrap.wrap(cell, w, break_on_hyphens=False, break_long_words=place < len(widths) - 1) or [""]
+            for place, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         for parts in itertools.zip_longest(*cells, fillvalue=""):
             joined = INDENT.join(f"{part:<{w}}" for part, w in zip(parts, widths, strict=True))

@@ -52,7 +52,7 @@ def wrapped(line: str, width: int | None) -> str:
         return line
     label = LABEL.match(line)
     indent = label.end() if label else width
-    if indent > width // 2:
+    if indent > width // 2 or indent + max(map(len, line[indent:].split()), default=0) > width:
         indent = len(line) - len(line.lstrip(" ")) + INDENT
     lines = textwrap.wrap(
         line,

@@ -73,7 +73,7 @@ def inspect_(source: Path, each: bool, as_json: bool) -> None:
     """
     import attrs
 
-    from lorac.lora_text import inspected_text, modules_text
+    from lorac.lora_text import beside_text, inspected_text, modules_text
     from runtime.lora_files.adapter import read
     from runtime.lora_files.inspection import inspected
 
@@ -83,7 +83,7 @@ def inspect_(source: Path, each: bool, as_json: bool) -> None:
     if as_json:
         print_json(attrs.asdict(found))
         return
-    say(inspected_text(found, width()))
+    say("\n\n".join([inspected_text(found, width()), *beside_text(source, adapter.path)]))
     if each:
         say("\n" + modules_text(found))
 

@@ -51,11 +51,11 @@ def test_a_line_is_broken_between_words_below_its_first_ones(line: str, lines: l
 
 def test_what_is_wider_than_the_terminal_stays_whole_to_be_copied() -> None:
     path = "output/a-very-long-name/step-000100.safetensors"
-    assert wrapped(f"hint: see {path}, or not", 20).splitlines() == [
-        "hint: see",
-        f"      {path},",
-        "      or not",
-    ]
+    assert wrapped(f"hint: see {path}, or not", 20).splitlines() == ["hint: see", f"  {path},", "  or not"]
+
+
+def test_what_has_no_room_beside_its_label_goes_below_it() -> None:
+    assert wrapped("  sha256    0123456789abcdef", 20).splitlines() == ["  sha256", "    0123456789abcdef"]
 
 
 def test_a_line_goes_as_it_is_to_what_is_no_terminal() -> None:
