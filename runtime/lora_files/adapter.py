@@ -241,8 +241,8 @@ def _sources(path: Path) -> list[tuple[str, Path]]:
     if parts:
         return parts
     runs = [file.name.removesuffix(SUFFIX) for file in path.glob(f"*{SUFFIX}")]
-    if len(runs) == 1 and (file := path / f"{runs[0]}.safetensors").is_file():
-        return [(keys.WHOLE, file)]
+    if len(runs) == 1 and (given := path / f"{runs[0]}.safetensors").is_file():
+        return [(keys.WHOLE, given)]
     if (path / DIFFUSERS_FILE).is_file():
         return [(keys.WHOLE, path / DIFFUSERS_FILE)]
     found = sorted(path.glob("*.safetensors"))
