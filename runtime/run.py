@@ -34,7 +34,8 @@ from runtime.adapters import adapted, method, whole, words
 from runtime.dtypes import DTYPES
 from runtime.errors import MachineError, OtherFormat, PlanError, Problem
 from runtime.exactness import deterministic, refusals
-from runtime.export import write
+from runtime.export import manifest as manifests
+from runtime.export import uses, write
 from runtime.export.manifest import Choice, Facts
 from runtime.export.weights import Weights
 from runtime.families import family
@@ -68,6 +69,8 @@ def run(of: plan.Plan, options: Options) -> Path:
         done = write.finished(where.output, of)
         if done is not None:
             log.info(f"Already complete: {done}")
+            if processes.first():
+                tell_uses(manifests.read(where.output / f"{outputs.name}{manifests.SUFFIX}"), where.output)
             return where.output
         architecture = family(program.base.family)
         modules, tokenizers = load(architecture, program, where, device)
@@ -288,6 +291,13 @@ def finish(job: Run, exported: checkpoint.State, previews: Sequence[Image], wher
     for file in manifest.files:
         log.info(f"Wrote {paths.display(where.output)}/{file.name} ({log.size(file.size)})")
     tell_of(where.output)
+    tell_uses(manifest, where.output)
+
+
+def tell_uses(manifest: manifests.Manifest, folder: Path) -> None:
+    """What to do with the LoRA."""
+    for line in uses.told(manifest, folder):
+        log.info(line)
 
 
 def tell_of(folder: Path) -> None:

@@ -174,6 +174,21 @@ def test_a_finished_run_is_not_run_again(
     assert "Already complete" in capfd.readouterr().out
 
 
+def test_a_run_ends_with_what_to_do_with_the_lora(
+    of: plan.Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    carry_out(of, tmp_path)
+    run = tmp_path / "tiny"
+
+    assert capfd.readouterr().out.replace("[INFO] ", "").splitlines()[-4:] == [
+        f"Report: {run}/report.html",
+        f"The LoRA is {run}/tiny.safetensors",
+        "Copy it to Stable Diffusion WebUI and Forge: models/Lora; ComfyUI: models/loras"
+        f" (lorac install {run} --webui DIR or --comfyui DIR does)",
+        "Call it with weight 0.8, trigger words: tiny style",
+    ]
+
+
 def test_on_a_cpu_the_bar_holds_the_process_against_what_was_planned_for_it(
     of: plan.Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
