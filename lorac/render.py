@@ -266,8 +266,9 @@ def _shown(field: str, value: Any) -> str:
     """A plan's value as people read it: bytes and seconds in units."""
     if value is MISSING:
         return "(none)"
-    if type(value) is int and re.search(r"_bytes$|\.by_kind\.|\.phases\.", field):
-        return size(value)
+    if re.search(r"_bytes$|\.by_kind\.|\.phases\.", field):
+        several = value if isinstance(value, list) else [value]
+        return ", ".join(map(size, several)) or "(none)"
     if field == "estimate.seconds":
         return clock(value)
     if type(value) is float:

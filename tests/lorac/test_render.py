@@ -104,6 +104,7 @@ def test_changes_name_the_field_and_both_values_in_units() -> None:
         Change("outputs.author", "", "Jane"),
         Change("estimate.peak_bytes", 2**30, 2**31),
         Change("estimate.by_kind.base weights", 2**20, 0),
+        Change("estimate.fallback_bytes", [2**30, 2**29], []),
         Change("estimate.seconds", 59.0, 125.2),
         Change("estimate.seconds_per_step", 0.5635163895404869, 0.2),
     ]
@@ -113,6 +114,7 @@ def test_changes_name_the_field_and_both_values_in_units() -> None:
         "  outputs.author: '' -> Jane",
         "  estimate.peak_bytes: 1.00 GiB -> 2.00 GiB",
         "  estimate.by_kind.base weights: 1.0 MiB -> 0 B",
+        "  estimate.fallback_bytes: 1.00 GiB, 512.0 MiB -> (none)",
         "  estimate.seconds: 59s -> 2m05s",
         "  estimate.seconds_per_step: 0.5635 -> 0.2",
         "the trained bytes differ",
