@@ -134,8 +134,12 @@ def item(
     name: str,
     files: list[Path],
     sha256_files: Callable[[list[Path]], dict[Path, str]] = digest.sha256_files,
+    look: Callable[[int, pictures.Image.Image], None] = lambda place, frame: None,
 ) -> plan.Item:
-    """One clip, locked. Raises InputError with what is wrong with it."""
+    """One clip, locked. `look` sees each frame that is taken, with its place, once it is decoded.
+
+    Raises InputError with what is wrong with the clip.
+    """
     shown = paths.display(root / name)
     is_folder = (root / name).is_dir()
     if is_folder and len(files) < images.frames:
@@ -149,10 +153,11 @@ def item(
         )
         for number, file in enumerate(used)
     )
-    if is_folder:
-        sizes = {pictures.open_picture(file).size for file in used}
-    else:
-        sizes = {frame.size for frame in pictures.open_frames(files[0], images.frames)}
+    decoded = map(pictures.open_picture, used) if is_folder else pictures.open_frames(files[0], images.frames)
+    sizes = set()
+    for place, frame in enumerate(decoded):
+        look(place, frame)
+        sizes.add(frame.size)
     if len(sizes) > 1:
         listed = ", ".join(f"{width}×{height}" for width, height in sorted(sizes))
         raise InputError(Problem(shown, f"has frames of several sizes: {listed}", "bring them to one size"))

@@ -16,6 +16,7 @@ import attrs
 from lorac import spec
 from lorac.agree import sets_of
 from lorac.estimate import cards
+from lorac.parts import at_field
 from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, code_digest, versions
 from runtime import plan
 from runtime.errors import PlanError
@@ -38,7 +39,7 @@ def compile_experiment(
     `root` is the folder that lorac runs in; the spec's paths are relative to `spec_dir`; `tell` hears
     what is being done. Raises SpecError, InputError (base or data) and MachineError (nothing fits).
     """
-    found = cards.share(cards.find(card or experiment.fit.card), experiment.fit.processes)
+    found = cards.share(_card(experiment, card), experiment.fit.processes)
     tell("hashing the base and the data")
     path = cache_folder() / "plans" / f"{_question(experiment, root, spec_dir, found, unlocked)}.json"
     kept = _kept(path)
@@ -84,6 +85,14 @@ def _compile(
         rejected=fitted.rejected,
     )
     return plan.make(fitted.program, fitted.outputs, estimate)
+
+
+def _card(experiment: spec.Experiment, overruled: str | None) -> Card:
+    """The card that the call names, or the spec: what is wrong with the spec's is told at its own line."""
+    if overruled is not None:
+        return cards.find(overruled)
+    with at_field(experiment.fit, "card"):
+        return cards.find(experiment.fit.card)
 
 
 MAY_BE_EXPORTED = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorac.render import INDENT, table
@@ -32,7 +33,7 @@ def inspected_text(of: Inspected, width: int) -> str:
         [
             "components",
             *table([COMPONENT_HEAD, *map(_component, of.components)], width),
-            *_strongest(of.components),
+            *map(_kinds, of.components),
         ],
         ["trained whole", *table([_whole(one) for one in of.whole], width)] if of.whole else [],
         *(
@@ -43,6 +44,13 @@ def inspected_text(of: Inspected, width: int) -> str:
         _findings(of, width),
     ]
     return "\n\n".join("\n".join(map(visible, lines)) for lines in parts if lines)
+
+
+def beside_text(source: Path, file: Path) -> Iterator[str]:
+    """What else is in a folder of which a file was looked at: a run writes one for each way of loading."""
+    others = sorted(path.name for path in source.glob("*.safetensors") if path != file)
+    if source != file and others:
+        yield visible(f"also in {source}: {', '.join(others)}")
 
 
 def modules_text(of: Inspected) -> str:
@@ -67,7 +75,6 @@ COMPONENT_HEAD = (
     "‖ΔW‖",
     "largest",
     "rank of 95 %",
-    "kinds",
 )
 
 
@@ -82,14 +89,13 @@ def _component(of: Component) -> tuple[str, ...]:
         _number(of.frobenius),
         _number(of.spectral),
         f"{of.needed_rank[0]}, at most {of.needed_rank[1]}" if of.needed_rank else "-",
-        f"{_counts(of.kinds)}; {of.parameters:,} parameters",
     )
 
 
-def _strongest(components: Sequence[Component]) -> Iterator[str]:
-    for of in components:
-        if of.strongest and of.spectral:
-            yield f"{INDENT}strongest in {of.name}: {of.strongest}"
+def _kinds(of: Component) -> str:
+    """What a component's modules are, and which one is changed most."""
+    strongest = f"; strongest: {of.strongest}" if of.strongest and of.spectral else ""
+    return f"{INDENT}{of.name}: {_counts(of.kinds)}; {of.parameters:,} parameters{strongest}"
 
 
 def _module(of: Module) -> tuple[str, ...]:

@@ -81,14 +81,15 @@ def highest(phases: Mapping[str, int]) -> str:
 
 
 def cost(of: plan.Plan) -> list[str]:
-    """Steps, time, host memory, disk, and the peak of each phase."""
+    """Steps, time, host memory, disk, and the peak of each phase, the highest first."""
     estimate, steps = of.estimate, of.program.train.steps
     needs = [f"{size(estimate.host_bytes)} of the computer's memory"] if estimate.host_bytes else []
     needs += [f"{size(estimate.disk_bytes)} on disk"] if estimate.disk_bytes else []
+    phases = sorted(estimate.phases.items(), key=lambda phase: (-phase[1], phase[0]))
     lines = {
         "steps": f"{steps:,} in {clock(estimate.seconds)}, {estimate.seconds_per_step:.3g} s each",
         "needs": ", ".join(needs),
-        "peaks": ", ".join(f"{name} {size(peak)}" for name, peak in estimate.phases.items()),
+        "peaks": ", ".join(f"{name} {size(peak)}" for name, peak in phases),
     }
     return [f"{name}   {words}" for name, words in lines.items() if words]
 
@@ -265,8 +266,9 @@ def _shown(field: str, value: Any) -> str:
     """A plan's value as people read it: bytes and seconds in units."""
     if value is MISSING:
         return "(none)"
-    if type(value) is int and re.search(r"_bytes$|\.by_kind\.|\.phases\.", field):
-        return size(value)
+    if re.search(r"_bytes$|\.by_kind\.|\.phases\.", field):
+        several = value if isinstance(value, list) else [value]
+        return ", ".join(map(size, several)) or "(none)"
     if field == "estimate.seconds":
         return clock(value)
     if type(value) is float:
@@ -285,7 +287,7 @@ def installed_text(done: Installed) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Columns side by side, the last one wrapped into what the width leaves."""
+    """Columns side by side, the last one wrapped into what the width leaves; a path or a hash in it stays whole."""
     if not rows:
         return []
     clean = [[visible(cell) for cell in row] for row in rows]
@@ -299,8 +301,8 @@ def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     lines = []
     for row in clean:
         cells = [
-            textwrap.wrap(cell, w, break_on_hyphens=False) or [""]
-            for cell, w in zip(row, widths, strict=True)
+            textwrap.wrap(cell, w, break_on_hyphens=False, break_long_words=place < len(widths) - 1) or [""]
+            for place, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         for parts in itertools.zip_longest(*cells, fillvalue=""):
             joined = INDENT.join(f"{part:<{w}}" for part, w in zip(parts, widths, strict=True))

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
-from numpy.typing import NDArray
 
 from lorac import clip_lock, hub, spec, text_lock
 from lorac.agree import batch_choices
@@ -52,7 +50,7 @@ class Resolved:
     outputs: plan.Outputs
     card: Card
     decisions: tuple[plan.Decision, ...]
-    lengths: NDArray[np.int64] | None = attrs.field(default=None, eq=False)
+    lengths: text_lock.Numbers | None = attrs.field(default=None, eq=False)
 
 
 def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, unlocked: bool) -> Resolved:

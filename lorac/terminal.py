@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from runtime.errors import visible
+from runtime.human import columns, fitted
 
 WIDTH = 100
 """Columns where nobody says how many there are."""
@@ -39,7 +40,7 @@ def telling() -> Iterator[Callable[[str], None]]:
     clear = "\r\x1b[K"
 
     def tell(words: str) -> None:
-        click.echo(f"{clear}{visible(words)[: width() - 3]} …", nl=False, err=True)
+        click.echo(f"{clear}{visible(words)[: (columns(sys.stderr) or WIDTH) - 3]} …", nl=False, err=True)
 
     if not sys.stderr.isatty():
         yield lambda words: None
@@ -67,6 +68,11 @@ def progress() -> Iterator[Callable[[str, str, float], None]]:
             bars.update(jobs[job], description=visible(f"{job}: {what}"), completed=share)
 
         yield tell
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print lines, on stderr with `err`; on a terminal what is wider than it is broken between words."""
+    click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
 
 
 def print_json(value: Any) -> None:

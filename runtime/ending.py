@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 
 from runtime.errors import Interrupted, LoracError, visible
+from runtime.human import fitted
 
 BUG = 1
 INTERRUPTED = 130
@@ -50,7 +51,7 @@ def ended(work: Callable[[], int | None], is_debugging: Callable[[], bool] = lam
 
 def _say(*lines: str) -> None:
     for line in lines:
-        print(line, file=sys.stderr)
+        print(fitted(line, sys.stderr), file=sys.stderr)
 
 
 def _kept() -> str:

@@ -82,6 +82,10 @@ class PlanError(LoracError):
     exit_code = 4
 
 
+class OtherFormat(PlanError):
+    """A plan of another lorac, older or newer: whole, and not for this one to read."""
+
+
 class MachineError(LoracError):
     """The device, versions, disk or memory."""
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from runtime.errors import MachineError, Problem, visible
-from runtime.human import clock, size
+from runtime.human import clock, size, wrapped
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +30,7 @@ PLAIN_EVERY = 10.0
 
 def info(text: str) -> None:
     """A line for the user."""
-    CONSOLE.print(f"[INFO] {visible(text)}", markup=False)
+    _print("[INFO]", text)
 
 
 def begins(text: str) -> None:
@@ -41,7 +41,12 @@ def begins(text: str) -> None:
 
 def warn(text: str) -> None:
     """A line that asks for attention."""
-    CONSOLE.print(f"[WARN] {visible(text)}", markup=False, style="yellow")
+    _print("[WARN]", text, "yellow")
+
+
+def _print(mark: str, text: str, style: str | None = None) -> None:
+    width = CONSOLE.width if CONSOLE.is_terminal else None
+    CONSOLE.print(wrapped(f"{mark} {visible(text)}", width), markup=False, style=style)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import attrs
 
 from runtime import plan_items
-from runtime.errors import PlanError, Problem
+from runtime.errors import OtherFormat, PlanError, Problem
 from runtime.plan_adapter import Adapter as Adapter
 from runtime.plan_adapter import AlphaOf as AlphaOf
 from runtime.plan_adapter import RankOf as RankOf
@@ -365,7 +365,7 @@ def dumps(plan: Plan) -> str:
 
 def loads(text: str, where: str = "plan.json") -> Plan:
     """Read a plan from canonical (or any strict) JSON. Raises PlanError."""
-    return _checked(_parsed(text, where), where)
+    return _checked(_of_this_format(_parsed(text, where), where), where)
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -376,14 +376,21 @@ def _parsed(text: str, where: str) -> Any:
         raise PlanError(attrs.evolve(one, hint=AGAIN) for one in error.problems) from None
 
 
-def _checked(data: Any, where: str, beside: Iterable[tuple[str, Any]] = ()) -> Plan:
-    """A plan of plain JSON data, and of its pictures with their places where they are not in it. Raises PlanError."""
+def _of_this_format(data: Any, where: str) -> Any:
+    """The data of a plan that this lorac reads. Raises PlanError, OtherFormat for another lorac's."""
     if not isinstance(data, dict) or "format" not in data:
         raise PlanError(Problem(where, "is not a lorac plan: it has no `format`", AGAIN))
-    if data["format"] != FORMAT:
-        raise PlanError(
-            Problem(where, f"plan format {data['format']!r}, but this lorac reads format {FORMAT}", AGAIN)
-        )
+    found = data["format"]
+    if found != FORMAT:
+        what = f"is a plan of format {found!r}, and this lorac reads format {FORMAT}"
+        newer = isinstance(found, int) and found > FORMAT
+        hint = "compile it anew from its spec: lorac plan SPEC"
+        raise OtherFormat(Problem(where, what, f"take the newer lorac, or {hint}" if newer else hint))
+    return data
+
+
+def _checked(data: Any, where: str, beside: Iterable[tuple[str, Any]] = ()) -> Plan:
+    """A plan of plain JSON data, and of its pictures with their places where they are not in it. Raises PlanError."""
     plan = structure(data, Plan, where)
     if items := tuple(structure(item, Item, place) for place, item in beside):
         lean = plan.program
@@ -407,7 +414,7 @@ def read(path: Path) -> Plan:
         raise PlanError(
             Problem(str(path), f"cannot be read: {why}", "give the path of a plan.json")
         ) from None
-    data = _parsed(text, str(path))
+    data = _of_this_format(_parsed(text, str(path)), str(path))
     return _checked(data, str(path), plan_items.take_out(data, path))
 
 

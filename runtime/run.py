@@ -32,9 +32,10 @@ from runtime import (
 from runtime import step as train_step
 from runtime.adapters import adapted, method, whole, words
 from runtime.dtypes import DTYPES
-from runtime.errors import MachineError, PlanError, Problem
+from runtime.errors import MachineError, OtherFormat, PlanError, Problem
 from runtime.exactness import deterministic, refusals
-from runtime.export import write
+from runtime.export import manifest as manifests
+from runtime.export import uses, write
 from runtime.export.manifest import Choice, Facts
 from runtime.export.weights import Weights
 from runtime.families import family
@@ -68,6 +69,8 @@ def run(of: plan.Plan, options: Options) -> Path:
         done = write.finished(where.output, of)
         if done is not None:
             log.info(f"Already complete: {done}")
+            if processes.first():
+                tell_uses(manifests.read(where.output / f"{outputs.name}{manifests.SUFFIX}"), where.output)
             return where.output
         architecture = family(program.base.family)
         modules, tokenizers = load(architecture, program, where, device)
@@ -288,6 +291,13 @@ def finish(job: Run, exported: checkpoint.State, previews: Sequence[Image], wher
     for file in manifest.files:
         log.info(f"Wrote {paths.display(where.output)}/{file.name} ({log.size(file.size)})")
     tell_of(where.output)
+    tell_uses(manifest, where.output)
+
+
+def tell_uses(manifest: manifests.Manifest, folder: Path) -> None:
+    """What to do with the LoRA."""
+    for line in uses.told(manifest, folder):
+        log.info(line)
 
 
 def tell_of(folder: Path) -> None:
@@ -304,7 +314,7 @@ def make_room(of: plan.Plan, folder: Path) -> None:
     """Never write over another plan's run: its folder is moved aside whole, under its plan's hash."""
     receipt = folder / "plan.json"
     if receipt.exists():
-        before = plan.read(receipt).plan_hash
+        before = earlier(receipt)
         if before != of.plan_hash:
             aside = folder.with_name(f"{folder.name}-{before[:8]}")
             if aside.exists():
@@ -318,6 +328,14 @@ def make_room(of: plan.Plan, folder: Path) -> None:
             log.info(f"Moved the earlier run of another plan aside to {aside.name}")
     folder.mkdir(parents=True, exist_ok=True)
     plan.write(of, receipt)
+
+
+def earlier(receipt: Path) -> str:
+    """The hash of the plan that a run's folder is of; "earlier" where it is of another lorac's. Raises PlanError."""
+    try:
+        return plan.read(receipt).plan_hash
+    except OtherFormat:
+        return "earlier"
 
 
 @contextmanager

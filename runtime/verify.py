@@ -16,10 +16,10 @@ import attrs
 
 from runtime import plan
 from runtime.ending import ended
-from runtime.errors import InputError, LoracError, Problem, visible
+from runtime.errors import InputError, LoracError, OtherFormat, PlanError, Problem, visible
 from runtime.export import manifest as manifests
 from runtime.export.manifest import SUFFIX, Manifest
-from runtime.human import size
+from runtime.human import fitted, size
 from runtime.preflight import base_problems, data_problems
 from runtime.safeio import digest, paths, strict_json
 
@@ -28,11 +28,13 @@ _T = TypeVar("_T")
 
 @attrs.frozen
 class Checked:
-    """One thing that was looked at. `wrong` says what is wrong with it, empty where nothing is; `note` more."""
+    """One thing that was looked at. `wrong` says what is wrong with it, empty where nothing is; `note` more; `hint`
+    what to do where it is not damaged."""
 
     what: str
     wrong: str = ""
     note: str = ""
+    hint: str = ""
 
 
 def manifest_of(run: Path) -> tuple[Manifest, Path]:
@@ -50,8 +52,8 @@ def verify(run: Path) -> Iterator[Checked]:
 
     manifest, _ = manifest_of(run)
     made = _told(lambda: plan.read(run / "plan.json"))
-    if isinstance(made, str):
-        yield Checked("plan.json", made)
+    if isinstance(made, Checked):
+        yield attrs.evolve(made, what="plan.json")
     elif made.plan_hash != manifest.plan_hash:
         yield Checked(
             "plan.json",
@@ -63,7 +65,9 @@ def verify(run: Path) -> Iterator[Checked]:
         yield _file(run, file.name, file.sha256, file.size)
     for folder in checkpoint.whole(run / "checkpoints"):
         yield from _checkpoint(folder, manifest.plan_hash)
-    if not isinstance(made, str):
+    if isinstance(made, Checked):
+        yield Checked("the base and the data", note="not checked: the plan says what they were")
+    else:
         places, program = made.outputs.places, made.program
         yield _input(Path(places.base), "the base", lambda place: base_problems(program.base, place))
         yield _input(Path(places.data), "the data", lambda place: data_problems(program.data, place))
@@ -84,8 +88,8 @@ def _checkpoint(folder: Path, plan_hash: str) -> Iterator[Checked]:
     from runtime import checkpoint
 
     receipt = _told(lambda: checkpoint.receipt(folder))
-    if isinstance(receipt, str):
-        yield Checked(f"{folder.name}/{checkpoint.DONE}", receipt)
+    if isinstance(receipt, Checked):
+        yield attrs.evolve(receipt, what=f"{folder.name}/{checkpoint.DONE}")
         return
     if receipt.plan_hash != plan_hash:
         yield Checked(folder.name, "is of another plan")
@@ -97,21 +101,24 @@ def _input(place: Path, what: str, problems: Callable[[Path], list[Problem]]) ->
     if not place.exists():
         return Checked(what, note=f"not here ({paths.display(place)}): not checked")
     found = _told(lambda: problems(place))
-    if isinstance(found, str):
-        return Checked(what, found)
+    if isinstance(found, Checked):
+        return attrs.evolve(found, what=what)
     return Checked(what, "; ".join(map(str, found[:5])), "" if found else paths.display(place))
 
 
-def _told(read: Callable[[], _T]) -> _T | str:
+def _told(read: Callable[[], _T]) -> _T | Checked:
     """What was read, or what is wrong with it."""
     try:
         return read()
+    except OtherFormat as error:
+        (problem,) = error.problems
+        return Checked("", problem.what, hint=problem.hint)
     except LoracError as error:
-        return str(error)
+        return Checked("", str(error))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line for each thing; exit code 3 where one is wrong."""
+    """Print a line for each thing; exit code 3 where one is wrong, 4 where only the plan is another lorac's."""
     parser = argparse.ArgumentParser(prog="python -m runtime.verify", allow_abbrev=False)
     parser.add_argument("run", type=Path, help="a finished run's folder")
     parser.add_argument("--json", action="store_true", help="print a JSON list")
@@ -128,10 +135,11 @@ def _show(run: Path, as_json: bool) -> None:
     else:
         lines = [f"{'WRONG' if one.wrong else 'ok':5} {one.what}: {one.wrong or one.note}" for one in found]
         lines.append(f"{len(found) - len(wrong)} of {len(found)} are as they were written")
-        sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))
+        sys.stdout.write("".join(f"{fitted(visible(line), sys.stdout)}\n" for line in lines))
     if wrong:
-        hint = "take the damaged files from a copy, or make the run again: lorac reproduce RUN"
-        raise InputError([Problem(one.what, one.wrong, hint) for one in wrong])
+        damaged = "take the damaged files from a copy, or make the run again: lorac reproduce RUN"
+        error = PlanError if all(one.hint for one in wrong) else InputError
+        raise error([Problem(one.what, one.wrong, one.hint or damaged) for one in wrong])
 
 
 if __name__ == "__main__":

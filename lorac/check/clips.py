@@ -16,7 +16,7 @@ import attrs
 
 from lorac import buckets, clip_lock
 from lorac.captions import TABLES
-from lorac.check import borders, shape, sharpness
+from lorac.check import Faults, borders, shape, sharpness
 from lorac.check.scan import Picture, Progress, Scan, measured
 from lorac.data_folder import CAPTIONS, REPEAT_FOLDER, VIDEOS, Folder
 from lorac.spec import Images
@@ -75,10 +75,10 @@ def scan(root: Path, resolution: int, frames: int, progress: Progress | None = N
     first: dict[str, Picture] = {}
     for done, (name, files) in enumerate(found.items(), start=1):
         try:
-            items[name] = clip_lock.item(settings, rule, root, name, files)
-            seen = _frames(files, frames)
+            seen: dict[int, images.Image.Image] = {}
+            items[name] = clip_lock.item(settings, rule, root, name, files, look=_keeping(seen, frames))
             first[name] = measured(FRAME, seen[0], items[name].sha256)
-            still += [name] * all(frame.tobytes() == seen[0].tobytes() for frame in seen[1:])
+            still += [name] * all(frame.tobytes() == seen[0].tobytes() for frame in seen.values())
         except InputError as error:
             unusable += error.problems
         if progress:
@@ -157,18 +157,22 @@ def _of_first(look: Callable[[Scan], Iterable[Problem]], hint: str) -> Callable[
     return lambda of: (attrs.evolve(one, hint=hint) for one in look(of.first))
 
 
-FAULTS: dict[str, Callable[[Clips], Iterable[Problem]]] = {
-    "unusable": unusable,
-    "not-taken": not_taken,
-    "frame-order": misordered,
-    "motionless": motionless,
-    "duplicate": duplicates,
-    "too-small": _of_first(shape.too_small, "take a larger one, or train at a lower resolution"),
-    "too-long": _of_first(shape.too_long, "crop its frames to what matters, or leave it out"),
-    "border": _of_first(borders.borders, "crop all its frames alike"),
-    "blurred": _of_first(sharpness.blurred, "take a sharper one, unless blur is the style"),
+FAULTS: Faults[Clips] = {
+    "error": {
+        "unusable": unusable,
+        "frame-order": misordered,
+    },
+    "warning": {
+        "not-taken": not_taken,
+        "motionless": motionless,
+        "duplicate": duplicates,
+        "too-small": _of_first(shape.too_small, "take a larger one, or train at a lower resolution"),
+        "too-long": _of_first(shape.too_long, "crop its frames to what matters, or leave it out"),
+        "border": _of_first(borders.borders, "crop all its frames alike"),
+        "blurred": _of_first(sharpness.blurred, "take a sharper one, unless blur is the style"),
+    },
 }
-"""Name -> the check of clips that finds it, in the order of the report. The closed registry."""
+"""Of a folder of clips. The closed registry."""
 
 
 # ------------------------------------------------------------------------------------------------------ what is a clip
@@ -212,10 +216,12 @@ def _has_captions(root: Path) -> bool:
     return False
 
 
-def _frames(files: Sequence[Path], count: int) -> list[images.Image.Image]:
-    """The first, the middle and the last of the frames that are taken."""
+def _keeping(seen: dict[int, images.Image.Image], count: int) -> Callable[[int, images.Image.Image], None]:
+    """What keeps the first, the middle and the last of the frames that are taken, as they are decoded."""
     places = (0, count // 2, count - 1)
-    if len(files) == 1:
-        whole = images.open_frames(files[0], count)
-        return [whole[at] for at in places]
-    return [images.open_picture(files[at]) for at in places]
+
+    def keep(place: int, frame: images.Image.Image) -> None:
+        if place in places:
+            seen[place] = frame
+
+    return keep

@@ -1,15 +1,15 @@
-"""Findings as a person reads them: fault by fault, the first files of each, and what to do."""
+"""Findings as a person reads them: the worst first, fault by fault, the first files of each, and what to do."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from lorac.check import Finding
 from lorac.check.fix import Change
 from runtime.errors import visible
 
-SHOWN = 8
+SHOWN = 3
 """Files of a fault, and changes, that are printed; the rest are counted."""
 
 
@@ -20,9 +20,11 @@ def findings_text(place: str, of: str, findings: Sequence[Finding]) -> str:
     by_fault: defaultdict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
         by_fault[finding.fault].append(finding)
-    lines = [visible(f"{place}: {of}, {_counted(len(findings), 'finding')}")]
+    levels = Counter(one.level for one in findings)
+    counts = ", ".join(_counted(count, level) for level, count in levels.items())
+    lines = [visible(f"{place}: {of}, {counts}")]
     for fault, these in by_fault.items():
-        lines += ["", f"{fault} ({len(these):,})"]
+        lines += ["", f"{these[0].level}: {fault} ({len(these):,})"]
         lines += [visible(f"  {one.file}: {one.what}") for one in these[:SHOWN]]
         lines += _rest(len(these) - SHOWN)
         lines += [

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
+from lorac.check import Faults
 from runtime.data import samples, shapes, tables
 from runtime.data.samples import Sample, Text
 from runtime.errors import InputError, Problem
@@ -144,15 +145,11 @@ def long(texts: Texts) -> Iterator[Problem]:
             yield Problem(sample.where, what, "split it, or raise the length: Sequences(length=…)")
 
 
-FAULTS: dict[str, Callable[[Texts], Iterable[Problem]]] = {
-    "empty": empty,
-    "unusable": unusable,
-    "duplicate": duplicates,
-    "near-duplicate": near_duplicates,
-    "leak": leaks,
-    "too-long": long,
+FAULTS: Faults[Texts] = {
+    "error": {"unusable": unusable, "empty": empty, "leak": leaks},
+    "warning": {"duplicate": duplicates, "near-duplicate": near_duplicates, "too-long": long},
 }
-"""Name -> the check of a text set that finds it, in the order of the report. The closed registry."""
+"""Of a text set. The closed registry."""
 
 
 # ------------------------------------------------------------------------------------------------------ near-equality

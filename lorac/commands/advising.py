@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lorac.commands.calling import A_PATH, JSON, command, run_folder
-from lorac.terminal import print_json, uncollected
+from lorac.terminal import print_json, say, uncollected
 
 
 @command(
@@ -35,6 +35,6 @@ def advise_(what: Path, spec: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({**answer(advice), "diff": diff})
         return
-    click.echo(text(advice))
+    say(text(advice))
     if diff:
         click.echo(f"\n{diff}", nl=False)

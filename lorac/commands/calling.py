@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import click
 
-from lorac.terminal import telling, uncollected
+from lorac.terminal import say, telling, uncollected
 from runtime.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -97,6 +97,6 @@ def tell_installed(done: Sequence[Installed], err: bool = False) -> None:
     """Say what was copied where (on stderr with `err`), and on stderr what to know of it."""
     from lorac.render import installed_text
 
-    click.echo("\n".join(map(installed_text, done)), err=err)
+    say("\n".join(map(installed_text, done)), err=err)
     for warning in (text for one in done for text in one.warnings):
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lorac.commands.calling import A_PATH, JSON, command, debugging
+from lorac.terminal import print_json, progress, say
+
+if TYPE_CHECKING:
+    from lorac.check import Finding
 
 
 @command(
@@ -55,6 +59,7 @@ from lorac.commands.calling import A_PATH, JSON, command, debugging
         show_default=True,
         help="What texts are to be trained at.",
     ),
+    click.option("--strict", is_flag=True, help="Warnings, too, end in exit code 3."),
     JSON,
 )
 def check(
@@ -67,11 +72,16 @@ def check(
     out: Path | None,
     held_out: tuple[Path, ...],
     length: int,
+    strict: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Say what is wrong with pictures and captions, with clips, or with a text set.
 
-    Each finding with the file and what to do. The original is never touched: --fix writes a copy with pictures upright,
+    Each finding with the file and what to do, the worst first. Errors are what `lorac plan` refuses, or what makes
+    its figures wrong; warnings will train badly; notes may be meant. The exit code is 3 where there are errors, with
+    --strict where there are errors or warnings, else 0.
+
+    The original is never touched: --fix writes a copy with pictures upright,
     in 8-bit sRGB, over white, without borders and identical files.
     """
     from lorac.check.clips import are_clips
@@ -82,19 +92,18 @@ def check(
             raise click.UsageError(
                 "--fix, --masks and --trigger are for pictures, and these are clips; --pictures if they are not"
             )
-        _check_clips(place, resolution, frames, clips is None, as_json)
-        return
+        findings = _check_clips(place, resolution, frames, clips is None, as_json)
+        return _exit_code(findings, strict)
     is_pictures = place.is_dir() and any(path.suffix.lower() in SUFFIXES for path in place.rglob("*"))
     if is_pictures:
         if masks is not None and out is not None:
             raise click.UsageError("--fix copies no masks: a picture that it crops would not fit its own")
-        _check_pictures(place, resolution, trigger, masks, out, as_json)
-        return
+        return _exit_code(_check_pictures(place, resolution, trigger, masks, out, as_json), strict)
     if out is not None:
         raise click.UsageError("--fix is for a folder of pictures")
     if masks is not None:
         raise click.UsageError("--masks is for a folder of pictures")
-    _check_texts(place, held_out, length, as_json)
+    return _exit_code(_check_texts(place, held_out, length, as_json), strict)
 
 
 @command(
@@ -134,16 +143,23 @@ def label(folder: Path, words: tuple[Path, ...], again: bool, as_json: bool, **s
     return launch.start("runtime.label", folder, options)
 
 
+def _exit_code(findings: Sequence[Finding], strict: bool) -> int:
+    from lorac.check import fails
+    from runtime.errors import InputError
+
+    return InputError.exit_code if fails(findings, strict) else 0
+
+
 def _check_pictures(
     place: Path, resolution: int, trigger: str, masks: Path | None, out: Path | None, as_json: bool
-) -> None:
+) -> list[Finding]:
     import attrs
 
+    from lorac.check import FAULTS
     from lorac.check import check as checked
     from lorac.check.fix import check_place, fix
     from lorac.check.report import changes_text, findings_text
     from lorac.check.scan import scan
-    from lorac.terminal import print_json
     from runtime.errors import SpecError
     from runtime.safeio import paths
 
@@ -154,7 +170,7 @@ def _check_pictures(
         paths.inside(place, mask_path, where="--masks", error=SpecError)
     with _progress("check") as tell:
         seen = scan(place, resolution, trigger, mask_path=mask_path, progress=tell)
-    findings = checked(seen)
+    findings = checked(FAULTS, seen)
     changes = None
     if out is not None:
         with _progress("fix") as tell:
@@ -167,24 +183,24 @@ def _check_pictures(
                 "changes": None if changes is None else [attrs.asdict(one) for one in changes],
             }
         )
-        return
-    click.echo(findings_text(seen.shown(""), f"{len(seen.folder.pictures):,} pictures", findings))
+        return findings
+    say(findings_text(seen.shown(""), f"{len(seen.folder.pictures):,} pictures", findings))
     if out is not None and changes is not None:
         kept = len(seen.folder.pictures) - sum(not one.copy for one in changes)
-        click.echo("\n" + changes_text(out.as_posix(), kept, changes))
+        say("\n" + changes_text(out.as_posix(), kept, changes))
+    return findings
 
 
-def _check_clips(place: Path, resolution: int, frames: int, by_looks: bool, as_json: bool) -> None:
+def _check_clips(place: Path, resolution: int, frames: int, by_looks: bool, as_json: bool) -> list[Finding]:
     import attrs
 
-    from lorac.check import as_finding
+    from lorac.check import check as checked
     from lorac.check.clips import FAULTS, scan
     from lorac.check.report import findings_text
-    from lorac.terminal import print_json
 
     with _progress("check", "clips") as tell:
         seen = scan(place, resolution, frames, tell)
-    findings = [as_finding(fault, one) for fault, look in FAULTS.items() for one in look(seen)]
+    findings = checked(FAULTS, seen)
     if as_json:
         print_json(
             {
@@ -193,26 +209,25 @@ def _check_clips(place: Path, resolution: int, frames: int, by_looks: bool, as_j
                 "findings": [attrs.asdict(one) for one in findings],
             }
         )
-        return
-    click.echo(findings_text(place.as_posix(), f"{len(seen.found):,} clips of {frames} frames", findings))
+        return findings
+    say(findings_text(place.as_posix(), f"{len(seen.found):,} clips of {frames} frames", findings))
     if by_looks:
-        click.echo(
-            "\ntaken for clips by what lies there: folders of numbered frames, or animations (--pictures)"
-        )
+        say("\ntaken for clips by what lies there: folders of numbered frames, or animations (--pictures)")
+    return findings
 
 
-def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: bool) -> None:
+def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: bool) -> list[Finding]:
     import attrs
 
-    from lorac.check import as_finding, texts
+    from lorac.check import check as checked
+    from lorac.check import texts
     from lorac.check.report import findings_text
-    from lorac.terminal import print_json
 
     files = texts.files_in(place)
     if not files:
         raise texts.no_files(place)
     read = texts.read(files, held_out, length)
-    findings = [as_finding(fault, one) for fault, look in texts.FAULTS.items() for one in look(read)]
+    findings = checked(texts.FAULTS, read)
     if as_json:
         print_json(
             {
@@ -221,15 +236,14 @@ def _check_texts(place: Path, held_out: tuple[Path, ...], length: int, as_json: 
                 "findings": [attrs.asdict(one) for one in findings],
             }
         )
-        return
+        return findings
     of = f"{len(read.train):,} samples to train on, {len(read.held_out):,} held out"
-    click.echo(findings_text(place.as_posix(), of, findings))
+    say(findings_text(place.as_posix(), of, findings))
+    return findings
 
 
 @contextmanager
 def _progress(job: str, of: str = "pictures") -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, silent elsewhere."""
-    from lorac.terminal import progress
-
     with progress() as tell:
         yield lambda done, total: tell(job, f"{done:,} of {total:,} {of}", done / total)

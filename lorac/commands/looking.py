@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lorac.commands.calling import A_PATH, command, debugging, run_folder
+from lorac.commands.calling import A_PATH, JSON, command, debugging, run_folder
 from lorac.terminal import uncollected
 
 OPEN = click.option("--open", "show", is_flag=True, help="Show it in the browser.")
@@ -70,14 +70,18 @@ def watch(what: Path, port: int | None, show: bool) -> int:
     click.argument("runs", metavar="RUN RUN…", type=A_PATH, nargs=-1, required=True),
     click.option("--out", type=A_PATH, help="The page to write (default: compare.html)."),
     OPEN,
+    JSON,
 )
-def compare(runs: tuple[Path, ...], out: Path | None, show: bool) -> int:
-    """Put runs side by side on one page: what differs, figures, curves, last samples."""
+def compare(runs: tuple[Path, ...], out: Path | None, show: bool, as_json: bool) -> int:
+    """Put runs side by side: what differs and what came of it.
+
+    Shows a table, and writes a page with curves and last samples beside it.
+    """
     from lorac import launch
 
     first, *rest = (run_folder(run) for run in runs)
     options = [*map(str, rest), *[f"--out={out}"] * (out is not None)]
-    options += ["--open"] * show + ["--debug"] * debugging()
+    options += ["--open"] * show + ["--json"] * as_json + ["--debug"] * debugging()
     return launch.start("runtime.report.compare", first, options)
 
 

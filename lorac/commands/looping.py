@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from lorac.commands.calling import A_PATH, CARD, GENERATED, JSON, OUTPUT, command, tell_installed
-from lorac.terminal import print_json, uncollected, width
+from lorac.terminal import print_json, say, uncollected, width
 
 PROGRAMS = ("webui", "comfyui")
 
@@ -61,13 +61,13 @@ def sweep_(
         OUTPUT / f"{spec.stem}-sweep",
         executor=on_ray.on_ray if where == "ray" else one_after_another,
         stops_weak=stop_weak,
-        tell=lambda words: click.echo(words, err=True),
+        tell=lambda words: say(words, err=True),
     )
     if as_json:
         print_json(figures.answer(rows))
         return
-    click.echo(figures.text(rows, width()))
-    click.echo(f"\nwrote {OUTPUT / f'{spec.stem}-sweep'}/")
+    say(figures.text(rows, width()))
+    say(f"\nwrote {OUTPUT / f'{spec.stem}-sweep'}/")
 
 
 @command(
@@ -115,7 +115,7 @@ def loop_(
     if as_json:
         print_json(told(made))
     else:
-        click.echo(text(made, width()))
+        say(text(made, width()))
     winner = figures.best(made.rows)
     if target is not None and winner is not None:
         from lorac.install import install

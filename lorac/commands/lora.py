@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from lorac.commands.calling import A_PATH, DEBUG
+from lorac.terminal import print_json, progress, say, width
 from runtime.errors import Problem, SpecError
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ def inspect_(source: Path, each: bool, as_json: bool) -> None:
     """
     import attrs
 
-    from lorac.lora_text import inspected_text, modules_text
-    from lorac.terminal import print_json, width
+    from lorac.lora_text import beside_text, inspected_text, modules_text
     from runtime.lora_files.adapter import read
     from runtime.lora_files.inspection import inspected
 
@@ -83,9 +83,9 @@ def inspect_(source: Path, each: bool, as_json: bool) -> None:
     if as_json:
         print_json(attrs.asdict(found))
         return
-    click.echo(inspected_text(found, width()))
+    say("\n\n".join([inspected_text(found, width()), *beside_text(source, adapter.path)]))
     if each:
-        click.echo("\n" + modules_text(found))
+        say("\n" + modules_text(found))
 
 
 @_command(
@@ -312,17 +312,15 @@ def _span(ranks: Sequence[int]) -> str:
 def _wrote(files: Sequence[Path], said: str, notes: Sequence[str]) -> None:
     from runtime.errors import visible
 
-    click.echo(visible(said))
+    say(visible(said))
     for note in notes:
-        click.echo(visible(note))
+        say(visible(note))
     for file in files:
-        click.echo(visible(f"wrote {file.as_posix()}"))
+        say(visible(f"wrote {file.as_posix()}"))
 
 
 @contextmanager
 def _telling(job: str) -> Iterator[Tell]:
     """A bar on a terminal, silent elsewhere."""
-    from lorac.terminal import progress
-
     with progress() as tell:
         yield functools.partial(tell, job)

@@ -9,7 +9,7 @@ import attrs
 import click
 
 from lorac.commands.calling import command
-from lorac.terminal import print_json, progress, width
+from lorac.terminal import print_json, progress, say, width
 
 
 @command(
@@ -29,9 +29,9 @@ def doctor(as_json: bool) -> int:
     for one in examine(Path.cwd()):
         found.append(one)
         if not as_json:
-            click.echo(f"{'ok' if one.is_well else 'BAD':4} {one.check}: {one.found}")
+            say(f"{'ok' if one.is_well else 'BAD':4} {one.check}: {one.found}")
             if one.mend:
-                click.echo(f"     mend: {one.mend}")
+                say(f"     mend: {one.mend}")
     if as_json:
         print_json([attrs.asdict(one) for one in found])
     return 0 if all(one.is_well for one in found) else MachineError.exit_code
@@ -65,4 +65,4 @@ def calibrate_(threads: int | None, as_json: bool) -> None:
     if as_json:
         print_json([{"path": str(path), **attrs.asdict(own)} for own, path in found])
         return
-    click.echo("\n\n".join(show(own, path, width()) for own, path in found))
+    say("\n\n".join(show(own, path, width()) for own, path in found))

@@ -8,7 +8,7 @@ import attrs
 import click
 
 from lorac.commands.calling import A_PATH, CARD, GENERATED, command, planned
-from lorac.terminal import block, print_json, telling, uncollected, width
+from lorac.terminal import block, print_json, say, telling, uncollected, width
 
 
 @command(
@@ -38,7 +38,7 @@ def plan_(spec: Path, card: str | None, unlocked: bool, as_json: bool, out: Path
         return
     from lorac.render import plan_text
 
-    click.echo("\n\n\n".join(plan_text(one.plan, one.path, width(), block()) for one in written))
+    say("\n\n\n".join(plan_text(one.plan, one.path, width(), block()) for one in written))
 
 
 @command(
@@ -65,7 +65,7 @@ def fit_(spec: Path, cards: str, unlocked: bool, as_json: bool) -> None:
     if as_json:
         print_json([attrs.asdict(row) for row in rows])
         return
-    click.echo(fit_text(rows, width()))
+    say(fit_text(rows, width()))
 
 
 @command(
@@ -95,9 +95,9 @@ def explain_(what: Path, svg: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(attrs.asdict(found))
         return
-    click.echo(explain_text(found, width(), block()))
+    say(explain_text(found, width(), block()))
     if svg is not None:
-        click.echo(f"\nwrote {svg}")
+        say(f"\nwrote {svg}")
 
 
 @command("diff", click.argument("before", type=A_PATH), click.argument("after", type=A_PATH))
@@ -112,4 +112,4 @@ def diff(before: Path, after: Path) -> None:
     from runtime import plan
 
     left, right = (plan.read(plan_in(path)) for path in (before, after))
-    click.echo(changes_text(differences(left, right), width()))
+    say(changes_text(differences(left, right), width()))

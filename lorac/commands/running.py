@@ -17,6 +17,7 @@ from lorac.commands.calling import (
     run_folder,
     tell_installed,
 )
+from lorac.terminal import say
 
 
 @command(
@@ -43,14 +44,14 @@ def run(what: Path | None, card: str | None, accept_versions: bool, **places: Pa
         raise click.UsageError("--card is for a spec; a plan has its card already")
     if what is None:
         plans = [launch.newest(GENERATED)]
-        click.echo(f"Running {plans[0]}, the newest plan in {GENERATED}/")
+        say(f"Running {plans[0]}, the newest plan in {GENERATED}/")
     elif launch.is_plan(what):
         plans = [launch.plan_in(what)]
     else:
         from lorac.render import summary
 
         written = planned(what, GENERATED, card, unlocked=False)
-        click.echo("\n".join(summary(one.plan, one.path) for one in written))
+        say("\n".join(summary(one.plan, one.path) for one in written))
         plans = [one.path for one in written]
     return launch.run(plans, options)
 
@@ -58,7 +59,7 @@ def run(what: Path | None, card: str | None, accept_versions: bool, **places: Pa
 @command(
     "verify",
     click.argument("what", metavar="RUN", type=A_PATH),
-    click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {what, wrong, note}."),
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {what, wrong, note, hint}."),
 )
 def verify(what: Path, as_json: bool) -> int:
     """Hash a finished run again, and what it was made of.

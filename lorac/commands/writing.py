@@ -8,7 +8,7 @@ import attrs
 import click
 
 from lorac.commands.calling import A_PATH, command
-from lorac.terminal import print_json, width
+from lorac.terminal import print_json, say, width
 
 
 @command(
@@ -36,16 +36,17 @@ def spec_(part: str | None, as_json: bool) -> None:
     if as_json:
         print_json([attrs.asdict(row) for row in rows])
         return
-    click.echo(reference_text(rows, width()))
+    say(reference_text(rows, width()))
 
 
 @command(
     "import",
     click.argument("file", type=A_PATH),
     click.option("--out", type=A_PATH, help="The spec to write (default: specs/NAME.py)."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+    click.option("--all", "each", is_flag=True, help="List the keys that a spec has no need of, too."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with every key."),
 )
-def import_(file: Path, out: Path | None, as_json: bool) -> None:
+def import_(file: Path, out: Path | None, each: bool, as_json: bool) -> None:
     """Turn another trainer's config, or a finished LoRA, into a spec.
 
     FILE is recognised by its contents: kohya's TOML, the kohya_ss GUI's JSON, ai-toolkit's, LLaMA-Factory's or
@@ -58,4 +59,4 @@ def import_(file: Path, out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(show.answer(imported))
         return
-    click.echo(show.text(imported, width()))
+    say(show.text(imported, width(), each))

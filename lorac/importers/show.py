@@ -16,9 +16,10 @@ from runtime.safeio import paths
 INDENT = "  "
 
 
-def text(imported: Imported, width: int) -> str:
-    """What it was, each key with its fate, what is still to do, where the spec is."""
-    return "\n".join(visible(line) for line in _lines(imported, width))
+def text(imported: Imported, width: int, each: bool = False) -> str:
+    """What it was, each key with its fate, what is still to do, where the spec is. Keys that need no word are counted;
+    with `each` they are listed, too."""
+    return "\n".join(visible(line) for line in _lines(imported, width, each))
 
 
 def answer(imported: Imported) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def said(fate: Fate) -> str:
     return re.sub(r"\.(\d+)\.", r"[\1].", fate.what) if fate.kind == "carried" else fate.what
 
 
-def _lines(imported: Imported, width: int) -> Iterator[str]:
+def _lines(imported: Imported, width: int, each: bool) -> Iterator[str]:
     draft = imported.draft
     read = "".join(f" with {paths.display(path)}" for path in imported.companions.values())
     yield f"{paths.display(imported.source)}: {imported.title}{read}"
@@ -55,7 +56,10 @@ def _lines(imported: Imported, width: int) -> Iterator[str]:
         ("left", "not carried"),
     ):
         fates = draft.of(kind)  # type: ignore[arg-type]  # the three kinds
-        if fates:
+        if fates and kind == "ours" and not each:
+            yield ""
+            yield f"not needed ({len(fates)}): lorac does so anyway, or decides it by itself; --all lists them"
+        elif fates:
             yield ""
             yield f"{title} ({len(fates)})"
             wide = min(44, max(len(f"{fate.key} = {shown_value(fate)}") for fate in fates))

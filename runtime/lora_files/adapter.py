@@ -22,6 +22,7 @@ import attrs
 from torch import Tensor
 
 from runtime.errors import InputError, Problem
+from runtime.export.manifest import SUFFIX
 from runtime.lora_files import keys
 from runtime.lora_files.keys import Method, Style
 from runtime.safeio import digest, paths, strict_json, weights
@@ -138,8 +139,11 @@ class Adapter:
 
 def read(path: Path) -> Adapter:
     """The adapter in a file (safetensors, or a checkpoint, of which nothing is run), a PEFT folder, a folder with a
-    PEFT folder for each component, or one with diffusers' file. Raises InputError."""
+    PEFT folder for each component, a run's folder, whose LoRA for all programs is taken, or one with diffusers' file.
+    Raises InputError."""
     sources = _sources(path)
+    if len(sources) == 1 and sources[0][1].name not in PEFT_FILES:
+        path = sources[0][1]
     tensors: dict[str, dict[str, Tensor]] = {}
     metadata: dict[str, str] = {}
     configs: dict[str, Config] = {}
@@ -236,6 +240,9 @@ def _sources(path: Path) -> list[tuple[str, Path]]:
     parts = [(f.name, file) for f in sorted(path.iterdir()) if f.is_dir() and (file := _peft_file(f))]
     if parts:
         return parts
+    runs = [file.name.removesuffix(SUFFIX) for file in path.glob(f"*{SUFFIX}")]
+    if len(runs) == 1 and (given := path / f"{runs[0]}.safetensors").is_file():
+        return [(keys.WHOLE, given)]
     if (path / DIFFUSERS_FILE).is_file():
         return [(keys.WHOLE, path / DIFFUSERS_FILE)]
     found = sorted(path.glob("*.safetensors"))

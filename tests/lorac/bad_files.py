@@ -118,7 +118,10 @@ CASES = {
         lambda: b'{"format": 99}',
         DIFF,
         4,
-        [f"error: newer.json: plan format 99, but this lorac reads format {plan.FORMAT}", REPLAN],
+        [
+            f"error: newer.json: is a plan of format 99, and this lorac reads format {plan.FORMAT}",
+            "hint: take the newer lorac, or compile it anew from its spec: lorac plan SPEC",
+        ],
     ),
     "other.json": Case(
         lambda: b'{"name": "a package"}',

@@ -217,6 +217,20 @@ def test_nothing_is_written_unless_every_experiment_compiles(
     assert not (tmp_path / "generated").exists()
 
 
+def test_a_misspelt_card_is_told_at_its_line_and_from_the_call_as_card(lorac: Cli, tmp_path: Path) -> None:
+    with_card = SPEC.replace("Experiment, Images", "Experiment, Fit, Images").replace(
+        'Images("pictures"))', 'Images("pictures"),\n    fit=Fit(card="rtx3600"))'
+    )
+    (tmp_path / "cats.py").write_text(with_card)
+
+    hint = "hint: did you mean rtx30"
+    told = lorac("plan", "cats.py")
+    assert told.code == 2
+    assert told.err.startswith(f"error: cats.py:4: no card is called 'rtx3600'\n{hint}")
+    called = lorac("plan", "cats.py", "--card", "rtx3600")
+    assert called.err.startswith(f"error: card: no card is called 'rtx3600'\n{hint}")
+
+
 def test_the_script_runs_the_plan_from_the_folder_it_was_planned_in(
     lorac: Cli, compiled: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:

@@ -256,7 +256,7 @@ def edited(text: str, old: str, new: str) -> str:
         (
             f'"format": {plan.FORMAT}',
             '"format": 1',
-            f"plan format 1, but this lorac reads format {plan.FORMAT}",
+            f"is a plan of format 1, and this lorac reads format {plan.FORMAT}",
         ),
         ('"name": "tiny"', '"name": "a/b"', "must not contain '/'"),
     ],

@@ -39,7 +39,7 @@ memory at the peak (training): 8.00 GiB of 11.00 GiB usable on 12GB (73%)
 
 steps   1,200 in 15m00s, 0.75 s each
 needs   3.00 GiB of the computer's memory, 64.0 MiB on disk
-peaks   caching 3.00 GiB, training 8.00 GiB
+peaks   training 8.00 GiB, caching 3.00 GiB
 
 not taken
   rank 16, micro-batch 4 × 1  13.00 GiB  is predicted not to fit: 2.00 GiB over
@@ -104,6 +104,7 @@ def test_changes_name_the_field_and_both_values_in_units() -> None:
         Change("outputs.author", "", "Jane"),
         Change("estimate.peak_bytes", 2**30, 2**31),
         Change("estimate.by_kind.base weights", 2**20, 0),
+        Change("estimate.fallback_bytes", [2**30, 2**29], []),
         Change("estimate.seconds", 59.0, 125.2),
         Change("estimate.seconds_per_step", 0.5635163895404869, 0.2),
     ]
@@ -113,6 +114,7 @@ def test_changes_name_the_field_and_both_values_in_units() -> None:
         "  outputs.author: '' -> Jane",
         "  estimate.peak_bytes: 1.00 GiB -> 2.00 GiB",
         "  estimate.by_kind.base weights: 1.0 MiB -> 0 B",
+        "  estimate.fallback_bytes: 1.00 GiB, 512.0 MiB -> (none)",
         "  estimate.seconds: 59s -> 2m05s",
         "  estimate.seconds_per_step: 0.5635 -> 0.2",
         "the trained bytes differ",

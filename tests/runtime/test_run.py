@@ -18,6 +18,7 @@ import torch
 
 from runtime import plan
 from runtime.errors import Interrupted, MachineError, PlanError
+from runtime.run import held
 from runtime.safeio.weights import open_weights
 from tests.faults import fault
 from tests.runtime.plans import carry_out, tiny_plan, where
@@ -173,6 +174,21 @@ def test_a_finished_run_is_not_run_again(
     assert "Already complete" in capfd.readouterr().out
 
 
+def test_a_run_ends_with_what_to_do_with_the_lora(
+    of: plan.Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    carry_out(of, tmp_path)
+    run = tmp_path / "tiny"
+
+    assert capfd.readouterr().out.replace("[INFO] ", "").splitlines()[-4:] == [
+        f"Report: {run}/report.html",
+        f"The LoRA is {run}/tiny.safetensors",
+        "Copy it to Stable Diffusion WebUI and Forge: models/Lora; ComfyUI: models/loras"
+        f" (lorac install {run} --webui DIR or --comfyui DIR does)",
+        "Call it with weight 0.8, trigger words: tiny style",
+    ]
+
+
 def test_on_a_cpu_the_bar_holds_the_process_against_what_was_planned_for_it(
     of: plan.Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +208,16 @@ def test_another_plans_run_is_moved_aside_whole(
     carry_out(other, tmp_path)
 
     assert (tmp_path / f"tiny-{of.plan_hash[:8]}" / "tiny.safetensors").read_bytes() == first
+
+
+def test_an_older_lorac_s_run_is_moved_aside_whole(of: plan.Plan, tmp_path: Path) -> None:
+    earlier = tmp_path / "tiny"
+    plan.write(attrs.evolve(of, format=plan.FORMAT - 1), earlier / "plan.json")
+    (earlier / "tiny.safetensors").write_bytes(b"an older lorac's")
+
+    with held(of, earlier):
+        assert (tmp_path / "tiny-earlier" / "tiny.safetensors").read_bytes() == b"an older lorac's"
+        assert [path.name for path in earlier.iterdir()] == ["plan.json"]
 
 
 def test_a_changed_picture_is_refused_by_name(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from lorac.generate import generate
 from lorac.load import load
 from runtime import checkpoint, plan
 from runtime.errors import PlanError
+from runtime.export import manifest as manifests
+from runtime.export import uses
 from runtime.families import family
 from runtime.preflight import Where
 from runtime.safeio.weights import open_weights
@@ -106,6 +108,9 @@ def test_a_run_writes_the_adapter_its_config_a_manifest_and_answers(of: plan.Pla
     (answer,) = json.loads((folder / "samples/final.json").read_text(encoding="utf-8"))
     assert answer.keys() == {"prompt", "base", "adapted"}
     assert answer["prompt"] == "Say 3"
+    assert list(uses.told(manifests.read(folder / "tiny.lorac.json"), folder)) == [
+        f"The LoRA is the folder {folder}; with it and without: lorac chat {folder}"
+    ]
 
 
 def test_training_lowers_the_loss_of_what_is_held_out(places: Where, of: plan.Plan, through: Path) -> None:

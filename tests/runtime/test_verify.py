@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from runtime import reproduce, verify
+from runtime import __main__ as carrying
+from runtime import plan, reproduce, verify
 from tests.faults import fault
 from tests.runtime.plans import tiny_plan
 from tests.runtime.test_run import carry_out
@@ -67,6 +69,40 @@ def test_an_edited_plan_and_a_missing_file_are_named_at_once(
     said = capsys.readouterr().out
     assert "WRONG plan.json: " in said and "the plan was edited or damaged" in said
     assert "WRONG tiny/pytorch_lora_weights.safetensors: is gone" in said
+
+
+def test_an_older_lorac_s_run_is_checked_by_its_files_and_its_plan_is_to_be_compiled_anew(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_format(copy / "plan.json", 3)
+
+    assert verify.main([str(copy)]) == 4
+    said = capsys.readouterr()
+    assert f"WRONG plan.json: is a plan of format 3, and this lorac reads format {plan.FORMAT}" in said.out
+    assert "ok    tiny/tiny.safetensors" in said.out
+    assert "ok    the base and the data: not checked" in said.out
+    assert said.err.splitlines()[1:] == ["hint: compile it anew from its spec: lorac plan SPEC"]
+
+
+@pytest.mark.parametrize("command", [carrying, reproduce])
+def test_a_plan_of_an_older_lorac_is_run_by_compiling_its_spec_anew(
+    copy: Path, command: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_format(copy / "plan.json", 3)
+
+    assert command.main([str(copy / "plan.json" if command is carrying else copy)]) == 4
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {copy / 'plan.json'}: is a plan of format 3, and this lorac reads format {plan.FORMAT}",
+        "hint: compile it anew from its spec: lorac plan SPEC",
+    ]
+
+
+def of_format(path: Path, number: int) -> None:
+    """Make a plan say that it is of that format."""
+    text = path.read_text()
+    own = f'"format": {plan.FORMAT},'
+    assert own in text
+    path.write_text(text.replace(own, f'"format": {number},'))
 
 
 def test_a_folder_without_a_manifest_is_no_finished_run(

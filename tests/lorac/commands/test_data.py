@@ -52,8 +52,9 @@ def test_help_imports_nothing_heavy(command: str) -> None:
 
 def test_checking_pictures_needs_no_torch() -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom lorac.check import check\nfrom lorac.check.scan import scan\n"
-        "check(scan(Path('specs/emoji/noto/heldout'), 64, ''))\nprint('torch' in sys.modules)\n"
+        "import sys\nfrom pathlib import Path\nfrom lorac.check import FAULTS, check\n"
+        "from lorac.check.scan import scan\n"
+        "check(FAULTS, scan(Path('specs/emoji/noto/heldout'), 64, ''))\nprint('torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
 

@@ -13,7 +13,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from runtime.human import wrapped
 from runtime.lora_files.adapter import read
+from runtime.safeio.digest import sha256_file
 from tests.lorac.calling import Called, call
 from tests.runtime.lora_files import cases
 
@@ -41,6 +43,29 @@ def test_inspect_says_what_a_file_is() -> None:
     assert (called.code, called.err) == (0, "")
     for words in ("style   kohya", "Stable Diffusion 1.x", "convolution 3×3", "Civitai AutoV3", "19 modules"):
         assert words in called.out
+
+
+def test_of_a_run_s_folder_the_file_that_is_handed_out_is_inspected(folder: Path) -> None:
+    run = folder / "run"
+    run.mkdir()
+    (folder / "a.safetensors").rename(run / "a.safetensors")
+    cases.write(run / "pytorch_lora_weights.safetensors", cases.kohya(seed=3))
+    (run / "a.lorac.json").write_text("{}")
+
+    called = call("lora", "inspect", "run")
+
+    assert called.out.splitlines()[0].startswith("run/a.safetensors  ")
+    assert called.out.splitlines()[-1] == "also in run: pytorch_lora_weights.safetensors"
+
+
+def test_inspect_at_80_columns_stays_inside_and_breaks_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = call("lora", "inspect", "a.safetensors").out.splitlines()
+    sha256 = sha256_file(Path("a.safetensors"))
+
+    assert [line.split()[-1] for line in lines if line.startswith("  sha256")] == [sha256]
+    shown = "\n".join(wrapped(line, 80) for line in lines)
+    assert max(map(len, shown.splitlines())) <= 80 and sha256 in shown
 
 
 def test_inspect_as_json_has_everything() -> None:

@@ -322,6 +322,19 @@ def test_json_names_every_key(written: Write) -> None:
     assert total == len(ledger.leaves(yaml.safe_load(AXOLOTL)))
 
 
+def test_keys_that_a_spec_needs_not_are_one_line_and_all_lists_each(written: Write) -> None:
+    source = written("kohya")
+    ours = import_file(source, Path("a.py")).draft.of("ours")
+    assert len(ours) > 1
+
+    said = call("import", str(source), "--out", "b.py").out.splitlines()
+    (line,) = [one for one in said if one.startswith("not needed")]
+    assert line.startswith(f"not needed ({len(ours)}): ") and line.endswith("--all lists them")
+    listed = call("import", str(source), "--out", "c.py", "--all").out
+    for fate in ours:
+        assert f"  {fate.key} = " in listed and not any(one.startswith(f"  {fate.key} = ") for one in said)
+
+
 def test_importing_needs_no_torch() -> None:
     names = ", ".join(["lorac.importers.importing", "lorac.importers.show", *IMPORTERS.values()])
     code = f"import sys, {names}\nprint(sorted({{'torch', 'transformers', 'diffusers', 'numpy'}} & set(sys.modules)))"

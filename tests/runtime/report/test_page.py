@@ -212,6 +212,24 @@ def test_runs_side_by_side_say_what_differs(run: Path, tmp_path: Path) -> None:
     assert compare.labels(runs)[0] != compare.labels(runs)[1]
 
 
+def test_a_comparison_is_a_table_and_as_json_numbers(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    (other / "logs" / "metrics.jsonl").write_text('{"step": 2, "loss": 0.25}\n')
+    called = [str(run), str(other), f"--out={tmp_path / 'compare.html'}"]
+
+    assert compare.main(called) == 0
+    rows = {line[:20].strip(): line[20:].split() for line in capsys.readouterr().out.splitlines()}
+    assert rows["last loss"] == ["0.6111", "0.25"]
+    assert rows["last held-out loss"] == ["0.5"]
+    assert compare.main([*called, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["loss"] for one in found["runs"]] == [pytest.approx(11 / 18), 0.25]
+    assert [one["held_out_loss"] for one in found["runs"]] == [0.5, None]
+    assert (found["settings"], found["page"]) == ({}, str(tmp_path / "compare.html"))
+
+
 def test_one_run_is_not_compared(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="2 to 4 runs can be compared, got 1"):
         compare._written([run], tmp_path / "compare.html", False)
