@@ -167,7 +167,24 @@ def _as_told(base: plan.Base, wanted: spec.Base) -> plan.Base:
             raise SpecError(Problem(spec_place(wanted, "zero_terminal_snr"), what, "leave it out"))
         scheduler = {**base.architecture["scheduler"], plan.ZERO_SNR: wanted.zero_terminal_snr}
         base = attrs.evolve(base, architecture={**base.architecture, "scheduler": scheduler})
-    return base
+    return _read_earlier(base, wanted) if wanted.clip_skip > 1 else base
+
+
+def _read_earlier(base: plan.Base, wanted: spec.Base) -> plan.Base:
+    """The base whose text tower is read before its last layer: those after it are not there."""
+    of = family(base.family)
+    where, skip = spec_place(wanted, "clip_skip"), wanted.clip_skip
+    if not of.CLIP_SKIP:
+        what = f"base.clip_skip: which layer a {of.TITLE} reads is fixed, as every program has it"
+        raise SpecError(Problem(where, what, "leave it out"))
+    tower = base.architecture[of.CLIP_SKIP]
+    layers = tower["num_hidden_layers"]
+    if skip > layers:
+        raise SpecError(
+            Problem(where, f"base.clip_skip must be at most {layers}, the layers there are, got {skip}")
+        )
+    shorter = {**tower, "num_hidden_layers": layers - skip + 1}
+    return attrs.evolve(base, clip_skip=skip, architecture={**base.architecture, of.CLIP_SKIP: shorter})
 
 
 def _pictures(
@@ -304,6 +321,7 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
     found = "from its tensors" if base.digest else "as the spec says; its published architecture"
     unit = "sequences" if isinstance(data, plan.Texts) else "samples"
     ends = ", zero terminal SNR" if base.architecture.get("scheduler", {}).get(plan.ZERO_SNR) else ""
+    ends += f", clip skip {base.clip_skip}" if base.clip_skip > 1 else ""
     count = f"{plan.samples(data)} {'pictures' if unit == 'samples' else 'samples'}"
     if not any(plan.each_file(data)):
         count = f"assumed: {data.expected} {unit}"

@@ -96,6 +96,12 @@ class Base:
         "Whether its noise schedule ends in pure noise; Auto() asks the base's own files.",
         default=Auto(),
     )
+    clip_skip: int = setting(
+        whole(ge=1, le=12),
+        "The layer of Stable Diffusion 1.x's text tower that is read, counted from its end as the WebUI does: 2 leaves "
+        "the last one out, which many anime bases want.",
+        default=1,
+    )
     published: str = setting(
         text(),
         'Which published language model it is, such as "llama-3-8b", to plan with --unlocked while it is elsewhere.',

@@ -81,7 +81,9 @@ ZERO_SNR = "rescale_betas_zero_snr"
 class Base:
     """The frozen model. `digest` is over its files' contents; `architecture` maps component -> config.
 
-    `remote_code`: the base brings Python files that loading it runs; they are covered by the digest.
+    `remote_code`: the base brings Python files that loading it runs; they are covered by the digest. `clip_skip`: the
+    text tower is read that many layers from its end, as A1111's WebUI counts (1 is the last): `architecture` has the
+    layers that are left.
     """
 
     family: str
@@ -90,6 +92,7 @@ class Base:
     prediction_type: PredictionType
     architecture: dict[str, Any]
     remote_code: bool = False
+    clip_skip: int = 1
 
 
 @attrs.frozen(kw_only=True)

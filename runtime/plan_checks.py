@@ -40,6 +40,7 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
         ("train.micro_batch", train.micro_batch, 1),
         ("train.accumulation", train.accumulation, 1),
         ("train.processes", train.processes, 1),
+        ("base.clip_skip", program.base.clip_skip, 1),
         ("train.schedule.warmup_steps", train.schedule.warmup_steps, 0),
         ("compute.attention_chunks", compute.attention_chunks, 1),
         ("compute.threads", compute.threads, 1 if compute.device == "cpu" else 0),
