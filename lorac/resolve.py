@@ -238,7 +238,6 @@ def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.
     steps = wanted.steps if wanted.steps is not None else (wanted.epochs or 1) * per_epoch
     micro, accumulation = batch_choices(experiment.fit, wanted.effective_batch)[-1]
     text_rate = wanted.text_encoder_learning_rate
-    warmup = math.ceil(wanted.warmup_ratio * steps) or min(wanted.warmup_steps, steps)
     return plan.Train(
         steps=steps,
         effective_batch=wanted.effective_batch,
@@ -249,13 +248,27 @@ def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.
         text_encoder_learning_rate=float(
             wanted.learning_rate if isinstance(text_rate, spec.Auto) else text_rate
         ),
-        schedule=plan.Schedule(name=wanted.scheduler, warmup_steps=warmup, power=float(wanted.power)),
+        schedule=_schedule(wanted, steps),
         optimizer=optimizer_of(wanted.optimizer, state_bits(experiment)[0]),
         objective=objective_of(wanted, of, base.prediction_type),
         max_grad_norm=float(wanted.max_grad_norm),
         seed=wanted.seed,
         lora_plus_ratio=float(wanted.lora_plus_ratio),
         ema=float(wanted.ema or 0),
+    )
+
+
+def _schedule(wanted: spec.Train, steps: int) -> plan.Schedule:
+    """Shares of the steps in steps: what is not warm-up is the most that can fall."""
+    warmup = math.ceil(wanted.warmup_ratio * steps) or min(wanted.warmup_steps, steps)
+    decay = math.ceil(wanted.decay_ratio * steps) or wanted.decay_steps
+    return plan.Schedule(
+        name=wanted.scheduler,
+        warmup_steps=warmup,
+        power=float(wanted.power),
+        cycles=wanted.cycles,
+        decay_steps=min(decay, steps - warmup),
+        min_ratio=float(wanted.min_ratio),
     )
 
 

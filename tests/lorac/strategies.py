@@ -241,6 +241,26 @@ def _of_its_loss(given: dict[str, Any]) -> None:
             given.pop(field, None)
 
 
+def _of_its_curve(given: dict[str, Any]) -> None:
+    """A curve's numbers beside it alone."""
+    curve = given.get("scheduler", "constant")
+    if curve != "cosine_with_restarts":
+        given.pop("cycles", None)
+    if curve == "constant":
+        given.pop("min_ratio", None)
+    if curve != "warmup_stable_decay":
+        for field in ("decay_steps", "decay_ratio"):
+            given.pop(field, None)
+        return
+    if given.get("decay_ratio"):
+        given.pop("decay_steps", None)
+    elif not given.get("decay_steps"):
+        given["decay_ratio"] = 0.2
+    elif given.get("steps") is not None:
+        given["decay_steps"] = max(1, min(given["decay_steps"], given["steps"]))
+        given["warmup_steps"] = min(given.get("warmup_steps", 0), given["steps"] - given["decay_steps"])
+
+
 def _of_its_optimizer(given: dict[str, Any]) -> None:
     """A rate and a schedule as the optimizer takes them."""
     optimizer = given.get("optimizer", AdamW())

@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from lorac import Auto, Base, Experiment, Fit, Images, LoRA, Samples, Train
+from lorac import Auto, Base, Experiment, Fit, Images, LoRA, Outputs, Samples, Train
 from lorac.compile import compile_experiment
 from lorac.estimate import cards
 from lorac.resolve import resolve
