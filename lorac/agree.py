@@ -15,7 +15,18 @@ from runtime import names
 from runtime.plan_data import is_inner
 
 if TYPE_CHECKING:
-    from lorac.spec import Experiment, Fit, Folder, Images, LoHa, LoKr, LoRA, Samples, Train
+    from lorac.spec import (
+        Answers,
+        Experiment,
+        Fit,
+        Folder,
+        Images,
+        LoHa,
+        LoKr,
+        LoRA,
+        Outputs,
+        Samples,
+    )
 
 Disagreement = tuple[object, str, str, str]
 
@@ -183,6 +194,22 @@ def references_pair_prompts(samples: Samples) -> Iterator[Disagreement]:
         yield samples, "references", what, "give one picture for each prompt, or none"
 
 
+@reads("save_steps", "save_epochs")
+def saving_is_said_once(outputs: Outputs) -> Iterator[Disagreement]:
+    """Checkpoints are each so many steps, or each so many epochs."""
+    if outputs.save_steps and outputs.save_epochs:
+        what = f"and outputs.save_steps are both given: {outputs.save_epochs:g} and {outputs.save_steps}"
+        yield outputs, "save_epochs", what, "keep one of the two"
+
+
+@reads("every", "every_epochs")
+def drawing_is_said_once(samples: Samples | Answers) -> Iterator[Disagreement]:
+    """Samples are made each so many steps, or each so many epochs."""
+    if isinstance(samples.every, int) and samples.every_epochs is not None:
+        what = f"and samples.every are both given: {samples.every_epochs:g} and {samples.every}"
+        yield samples, "every_epochs", what, "keep one of the two"
+
+
 @reads("data", "sequences", "samples")
 def data_is_of_one_kind(experiment: Experiment) -> Iterator[Disagreement]:
     """Pictures come alone and are drawn; text comes in one file or several, and is asked."""
@@ -274,9 +301,9 @@ def evaluation_has_what_it_asks(experiment: Experiment) -> Iterator[Disagreement
                     f"needs what is held out, and {field} is 0",
                     f"set {field}, such as 0.1",
                 )
-    elif evaluation.patience and not experiment.outputs.save_steps:
+    elif evaluation.patience and not experiment.outputs.save_steps and not experiment.outputs.save_epochs:
         what = "counts checkpoints, and outputs.save_steps is 0: there is one, at the end"
-        yield evaluation, "patience", what, "set outputs.save_steps"
+        yield evaluation, "patience", what, "set outputs.save_steps or outputs.save_epochs"
 
 
 def holds_out(experiment: Experiment) -> bool:
@@ -302,8 +329,13 @@ def sets_of(experiment: Experiment) -> tuple[Any, ...]:
 def pictures_have_prompts(experiment: Experiment) -> Iterator[Disagreement]:
     """Pictures that are asked for every so many steps have prompts."""
     samples = experiment.samples
-    if isinstance(samples.every, int) and not samples.prompts:
-        yield samples, "every", "is set, but samples.prompts is empty", "give prompts, or leave `every` out"
+    for field, is_set in (
+        ("every", isinstance(samples.every, int)),
+        ("every_epochs", samples.every_epochs is not None),
+    ):
+        if is_set and not samples.prompts:
+            hint = f"give prompts, or leave `{field}` out"
+            yield samples, field, "is set, but samples.prompts is empty", hint
 
 
 @reads("train", "fit")

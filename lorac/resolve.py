@@ -23,7 +23,14 @@ from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, versions
 from lorac.resolve_adapter import adapter_of, check_words
 from lorac.resolve_objective import objective_of
 from lorac.resolve_optimizers import optimizer_decisions, optimizer_of
-from lorac.resolve_outputs import evaluation_of, images_of, outputs_of, references_of, texts_of
+from lorac.resolve_outputs import (
+    epochs_in_steps,
+    evaluation_of,
+    images_of,
+    outputs_of,
+    references_of,
+    texts_of,
+)
 from runtime import plan
 from runtime.adapters import words
 from runtime.errors import InputError, Problem, SpecError
@@ -82,7 +89,8 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data, notes, data_locked, data_path = _pictures(
             experiment, architecture, folder, unlocked, base_path if base_locked else None, base, adapter
         )
-    train = _train(experiment, architecture, base, data)
+    per_epoch = -(-data.expected // experiment.train.effective_batch)
+    train = _train(experiment, architecture, base, per_epoch)
     library = plan.PACKAGES.get(train.optimizer.name)
     program = plan.Program(
         locked=base_locked and data_locked,
@@ -96,7 +104,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
             *(TEXT_PACKAGES if given else ()),
             *((GGUF,) if base.layout == "gguf" else ()),
         ),
-        evaluation=evaluation_of(experiment),
+        evaluation=evaluation_of(experiment, per_epoch),
     )
     places = plan.Places(
         base=_place(base_path, root),
@@ -115,6 +123,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
             places,
             base_name,
             [_place(folder / r, root) for r in references_of(experiment)],
+            per_epoch,
         ),
         card=card,
         decisions=_decisions(experiment, program, card) + notes,
@@ -232,9 +241,8 @@ def _long_captions(
     )
 
 
-def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.Data) -> plan.Train:
+def _train(experiment: spec.Experiment, of: Family, base: plan.Base, per_epoch: int) -> plan.Train:
     wanted = experiment.train
-    per_epoch = -(-data.expected // wanted.effective_batch)
     steps = wanted.steps if wanted.steps is not None else (wanted.epochs or 1) * per_epoch
     micro, accumulation = batch_choices(experiment.fit, wanted.effective_batch)[-1]
     text_rate = wanted.text_encoder_learning_rate
@@ -358,6 +366,7 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         ),
         *(_of_word(word, program.adapter) for word in program.adapter.words),
         plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} {unit}; {epochs}"),
+        *epochs_in_steps(experiment, per_epoch),
         plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
         *optimizer_decisions(experiment, program),
         *_exactness(program.compute),

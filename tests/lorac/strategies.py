@@ -193,6 +193,9 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
             given.pop("warmup_ratio", None)
         _of_its_optimizer(given)
         _of_its_loss(given)
+        _of_its_curve(given)
+    if cls is Outputs and given.get("save_steps"):
+        given.pop("save_epochs", None)
     if cls is Samples and len(given.get("references", ())) not in (0, len(given.get("prompts", ()))):
         given["prompts"] = ["a prompt"] * len(given["references"])
     if cls is Experiment and "adapter" in given and "fit" in given and trains_text_encoder(given):
@@ -214,6 +217,9 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         _of_what_is_held_out(given)
     if cls in (Samples, Answers) and not given.get("prompts"):
         given.pop("every", None)
+        given.pop("every_epochs", None)
+    if cls in (Samples, Answers) and isinstance(given.get("every"), int):
+        given.pop("every_epochs", None)
     return given
 
 
