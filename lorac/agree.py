@@ -15,7 +15,18 @@ from runtime import names
 from runtime.plan_data import is_inner
 
 if TYPE_CHECKING:
-    from lorac.spec import Experiment, Fit, Folder, Images, LoHa, LoKr, LoRA, Samples, Train
+    from lorac.spec import (
+        Answers,
+        Experiment,
+        Fit,
+        Folder,
+        Images,
+        LoHa,
+        LoKr,
+        LoRA,
+        Outputs,
+        Samples,
+    )
 
 Disagreement = tuple[object, str, str, str]
 
@@ -92,23 +103,6 @@ def clips_are_whole(images: Images) -> Iterator[Disagreement]:
             yield images, field, "is for pictures, and data.frames asks for clips", "leave it out"
 
 
-@reads("snr_gamma", "debiased")
-def weighs_by_the_snr_once(train: Train) -> Iterator[Disagreement]:
-    """The loss is weighed by the SNR in one way."""
-    if train.snr_gamma is not None and train.debiased:
-        yield train, "debiased", "and train.snr_gamma both weigh the loss by the SNR", "keep one of the two"
-
-
-@reads("loss", "huber_schedule", "huber_c")
-def thresholds_have_a_loss(train: Train) -> Iterator[Disagreement]:
-    """A threshold is said only where the loss has one."""
-    if train.loss in ("huber", "smooth_l1"):
-        return
-    for field in ("huber_schedule", "huber_c"):
-        if getattr(train, field) != default_of(type(train), field):
-            yield train, field, f"is set, and train.loss {train.loss!r} has no threshold", 'set loss="huber"'
-
-
 @reads("targets")
 def targets_are_a_regex(adapter: LoRA) -> Iterator[Disagreement]:
     """What follows `re:` is a regular expression."""
@@ -140,69 +134,6 @@ def dora_stands_alone(adapter: LoRA) -> Iterator[Disagreement]:
     for field in ("rank_dropout", "module_dropout"):
         if adapter.dora and getattr(adapter, field):
             yield adapter, field, "is set beside adapter.dora, whose magnitudes stay", "keep one of the two"
-
-
-@reads("epochs", "steps")
-def epochs_or_steps(train: Train) -> Iterator[Disagreement]:
-    """The length is said once."""
-    if train.epochs is not None and train.steps is not None:
-        what = f"and train.epochs are both given: steps={train.steps}, epochs={train.epochs}"
-        yield train, "steps", what, "keep one of the two, set the other to None"
-    if train.epochs is None and train.steps is None:
-        yield train, "epochs", "and train.steps are both None", "give one of the two"
-
-
-@reads("steps", "warmup_steps")
-def warmup_ends(train: Train) -> Iterator[Disagreement]:
-    """The warm-up is over before the training is."""
-    if train.steps is not None and train.warmup_steps > train.steps:
-        what = f"must be at most train.steps {train.steps}, got {train.warmup_steps}"
-        yield train, "warmup_steps", what, "warm up for about a tenth of the steps"
-
-
-@reads("warmup_steps", "warmup_ratio")
-def warmup_is_said_once(train: Train) -> Iterator[Disagreement]:
-    """In steps or as a share of them."""
-    if train.warmup_steps and train.warmup_ratio:
-        what = f"and train.warmup_steps are both given: {train.warmup_ratio} and {train.warmup_steps}"
-        yield train, "warmup_ratio", what, "keep one of the two"
-
-
-LEAST_SCALE = 0.1
-"""Below it, a learning rate is not meant as a scale of Prodigy's own (its authors: leave it at 1)."""
-
-
-@reads("optimizer", "learning_rate", "text_encoder_learning_rate", "lora_plus_ratio", "scheduler")
-def optimizer_has_its_rate(train: Train) -> Iterator[Disagreement]:
-    """Prodigy finds one rate for all weights, and what is schedule-free takes no schedule."""
-    from lorac.spec import Prodigy, ScheduleFreeAdamW
-
-    rate, optimizer = train.learning_rate, train.optimizer
-    if isinstance(optimizer, ScheduleFreeAdamW) and train.scheduler != "constant":
-        what = (
-            f"is {train.scheduler!r}, and ScheduleFreeAdamW averages its weights instead of lowering its rate"
-        )
-        yield train, "scheduler", what, 'leave it out, or "constant"'
-    if not isinstance(optimizer, Prodigy):
-        return
-    if rate < LEAST_SCALE:
-        what = f"is {rate:g}, and with Prodigy it only scales the rate that Prodigy finds: nothing would be learned"
-        yield train, "learning_rate", what, "leave it out: it is 1 with Prodigy"
-    if not isinstance(train.text_encoder_learning_rate, Auto) and train.text_encoder_learning_rate != rate:
-        what = "is another than train.learning_rate, and Prodigy finds one rate for all weights"
-        yield train, "text_encoder_learning_rate", what, "leave it out"
-    if train.lora_plus_ratio != 1:
-        what = "gives B a rate of its own, and Prodigy finds one rate for all weights"
-        yield train, "lora_plus_ratio", what, "leave it out"
-
-
-@reads("optimizer", "ema")
-def averages_once(train: Train) -> Iterator[Disagreement]:
-    """A schedule-free optimizer's weights are an average already."""
-    from lorac.spec import ScheduleFreeAdamW
-
-    if train.ema is not None and isinstance(train.optimizer, ScheduleFreeAdamW):
-        yield train, "ema", "is set, and ScheduleFreeAdamW averages its weights already", "leave it out"
 
 
 @reads("train", "fit")
@@ -261,6 +192,22 @@ def references_pair_prompts(samples: Samples) -> Iterator[Disagreement]:
     if samples.references and len(samples.references) != len(samples.prompts):
         what = f"has {len(samples.references)} pictures for {len(samples.prompts)} prompts"
         yield samples, "references", what, "give one picture for each prompt, or none"
+
+
+@reads("save_steps", "save_epochs")
+def saving_is_said_once(outputs: Outputs) -> Iterator[Disagreement]:
+    """Checkpoints are each so many steps, or each so many epochs."""
+    if outputs.save_steps and outputs.save_epochs:
+        what = f"and outputs.save_steps are both given: {outputs.save_epochs:g} and {outputs.save_steps}"
+        yield outputs, "save_epochs", what, "keep one of the two"
+
+
+@reads("every", "every_epochs")
+def drawing_is_said_once(samples: Samples | Answers) -> Iterator[Disagreement]:
+    """Samples are made each so many steps, or each so many epochs."""
+    if isinstance(samples.every, int) and samples.every_epochs is not None:
+        what = f"and samples.every are both given: {samples.every_epochs:g} and {samples.every}"
+        yield samples, "every_epochs", what, "keep one of the two"
 
 
 @reads("data", "sequences", "samples")
@@ -354,9 +301,9 @@ def evaluation_has_what_it_asks(experiment: Experiment) -> Iterator[Disagreement
                     f"needs what is held out, and {field} is 0",
                     f"set {field}, such as 0.1",
                 )
-    elif evaluation.patience and not experiment.outputs.save_steps:
+    elif evaluation.patience and not experiment.outputs.save_steps and not experiment.outputs.save_epochs:
         what = "counts checkpoints, and outputs.save_steps is 0: there is one, at the end"
-        yield evaluation, "patience", what, "set outputs.save_steps"
+        yield evaluation, "patience", what, "set outputs.save_steps or outputs.save_epochs"
 
 
 def holds_out(experiment: Experiment) -> bool:
@@ -382,8 +329,13 @@ def sets_of(experiment: Experiment) -> tuple[Any, ...]:
 def pictures_have_prompts(experiment: Experiment) -> Iterator[Disagreement]:
     """Pictures that are asked for every so many steps have prompts."""
     samples = experiment.samples
-    if isinstance(samples.every, int) and not samples.prompts:
-        yield samples, "every", "is set, but samples.prompts is empty", "give prompts, or leave `every` out"
+    for field, is_set in (
+        ("every", isinstance(samples.every, int)),
+        ("every_epochs", samples.every_epochs is not None),
+    ):
+        if is_set and not samples.prompts:
+            hint = f"give prompts, or leave `{field}` out"
+            yield samples, field, "is set, but samples.prompts is empty", hint
 
 
 @reads("train", "fit")

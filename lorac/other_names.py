@@ -8,6 +8,7 @@ from __future__ import annotations
 
 _NAMES = {
     "base.path": "base_model base_model_name model_name model_name_or_path pretrained_model_name_or_path",
+    "base.clip_skip": "text_encoder_layer_skip",
     "data.path": "dataset_dir folder_path image_dir train_data_dir",
     "data.caption_dropout": "caption_dropout_rate",
     "data.flip": "flip_aug random_flip",
@@ -33,6 +34,9 @@ _NAMES = {
     "train.lora_plus_ratio": "loraplus_lr_ratio",
     "train.scheduler": "learning_rate_scheduler lr_scheduler lr_scheduler_type",
     "train.warmup_steps": "learning_rate_warmup_steps lr_warmup_steps",
+    "train.cycles": "learning_rate_cycles lr_scheduler_num_cycles num_cycles",
+    "train.decay_steps": "lr_decay_steps num_decay_steps",
+    "train.min_ratio": "cosine_min_lr_ratio learning_rate_min_factor lr_scheduler_min_lr_ratio min_lr_ratio",
     "train.optimizer": "optim optimizer_name optimizer_type",
     "train.max_grad_norm": "clip_grad_norm gradient_clipping",
     "train.snr_gamma": "min_snr_gamma",
@@ -45,6 +49,8 @@ _NAMES = {
     "samples.prompts": "sample_prompts validation_prompt",
     "samples.guidance": "cfg_scale guidance_scale",
     "samples.every": "sample_every sample_every_n_steps",
+    "samples.every_epochs": "sample_every_n_epochs",
+    "outputs.save_epochs": "save_every_n_epochs saves_per_epoch",
     "outputs.save_steps": "save_every save_every_n_steps",
     "outputs.keep_checkpoints": "save_last_n_steps save_total_limit",
 }

@@ -23,7 +23,14 @@ from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, versions
 from lorac.resolve_adapter import adapter_of, check_words
 from lorac.resolve_objective import objective_of
 from lorac.resolve_optimizers import optimizer_decisions, optimizer_of
-from lorac.resolve_outputs import evaluation_of, images_of, outputs_of, references_of, texts_of
+from lorac.resolve_outputs import (
+    epochs_in_steps,
+    evaluation_of,
+    images_of,
+    outputs_of,
+    references_of,
+    texts_of,
+)
 from runtime import plan
 from runtime.adapters import words
 from runtime.errors import InputError, Problem, SpecError
@@ -82,7 +89,8 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data, notes, data_locked, data_path = _pictures(
             experiment, architecture, folder, unlocked, base_path if base_locked else None, base, adapter
         )
-    train = _train(experiment, architecture, base, data)
+    per_epoch = -(-data.expected // experiment.train.effective_batch)
+    train = _train(experiment, architecture, base, per_epoch)
     library = plan.PACKAGES.get(train.optimizer.name)
     program = plan.Program(
         locked=base_locked and data_locked,
@@ -96,7 +104,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
             *(TEXT_PACKAGES if given else ()),
             *((GGUF,) if base.layout == "gguf" else ()),
         ),
-        evaluation=evaluation_of(experiment),
+        evaluation=evaluation_of(experiment, per_epoch),
     )
     places = plan.Places(
         base=_place(base_path, root),
@@ -115,6 +123,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
             places,
             base_name,
             [_place(folder / r, root) for r in references_of(experiment)],
+            per_epoch,
         ),
         card=card,
         decisions=_decisions(experiment, program, card) + notes,
@@ -167,7 +176,24 @@ def _as_told(base: plan.Base, wanted: spec.Base) -> plan.Base:
             raise SpecError(Problem(spec_place(wanted, "zero_terminal_snr"), what, "leave it out"))
         scheduler = {**base.architecture["scheduler"], plan.ZERO_SNR: wanted.zero_terminal_snr}
         base = attrs.evolve(base, architecture={**base.architecture, "scheduler": scheduler})
-    return base
+    return _read_earlier(base, wanted) if wanted.clip_skip > 1 else base
+
+
+def _read_earlier(base: plan.Base, wanted: spec.Base) -> plan.Base:
+    """The base whose text tower is read before its last layer: those after it are not there."""
+    of = family(base.family)
+    where, skip = spec_place(wanted, "clip_skip"), wanted.clip_skip
+    if not of.CLIP_SKIP:
+        what = f"base.clip_skip: which layer a {of.TITLE} reads is fixed, as every program has it"
+        raise SpecError(Problem(where, what, "leave it out"))
+    tower = base.architecture[of.CLIP_SKIP]
+    layers = tower["num_hidden_layers"]
+    if skip > layers:
+        raise SpecError(
+            Problem(where, f"base.clip_skip must be at most {layers}, the layers there are, got {skip}")
+        )
+    shorter = {**tower, "num_hidden_layers": layers - skip + 1}
+    return attrs.evolve(base, clip_skip=skip, architecture={**base.architecture, of.CLIP_SKIP: shorter})
 
 
 def _pictures(
@@ -215,13 +241,11 @@ def _long_captions(
     )
 
 
-def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.Data) -> plan.Train:
+def _train(experiment: spec.Experiment, of: Family, base: plan.Base, per_epoch: int) -> plan.Train:
     wanted = experiment.train
-    per_epoch = -(-data.expected // wanted.effective_batch)
     steps = wanted.steps if wanted.steps is not None else (wanted.epochs or 1) * per_epoch
     micro, accumulation = batch_choices(experiment.fit, wanted.effective_batch)[-1]
     text_rate = wanted.text_encoder_learning_rate
-    warmup = math.ceil(wanted.warmup_ratio * steps) or min(wanted.warmup_steps, steps)
     return plan.Train(
         steps=steps,
         effective_batch=wanted.effective_batch,
@@ -232,13 +256,27 @@ def _train(experiment: spec.Experiment, of: Family, base: plan.Base, data: plan.
         text_encoder_learning_rate=float(
             wanted.learning_rate if isinstance(text_rate, spec.Auto) else text_rate
         ),
-        schedule=plan.Schedule(name=wanted.scheduler, warmup_steps=warmup, power=float(wanted.power)),
+        schedule=_schedule(wanted, steps),
         optimizer=optimizer_of(wanted.optimizer, state_bits(experiment)[0]),
         objective=objective_of(wanted, of, base.prediction_type),
         max_grad_norm=float(wanted.max_grad_norm),
         seed=wanted.seed,
         lora_plus_ratio=float(wanted.lora_plus_ratio),
         ema=float(wanted.ema or 0),
+    )
+
+
+def _schedule(wanted: spec.Train, steps: int) -> plan.Schedule:
+    """Shares of the steps in steps: what is not warm-up is the most that can fall."""
+    warmup = math.ceil(wanted.warmup_ratio * steps) or min(wanted.warmup_steps, steps)
+    decay = math.ceil(wanted.decay_ratio * steps) or wanted.decay_steps
+    return plan.Schedule(
+        name=wanted.scheduler,
+        warmup_steps=warmup,
+        power=float(wanted.power),
+        cycles=wanted.cycles,
+        decay_steps=min(decay, steps - warmup),
+        min_ratio=float(wanted.min_ratio),
     )
 
 
@@ -304,6 +342,7 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
     found = "from its tensors" if base.digest else "as the spec says; its published architecture"
     unit = "sequences" if isinstance(data, plan.Texts) else "samples"
     ends = ", zero terminal SNR" if base.architecture.get("scheduler", {}).get(plan.ZERO_SNR) else ""
+    ends += f", clip skip {base.clip_skip}" if base.clip_skip > 1 else ""
     count = f"{plan.samples(data)} {'pictures' if unit == 'samples' else 'samples'}"
     if not any(plan.each_file(data)):
         count = f"assumed: {data.expected} {unit}"
@@ -327,6 +366,7 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         ),
         *(_of_word(word, program.adapter) for word in program.adapter.words),
         plan.Decision(field="steps", value=str(train.steps), reason=f"{data.expected} {unit}; {epochs}"),
+        *epochs_in_steps(experiment, per_epoch),
         plan.Decision(field="dtype", value=program.compute.dtype, reason=said),
         *optimizer_decisions(experiment, program),
         *_exactness(program.compute),

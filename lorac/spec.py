@@ -96,6 +96,12 @@ class Base:
         "Whether its noise schedule ends in pure noise; Auto() asks the base's own files.",
         default=Auto(),
     )
+    clip_skip: int = setting(
+        whole(ge=1, le=12),
+        "The layer of Stable Diffusion 1.x's text tower that is read, counted from its end as the WebUI does: 2 leaves "
+        "the last one out, which many anime bases want.",
+        default=1,
+    )
     published: str = setting(
         text(),
         'Which published language model it is, such as "llama-3-8b", to plan with --unlocked while it is elsewhere.',
@@ -182,7 +188,7 @@ class Fit:
     )
 
 
-@part("samples", agree.references_pair_prompts)
+@part("samples", agree.references_pair_prompts, agree.drawing_is_said_once)
 class Samples:
     """Pictures made from fixed prompts and seeds while training, and at its end."""
 
@@ -202,6 +208,11 @@ class Samples:
         "Draw each so many steps; Auto(): at each checkpoint.",
         default=Auto(),
     )
+    every_epochs: float | None = setting(
+        number(gt=0, le=100_000, none="as every says"),
+        "Draw each so many epochs; give this or every.",
+        default=None,
+    )
     weight: float = setting(number(ge=0, le=2), "Weight of the LoRA while drawing.", default=1.0)
     references: tuple[str, ...] = setting(
         text(many=True),
@@ -212,7 +223,7 @@ class Samples:
     height: int | Auto = setting(SIDE, "Auto() is the data's resolution.", default=Auto())
 
 
-@part("samples")
+@part("samples", agree.drawing_is_said_once)
 class Answers:
     """Answers of a language model to fixed prompts while training, and at its end, with the LoRA and without."""
 
@@ -232,9 +243,14 @@ class Answers:
         "Ask each so many steps; Auto(): at each checkpoint.",
         default=Auto(),
     )
+    every_epochs: float | None = setting(
+        number(gt=0, le=100_000, none="as every says"),
+        "Ask each so many epochs; give this or every.",
+        default=None,
+    )
 
 
-@part("outputs")
+@part("outputs", agree.saving_is_said_once)
 class Outputs:
     """What is written, where, and with which words."""
 
@@ -248,6 +264,11 @@ class Outputs:
         whole(ge=0, le=10_000_000, unit="steps"),
         "Save a checkpoint each so many steps; 0: at the end only.",
         default=0,
+    )
+    save_epochs: float = setting(
+        number(ge=0, le=100_000, unit="epochs"),
+        "The same in epochs, 0.5 is twice an epoch; give this or save_steps.",
+        default=0.0,
     )
     keep_checkpoints: int = setting(whole(ge=1, le=10_000), "Newest checkpoints to keep.", default=2)
     dtype: Dtype = setting(choice(*DTYPES), "Dtype of the LoRA's file.", default="fp16")

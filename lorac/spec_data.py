@@ -174,6 +174,8 @@ class Images:
 
 _weight = number(gt=0, le=1000)
 _weight_doc = "How often an epoch visits each sample: 1 once, 2 twice, 0.5 every second one."
+_most = whole(ge=1, le=1_000_000_000, none="all of them", unit="rows")
+_most_doc = "Read the file's first so many rows alone."
 
 
 @part("data")
@@ -188,6 +190,7 @@ class Instructions:
     output: str = setting(text(), "The column of the answer.", default="output")
     system: str = setting(text(), "The column of the system message; may be missing.", default="system")
     weight: float = setting(_weight, _weight_doc, default=1.0)
+    max_samples: int | None = setting(_most, _most_doc, default=None)
 
 
 @part("data")
@@ -204,6 +207,7 @@ class Conversations:
         default=Auto(),
     )
     weight: float = setting(_weight, _weight_doc, default=1.0)
+    max_samples: int | None = setting(_most, _most_doc, default=None)
 
 
 @part("data")
@@ -214,6 +218,7 @@ class Completions:
     prompt: str = setting(text(), "The column of the prompt.", default="prompt")
     completion: str = setting(text(), "The column of the completion.", default="completion")
     weight: float = setting(_weight, _weight_doc, default=1.0)
+    max_samples: int | None = setting(_most, _most_doc, default=None)
 
 
 @part("data")
@@ -223,6 +228,7 @@ class Text:
     path: str = setting(a_path(), "A .txt, .md, .jsonl, .json, .csv or .parquet file.", kw_only=False)
     text: str = setting(text(), "The column of the text.", default="text")
     weight: float = setting(_weight, _weight_doc, default=1.0)
+    max_samples: int | None = setting(_most, _most_doc, default=None)
 
 
 TEXTS = (Instructions, Conversations, Completions, Text)

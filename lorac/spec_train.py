@@ -5,11 +5,11 @@ A part of `lorac.spec`, which is where others find them.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import attrs
 
-from lorac import agree
+from lorac import agree_train
 from lorac.parts import Auto, part, setting
 from lorac.rules import a_part, choice, flag, number, whole
 from lorac.spec_optimizers import OTHERS as OTHER_OPTIMIZERS
@@ -19,16 +19,21 @@ LARGEST_SEED = 2**32 - 1
 """What every random generator takes (numpy's legacy one takes no more)."""
 DEFAULT_EPOCHS = 10
 
+Scheduler = Literal[
+    "cosine", "constant", "linear", "polynomial", "cosine_with_restarts", "warmup_stable_decay", "rex"
+]
+
 
 @part(
     "train",
-    agree.epochs_or_steps,
-    agree.warmup_ends,
-    agree.warmup_is_said_once,
-    agree.optimizer_has_its_rate,
-    agree.averages_once,
-    agree.weighs_by_the_snr_once,
-    agree.thresholds_have_a_loss,
+    agree_train.epochs_or_steps,
+    agree_train.warmup_ends,
+    agree_train.warmup_is_said_once,
+    agree_train.curve_has_its_numbers,
+    agree_train.optimizer_has_its_rate,
+    agree_train.averages_once,
+    agree_train.weighs_by_the_snr_once,
+    agree_train.thresholds_have_a_loss,
 )
 class Train:
     """What is optimised, how, and for how long."""
@@ -66,9 +71,9 @@ class Train:
         "B's learning rate in A's: 16 in LoRA+ (Hayou et al. 2024, arXiv:2402.12354); 1 is off.",
         default=1.0,
     )
-    scheduler: Literal["cosine", "constant", "linear", "polynomial"] = setting(
-        choice("cosine", "constant", "linear", "polynomial"),
-        "The learning rate's curve after warm-up, down to zero (or constant).",
+    scheduler: Scheduler = setting(
+        choice(*get_args(Scheduler)),
+        "The learning rate's curve after warm-up, down to min_ratio of it (or constant).",
         default=attrs.Factory(
             lambda train: "constant" if isinstance(train.optimizer, ScheduleFreeAdamW) else "cosine",
             takes_self=True,
@@ -84,6 +89,22 @@ class Train:
         default=0.0,
     )
     power: float = setting(number(gt=0, le=10), "The polynomial scheduler's power.", default=1.0)
+    cycles: int = setting(
+        whole(ge=1, le=1000), "How often cosine_with_restarts falls, each time from the peak.", default=1
+    )
+    decay_steps: int = setting(
+        whole(ge=0, le=10_000_000, unit="steps"),
+        "The last steps, in which warmup_stable_decay falls.",
+        default=0,
+    )
+    decay_ratio: float = setting(
+        number(ge=0, le=1),
+        "The same as a share of all steps, rounded up; give this or decay_steps.",
+        default=0.0,
+    )
+    min_ratio: float = setting(
+        number(ge=0, le=1), "Where the curve ends, as a share of the learning rate.", default=0.0
+    )
     max_grad_norm: float = setting(
         number(ge=0, le=1000), "Gradients are clipped to this norm; 0 is off.", default=1.0
     )

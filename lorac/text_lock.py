@@ -51,6 +51,7 @@ class Source:
     shape: str
     columns: dict[str, str]
     weight: float
+    max_samples: int
 
 
 def lock(
@@ -90,6 +91,7 @@ def lock(
                 tokenizer,
                 base.digest,
                 cache_folder(),
+                source.max_samples,
             )
         except LoracError as error:
             problems += error.problems
@@ -104,6 +106,7 @@ def lock(
                 weight=source.weight,
                 samples=found.read,
                 trained=len(found.train),
+                max_samples=source.max_samples,
             )
         )
     if problems:
@@ -119,22 +122,32 @@ def lock(
 
 
 def source_of(one: Any, folder: Path) -> Source:
-    """How a part of the spec is read. A column that may be missing is looked for under its usual name only."""
-    path, weight = folder / one.path, float(one.weight)
+    """How a part of the spec is read."""
+    shape, columns = _shape_of(one)
+    return Source(
+        path=folder / one.path,
+        shape=shape,
+        columns=columns,
+        weight=float(one.weight),
+        max_samples=one.max_samples or 0,
+    )
+
+
+def _shape_of(one: Any) -> tuple[str, dict[str, str]]:
+    """The shape, and the columns called otherwise. One that may be missing is looked for under its usual name only."""
     if isinstance(one, spec.Text):
-        return Source(path=path, shape="text", columns=_renamed(text=one.text), weight=weight)
+        return "text", _renamed(text=one.text)
     if isinstance(one, spec.Completions):
-        columns = _renamed(prompt=one.prompt, completion=one.completion)
-        return Source(path=path, shape="prompt_completion", columns=columns, weight=weight)
+        return "prompt_completion", _renamed(prompt=one.prompt, completion=one.completion)
     if isinstance(one, spec.Instructions):
-        columns = _renamed(instruction=one.instruction, input=one.input, output=one.output, system=one.system)
-        return Source(path=path, shape="alpaca", columns=columns, weight=weight)
+        return "alpaca", _renamed(
+            instruction=one.instruction, input=one.input, output=one.output, system=one.system
+        )
     shape = text_sets.AUTO if isinstance(one.style, spec.Auto) else one.style
     if isinstance(one.messages, spec.Auto):
-        return Source(path=path, shape=shape, columns={}, weight=weight)
+        return shape, {}
     shape = "messages" if shape == text_sets.AUTO else shape
-    column = shapes.SHAPES[shape].required[0]
-    return Source(path=path, shape=shape, columns=_renamed(**{column: one.messages}), weight=weight)
+    return shape, _renamed(**{shapes.SHAPES[shape].required[0]: one.messages})
 
 
 def _renamed(**columns: str) -> dict[str, str]:
@@ -147,7 +160,7 @@ def _read(sources: Sequence[Source]) -> list[text_sets.TextSet]:
     sets, problems, more = [], list[Problem](), 0
     for source in sources:
         try:
-            sets.append(text_sets.read(source.path, source.shape, source.columns))
+            sets.append(text_sets.read(source.path, source.shape, source.columns, source.max_samples))
         except text_sets.WrongRows as error:
             problems += error.problems
             more += error.more
@@ -207,6 +220,9 @@ def _notes(
             if count:
                 reason = f"{count:,} of {corpus_.read:,} samples {what}"
                 yield plan.Decision(field="note", value=file.path, reason=reason)
+        if file.max_samples:
+            reason = f"its first {file.max_samples:,} rows alone are read"
+            yield plan.Decision(field="note", value=file.path, reason=reason)
         if one.unread:
             reason = f"nothing is read from its columns {', '.join(one.unread)}"
             yield plan.Decision(field="note", value=file.path, reason=reason)

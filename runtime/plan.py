@@ -67,12 +67,15 @@ from runtime.plan_optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
 from runtime.plan_optimizers import StateBits as StateBits
 from runtime.safeio import atomic, strict_json
 
-FORMAT = 4
+FORMAT = 5
 
 Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["none", "int8", "fp8", "nf4"]
 PredictionType = Literal["epsilon", "v_prediction", "flow", "next_token"]
+Curve = Literal[
+    "constant", "linear", "cosine", "polynomial", "cosine_with_restarts", "warmup_stable_decay", "rex"
+]
 ZERO_SNR = "rescale_betas_zero_snr"
 """The key of an architecture's scheduler (diffusers' name) by which its noise schedule ends in pure noise."""
 
@@ -81,7 +84,9 @@ ZERO_SNR = "rescale_betas_zero_snr"
 class Base:
     """The frozen model. `digest` is over its files' contents; `architecture` maps component -> config.
 
-    `remote_code`: the base brings Python files that loading it runs; they are covered by the digest.
+    `remote_code`: the base brings Python files that loading it runs; they are covered by the digest. `clip_skip`: the
+    text tower is read that many layers from its end, as A1111's WebUI counts (1 is the last): `architecture` has the
+    layers that are left.
     """
 
     family: str
@@ -90,15 +95,22 @@ class Base:
     prediction_type: PredictionType
     architecture: dict[str, Any]
     remote_code: bool = False
+    clip_skip: int = 1
 
 
 @attrs.frozen(kw_only=True)
 class Schedule:
-    """The learning rate's factor over steps: linear warm-up, then the named curve down to zero (or constant)."""
+    """The learning rate's factor over steps: linear warm-up, then the named curve, down to `min_ratio` (or constant).
 
-    name: Literal["constant", "linear", "cosine", "polynomial"]
+    `cycles` are of "cosine_with_restarts"; "warmup_stable_decay" falls in its last `decay_steps`.
+    """
+
+    name: Curve
     warmup_steps: int
     power: float
+    cycles: int = 1
+    decay_steps: int = 0
+    min_ratio: float = 0.0
 
 
 @attrs.frozen(kw_only=True)

@@ -40,7 +40,10 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
         ("train.micro_batch", train.micro_batch, 1),
         ("train.accumulation", train.accumulation, 1),
         ("train.processes", train.processes, 1),
+        ("base.clip_skip", program.base.clip_skip, 1),
         ("train.schedule.warmup_steps", train.schedule.warmup_steps, 0),
+        ("train.schedule.cycles", train.schedule.cycles, 1),
+        ("train.schedule.decay_steps", train.schedule.decay_steps, 0),
         ("compute.attention_chunks", compute.attention_chunks, 1),
         ("compute.threads", compute.threads, 1 if compute.device == "cpu" else 0),
         ("adapter.rank", adapter.rank, 0),
@@ -56,6 +59,8 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
     for name in ("dropout", "rank_dropout", "module_dropout"):
         if not 0 <= getattr(adapter, name) < 1:
             found.append(f"adapter.{name} must be at least 0 and below 1, got {getattr(adapter, name)}")
+    if not 0 <= train.schedule.min_ratio <= 1:
+        found.append(f"train.schedule.min_ratio must be between 0 and 1, got {train.schedule.min_ratio}")
     if not 0 <= train.ema < 1:
         found.append(f"train.ema must be at least 0 and below 1, got {train.ema}")
     for pattern in [*(one.pattern for one in adapter.ranks), *(one.pattern for one in adapter.alphas)]:

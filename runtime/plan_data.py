@@ -107,7 +107,7 @@ class TextFile:
 
     `shape` is how its rows are read (`runtime.data.shapes`), `columns` what it calls the shape's columns, `weight`
     how often an epoch visits each sample. `samples` are read, `trained` of them trained on; the rest is held out or
-    cut to nothing.
+    cut to nothing. Of the file's rows the first `max_samples` are read, with 0 all.
     """
 
     path: str
@@ -117,6 +117,7 @@ class TextFile:
     weight: float
     samples: int
     trained: int
+    max_samples: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -265,11 +266,19 @@ def _wrong_augment(of: Augment) -> list[str]:
 
 def _wrong_texts(data: Texts) -> list[str]:
     found = [f"data.length must be at least 2, got {data.length}"] if data.length < 2 else []
-    return found + [
-        f"data.files[{index}].weight must be above 0, got {file.weight}"
-        for index, file in enumerate(data.files)
-        if not file.weight > 0
-    ]
+    return (
+        found
+        + [
+            f"data.files[{index}].weight must be above 0, got {file.weight}"
+            for index, file in enumerate(data.files)
+            if not file.weight > 0
+        ]
+        + [
+            f"data.files[{index}].max_samples must be at least 0, got {file.max_samples}"
+            for index, file in enumerate(data.files)
+            if file.max_samples < 0
+        ]
+    )
 
 
 def is_inner(path: str) -> bool:

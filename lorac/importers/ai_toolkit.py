@@ -62,6 +62,7 @@ def _v(value: Any) -> str:
 TRAIN: Table = {
     "steps": To("train.steps"),
     "lr_scheduler": To("train.scheduler", words.scheduler),
+    "lr_scheduler_params": Unless("what ai-toolkit hands to torch's scheduler: look at it"),
     "max_grad_norm": To("train.max_grad_norm"),
     "dtype": To("fit.dtype", words.dtype),
     "train_unet": Unless(
@@ -316,8 +317,21 @@ def _training(book: Ledger) -> None:
     if kind in (AdamW, Prodigy):
         book.assume("train.optimizer.eps", 1e-6, "ai-toolkit's own")
     optimizers.assume(book)
+    _restarts(book)
     ema: Path = (*PROCESS, "train", "ema_config")
     optimizers.average(book, (*ema, "use_ema"), (*ema, "ema_decay"), 0.999, "ai-toolkit")
+
+
+def _restarts(book: Ledger) -> None:
+    """ai-toolkit's restarts come after all steps, so there are none, unless its lr_scheduler_params say otherwise."""
+    path = _at(book, "train", "lr_scheduler")
+    if path is None or str(book.entries[path]).lower() != "cosine_with_restarts":
+        return
+    given: Path = (*PROCESS, "train", "lr_scheduler_params")
+    if any(one[: len(given)] == given and is_on(book.entries[one]) for one in book.entries):
+        book.refuse("train.scheduler", path, "lr_scheduler_params say when it restarts: set train.cycles")
+    else:
+        book.carry("train.scheduler", "cosine", path)
 
 
 def _resolution(book: Ledger) -> None:

@@ -11,6 +11,7 @@ from lorac.importers.ledger import (
     OFF,
     CannotCarry,
     Draft,
+    IsOurs,
     Ledger,
     Ours,
     Path,
@@ -21,6 +22,7 @@ from lorac.importers.ledger import (
     is_on,
     ledger,
     outermost,
+    whole,
 )
 from lorac.spec import Conversations, Instructions, Text
 
@@ -42,6 +44,13 @@ def _template(value: Any) -> str:
     if str(value) in TEMPLATES:
         return TEMPLATES[str(value)]
     raise CannotCarry(f"lorac has {', '.join(sorted(set(TEMPLATES.values())))}; the base's own stands")
+
+
+def _each_part(value: Any) -> float:
+    """So many an epoch, as a part of one."""
+    if is_off(value, OFF):
+        raise IsOurs("at the end only, as in lorac")
+    return 1 / whole(value)
 
 
 TABLE: Table = {
@@ -87,7 +96,8 @@ TABLE: Table = {
     "num_epochs": To("train.epochs"),
     "learning_rate": To("train.learning_rate"),
     "lr_scheduler": To("train.scheduler", words.scheduler),
-    "cosine_min_lr_ratio": Unless("lorac's curves end at zero"),
+    "cosine_min_lr_ratio": optional("train.min_ratio"),
+    "lr_scheduler_kwargs": Unless("its curve has no such number in lorac"),
     "warmup_steps": To("train.warmup_steps"),
     "weight_decay": To("train.optimizer.weight_decay"),
     "adam_beta1": To("train.optimizer.beta1"),
@@ -115,8 +125,8 @@ TABLE: Table = {
     "cut_cross_entropy": Ours(FASTER),
     "logging_steps": Ours(words.LOGGING),
     "save_steps": optional("outputs.save_steps"),
-    "save_strategy": Unless("lorac saves by steps: outputs.save_steps", off=(*OFF, "steps"), same="by steps"),
-    "saves_per_epoch": Unless("lorac saves by steps: outputs.save_steps"),
+    "save_strategy": Unless("lorac saves by steps or epochs", off=(*OFF, "steps"), same="by steps"),
+    "saves_per_epoch": To("outputs.save_epochs", _each_part),
     "evals_per_epoch": Ours(EVALUATION),
     "eval_steps": Ours(EVALUATION),
     "eval_batch_size": Ours(EVALUATION),
@@ -126,7 +136,7 @@ TABLE: Table = {
     "save_first_step": Ours("a run that cannot save says so before it starts"),
     "resume_from_checkpoint": Unless(words.RESUME),
     "auto_resume_from_checkpoints": Ours(words.RESUME),
-    "early_stopping_patience": Unless("lorac ends where train.epochs or train.steps says"),
+    "early_stopping_patience": optional("evaluation.patience"),
     "loss_watchdog_threshold": Ours("lorac stops a run whose loss is no number"),
     "loss_watchdog_patience": Ours("lorac stops a run whose loss is no number"),
     "hub_model_id": Unless(words.HUB),
@@ -210,6 +220,8 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
         words.set_warmup_share(book, ("warmup_ratio",))
     if is_on(entries.get(("output_dir",))):
         words.set_place(book, ("output_dir",))
+    words.set_curve(book, "lr_scheduler_kwargs", ("lr_scheduler",))
+    words.set_saving(book)
     for path in book.open():
         name = str(path[0])
         if name.startswith(("wandb_", "mlflow_", "swanlab_", "trackio_", "comet_", "use_wandb")):
@@ -227,6 +239,8 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
         ("train.seed", 42, "seed"),
     ):
         book.assume(field, value, f"axolotl's default of {name}")
+    if not {("save_strategy",), ("save_steps",), ("saves_per_epoch",)} & set(entries):
+        book.assume("outputs.save_epochs", 1, "axolotl's default of save_strategy")
     if "train.steps" not in book.settings:
         book.assume("train.epochs", 1, "axolotl's default of num_epochs")
     return book.draft()

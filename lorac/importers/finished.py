@@ -140,10 +140,15 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
     plan = planned.matching(companions.get(planned.FILE), config.metadata[PLAN_HASH]) if ours else None
     _from_tensors(book, config)
     _family(book)
+    words.settle_clip_skip(book, ("ss_clip_skip",))
     _name(book)
     _rates(book)
     _optimizer(book)
     _resolution(book)
+    if str(book.entries.get(("ss_lr_scheduler",))) in words.WITH_NUMBERS and plan is None:
+        book.todo.append(
+            "train.scheduler: the header has its name alone, not cycles, decay_steps or min_ratio"
+        )
     if ours and ("ss_training_comment",) in book.entries:
         book.ours(("ss_training_comment",), "lorac writes it itself")
     for path in book.open():

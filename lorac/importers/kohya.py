@@ -24,7 +24,7 @@ from lorac.importers.ledger import (
     ledger,
     number,
 )
-from lorac.importers.words import arguments, scheduler, set_batch, set_side
+from lorac.importers.words import TO_A_MINIMUM, arguments, scheduler, set_batch, set_side
 from lorac.spec import Adafactor, AdamW
 
 TITLE = "kohya sd-scripts' TOML"
@@ -82,12 +82,14 @@ def named(book: Ledger) -> Named:
 def train(book: Ledger, keys: Named, more: Table | None = None) -> None:
     """Settle every key of a training, and what sd-scripts takes where they are silent."""
     _dataset(book, keys)
+    _layer(book, keys)
     _length(book, keys)
     _batch(book, keys)
     _optimizer(book, keys)
     _rates(book, keys)
     _schedule(book, keys)
     _network(book, keys)
+    _drawing(book, keys)
     if (size := keys.get("resolution")) and size[0] in set(book.open()) and is_on(size[1]):
         set_side(book, size[0])
     settle_hanging(book)
@@ -109,6 +111,13 @@ def _dataset(book: Ledger, keys: Named) -> None:
             book.ours(keys[name][0], "the dataset's TOML overrules it")
     else:
         book.left(path, "the dataset's TOML was not found, so its keys were not read")
+
+
+def _layer(book: Ledger, keys: Named) -> None:
+    """clip_skip beside v2 is one that sd-scripts itself warns of."""
+    skip, v2 = keys.get("clip_skip"), keys.get("v2")
+    if skip and v2 and is_on(v2[1]) and is_on(skip[1]) and skip[0] in set(book.open()):
+        book.left(skip[0], "which layer Stable Diffusion 2 reads is fixed in lorac")
 
 
 def _length(book: Ledger, keys: Named) -> None:
@@ -189,23 +198,46 @@ def _rates(book: Ledger, keys: Named) -> None:
 
 
 def _schedule(book: Ledger, keys: Named) -> None:
-    name, warmup, cycles = (
-        keys.get(one) for one in ("lr_scheduler", "lr_warmup_steps", "lr_scheduler_num_cycles")
-    )
+    name, warmup = keys.get("lr_scheduler"), keys.get("lr_warmup_steps")
     curve = str(name[1]).strip().lower() if name else "constant"
-    if name and curve == "cosine_with_restarts" and (not cycles or number_or(cycles[1], 1) <= 1):
-        book.carry("train.scheduler", "cosine", name[0])
-        if cycles:
-            book.ours(cycles[0], "one cycle is lorac's cosine")
-    elif name and not is_off(name[1], (None, "")):
+    if name and not is_off(name[1], (None, "")):
         book.apply(name[0], To("train.scheduler", scheduler))
-    if cycles and cycles[0] in set(book.open()):
-        if "restarts" in curve:
-            book.left(cycles[0], "lorac's cosine does not restart")
-        else:
-            book.ours(cycles[0], f"{curve} has no cycles")
+    _numbers_of(book, keys, curve)
     if warmup:
         set_warmup(book, warmup[0], curve == "constant", book.settings.get("train.steps"))
+
+
+def _numbers_of(book: Ledger, keys: Named, curve: str) -> None:
+    """What sd-scripts reads beside the scheduler's name; of the others' numbers nothing comes."""
+    falls_late, ends = "warmup_stable_decay", (*TO_A_MINIMUM, "warmup_stable_decay")
+    cycles, decay, least = (
+        keys.get(f"lr_{one}") for one in ("scheduler_num_cycles", "decay_steps", "scheduler_min_lr_ratio")
+    )
+    if cycles and is_on(cycles[1]):
+        if curve == "cosine_with_restarts":
+            book.carry("train.cycles", cycles[1], cycles[0])
+        elif curve in ends and number_or(cycles[1], 1) != 1:
+            book.left(cycles[0], f"lorac's {curve} falls once")
+        else:
+            book.ours(cycles[0], f"{curve} has no cycles")
+    if decay and is_on(decay[1]):
+        if curve == falls_late:
+            is_share = 0 < number_or(decay[1], -1) < 1
+            book.carry("train.decay_ratio" if is_share else "train.decay_steps", decay[1], decay[0])
+        else:
+            book.ours(decay[0], f"it matters for {falls_late} alone")
+    if least and is_on(least[1]):
+        if curve in ends:
+            book.carry("train.min_ratio", least[1], least[0])
+        else:
+            book.ours(least[0], f"it matters for {' and '.join(ends)} alone")
+
+
+def _drawing(book: Ledger, keys: Named) -> None:
+    """Samples each so many epochs overrule those each so many steps."""
+    epochs, steps = keys.get("sample_every_n_epochs"), keys.get("sample_every_n_steps")
+    if epochs and steps and is_on(epochs[1]) and is_on(steps[1]):
+        book.ours(steps[0], "sample_every_n_epochs overrules it")
 
 
 def set_warmup(book: Ledger, path: Path, ignored: bool, steps: Any) -> None:
@@ -269,7 +301,10 @@ def set_network_arguments(book: Ledger, path: Path, given: dict[str, Any]) -> No
     plus = given.pop("loraplus_lr_ratio", None)
     if is_on(plus):
         book.carry("train.lora_plus_ratio", plus, path, comment="network_args: loraplus_lr_ratio")
-    given = {name: value for name, value in given.items() if is_on(value)}
+    dropped = [name for name in ("rank_dropout", "module_dropout") if is_on(given.get(name))]
+    for name in dropped:
+        book.carry(f"adapter.{name}", given[name], path, comment=f"network_args: {name}")
+    given = {name: value for name, value in given.items() if is_on(value) and name not in dropped}
     if is_on(conv):
         book.carry("adapter.targets", "qkvo+ff+conv", path, comment="network_args: conv_dim")
         book.todo.append(
@@ -277,5 +312,5 @@ def set_network_arguments(book: Ledger, path: Path, given: dict[str, Any]) -> No
         )
     if given:
         book.left(path, f"lorac's LoRA has no {', '.join(given)}")
-    elif not is_on(conv) and not is_on(plus):
+    elif not is_on(conv) and not is_on(plus) and not dropped:
         book.ours(path, "nothing is set")

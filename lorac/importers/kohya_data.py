@@ -46,7 +46,6 @@ DATA = {
     ),
     "is_reg": Unless(words.PRIOR),
     "metadata_file": Unless("lorac reads metadata.csv or metadata.jsonl (file_name, text); convert it"),
-    "validation_split": Unless("lorac holds nothing out yet"),
 }
 
 ANOTHER = Cannot(

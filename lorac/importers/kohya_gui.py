@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorac.importers import kohya, kohya_data
+from lorac.importers.kohya_keys import optional
 from lorac.importers.ledger import OFF, Cannot, Draft, Ours, Table, Unless, is_off, is_on, ledger
 from lorac.importers.prompts import set_prompts
 from lorac.importers.words import CACHED, HOW_COMPILED, HUB, LOGGING
@@ -64,9 +65,9 @@ GUI: Table = {
         ),
         Unless("it matters for LyCORIS alone, and lorac trains LoRA"),
     ),
-    "rank_dropout": Unless("lorac drops inputs of the adapter: adapter.dropout"),
-    "rank_dropout_scale": Unless("lorac drops inputs of the adapter: adapter.dropout"),
-    "module_dropout": Unless("lorac drops inputs of the adapter: adapter.dropout"),
+    "rank_dropout": optional("adapter.rank_dropout"),
+    "rank_dropout_scale": Ours("it matters for LyCORIS alone"),
+    "module_dropout": optional("adapter.module_dropout"),
     "lora_network_weights": Unless("lorac begins an adapter anew"),
     "stop_text_encoder_training_pct": Unless("lorac trains a text encoder to the end"),
     "use_wandb": Ours(LOGGING),
@@ -135,6 +136,11 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
             )
     if book.entries.get(("min_snr_gamma",)) and is_on(keys.get("flux1_checkbox", ("", False))[1]):
         book.ours(("min_snr_gamma",), "sd-scripts ignores it for Flux")
+    skip = keys.get("clip_skip")
+    if skip and is_on(keys.get("sdxl", ("", False))[1]):
+        book.ours(
+            skip[0], "sd-scripts reads SDXL's towers before their last layers whatever it says, as lorac does"
+        )
     _length(book, keys)
     if "lr_warmup" in keys and not is_on(keys.get("lr_warmup_steps", ("", 0))[1]):
         _warm_up_share(book, keys)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lorac.importers import words
-from lorac.importers.ledger import OFF, IsOurs, Ledger, Ours, Table, To, Unless, bare, is_on
+from lorac.importers.ledger import OFF, IsOurs, Ledger, Ours, Table, To, Unless, bare, is_off, is_on
 
-BY_STEPS = "lorac counts steps, not epochs: set outputs.save_steps"
 NOISE = "lorac's noise has one strength in a run"
 TAGS = "lorac's tags lie between commas, and captions are else trained as they are"
 FLOW = "a family's own timestep sampling stands"
@@ -22,6 +21,12 @@ def _prediction(value: Any) -> str:
 
 def _tags(value: Any) -> tuple[str, ...]:
     return tuple(tag.strip() for tag in str(value).split(",") if tag.strip())
+
+
+def _clip_skip(value: Any) -> Any:
+    if is_off(value, (*OFF, 1)):
+        raise IsOurs("the last layer, as in lorac")
+    return value
 
 
 def optional(field: str) -> To:
@@ -55,9 +60,7 @@ KEYS: Table = {
     ),
     "v_parameterization": To("base.prediction_type", _prediction),
     "vae": Unless("lorac takes the base's own autoencoder"),
-    "clip_skip": Unless(
-        "lorac takes the text encoder's last layer", off=(*OFF, 1), same="the last layer, as in lorac"
-    ),
+    "clip_skip": To("base.clip_skip", _clip_skip),
     "max_token_length": Unless(
         "captions end at the text encoder's 75 tokens", off=(*OFF, 75), same="75, as in lorac"
     ),
@@ -118,9 +121,10 @@ KEYS: Table = {
     "lr_scheduler_power": To("train.power"),
     "lr_scheduler_type": Unless("lorac has its own schedulers only"),
     "lr_scheduler_args": Unless("lorac has its own schedulers only"),
-    "lr_decay_steps": Unless("lorac has its own schedulers only"),
+    "lr_decay_steps": Ours("off, as in lorac"),
     "lr_scheduler_timescale": Unless("lorac has its own schedulers only"),
-    "lr_scheduler_min_lr_ratio": Unless("lorac's curves end at zero"),
+    "lr_scheduler_min_lr_ratio": Ours("the curve ends at zero, as in lorac"),
+    "lr_scheduler_num_cycles": Ours("once, as in lorac"),
     "use_8bit_adam": Unless("optimizer_type overrules it"),
     "use_lion_optimizer": Unless("optimizer_type overrules it"),
     "fused_backward_pass": Ours(words.PLANNER),
@@ -191,10 +195,8 @@ KEYS: Table = {
     "ddp_static_graph": Ours("set fit.processes for several cards"),
     # what is drawn
     "sample_prompts": Unless("prompts lie in a file of their own: copy them to samples.prompts"),
-    "sample_every_n_steps": Unless(
-        "samples.every wants samples.prompts, and those lie in a file of their own"
-    ),
-    "sample_every_n_epochs": Unless("lorac counts steps, not epochs: set samples.every"),
+    "sample_every_n_steps": optional("samples.every"),
+    "sample_every_n_epochs": optional("samples.every_epochs"),
     "sample_at_first": Unless("lorac draws at checkpoints"),
     "sample_sampler": Ours("each family has one sampler"),
     # what is written
@@ -211,9 +213,9 @@ KEYS: Table = {
     "save_model_as": Unless(words.SAFETENSORS, off=(*OFF, "safetensors"), same=words.SAFETENSORS),
     "save_precision": To("outputs.dtype", words.dtype),
     "save_every_n_steps": optional("outputs.save_steps"),
-    "save_every_n_epochs": Unless(BY_STEPS),
-    "save_n_epoch_ratio": Unless(BY_STEPS),
-    "save_last_n_epochs": Unless("set outputs.keep_checkpoints"),
+    "save_every_n_epochs": optional("outputs.save_epochs"),
+    "save_n_epoch_ratio": Unless("lorac saves each so many epochs: set outputs.save_epochs"),
+    "save_last_n_epochs": optional("outputs.keep_checkpoints"),
     "save_last_n_epochs_state": Unless("set outputs.keep_checkpoints"),
     "save_last_n_steps": Unless("set outputs.keep_checkpoints"),
     "save_last_n_steps_state": Unless("set outputs.keep_checkpoints"),
@@ -238,11 +240,11 @@ KEYS: Table = {
     "save_state_to_huggingface": Unless(words.HUB),
     "resume_from_huggingface": Unless(words.HUB),
     "async_upload": Ours(words.HUB),
-    "validation_seed": Unless("lorac holds nothing out yet"),
-    "validation_split": Unless("lorac holds nothing out yet"),
-    "validate_every_n_steps": Unless("lorac holds nothing out yet"),
-    "validate_every_n_epochs": Unless("lorac holds nothing out yet"),
-    "max_validation_steps": Unless("lorac holds nothing out yet"),
+    "validation_split": optional("data.held_out"),
+    "validation_seed": Ours("lorac measures with noise that is the same each time"),
+    "validate_every_n_steps": Ours(words.CHECKPOINTS),
+    "validate_every_n_epochs": Ours(words.CHECKPOINTS),
+    "max_validation_steps": Ours("lorac measures all that is held out"),
     **dict.fromkeys(
         ("max_train_epochs", "max_train_steps", "unet_lr", "learning_rate", "text_encoder_lr"),
         Ours("not set"),

@@ -86,7 +86,7 @@ TABLE: Table = {
     "cutoff_len": To("sequences.length"),
     "train_on_prompt": Unless("lorac trains the answers alone"),
     "mask_history": Unless("lorac trains each answer of a conversation"),
-    "max_samples": Unless("lorac reads the whole file: cut it, or lower the data's weight"),
+    "max_samples": Unless("it is said of each file: max_samples"),
     "mix_strategy": Unless(
         "lorac visits every sample: weigh the files by weight", off=(*OFF, "concat"), same="all samples"
     ),
@@ -107,7 +107,7 @@ TABLE: Table = {
     "predict_with_generate": Ours(EVALUATION),
     "learning_rate": To("train.learning_rate"),
     "lr_scheduler_type": To("train.scheduler", words.scheduler),
-    "lr_scheduler_kwargs": Unless("lorac has its own schedulers only"),
+    "lr_scheduler_kwargs": Unless("its curve has no such number in lorac"),
     "warmup_steps": To("train.warmup_steps"),
     "weight_decay": To("train.optimizer.weight_decay"),
     "adam_beta1": To("train.optimizer.beta1"),
@@ -129,7 +129,7 @@ TABLE: Table = {
     "logging_dir": To("outputs.log_dir"),
     "include_num_input_tokens_seen": Ours(words.LOGGING),
     "save_steps": optional("outputs.save_steps"),
-    "save_strategy": Unless("lorac saves by steps: outputs.save_steps", off=(*OFF, "steps"), same="by steps"),
+    "save_strategy": Unless("lorac saves by steps or epochs", off=(*OFF, "steps"), same="by steps"),
     "save_total_limit": To("outputs.keep_checkpoints"),
     "save_only_model": Unless("lorac's checkpoints can be gone on from"),
     "overwrite_output_dir": Ours("lorac goes on with a run, or refuses"),
@@ -158,7 +158,7 @@ DATASET: Table = {
     "tags.user_tag": Unless("lorac reads the roles user and human", off=(*OFF, "user", "human")),
     "tags.assistant_tag": Unless("lorac reads the roles assistant and gpt", off=(*OFF, "assistant", "gpt")),
     "tags.system_tag": Unless("lorac reads the role system", off=(*OFF, "system")),
-    "num_samples": Unless("lorac reads the whole file: cut it, or lower the data's weight"),
+    "num_samples": Unless("it draws rows at random; lorac takes the file's first ones: set max_samples"),
 }
 
 
@@ -212,6 +212,8 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
         words.set_warmup_share(book, ("warmup_ratio",))
     if ("output_dir",) in book.entries:
         words.set_place(book, ("output_dir",))
+    words.set_curve(book, "lr_scheduler_kwargs", ("lr_scheduler_type",))
+    words.set_saving(book)
     for path in book.open():
         if str(path[0]).startswith(("kt_", "use_kt")):
             book.left(path, "lorac trains on a card, or on the CPU as a whole")
@@ -224,9 +226,10 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
         ("train.optimizer.weight_decay", 0.0, "weight_decay"),
         ("train.seed", 42, "seed"),
         ("adapter.rank", 8, "lora_rank"),
-        ("outputs.save_steps", 500, "save_steps"),
     ):
         book.assume(field, value, f"LLaMA-Factory's default of {name}")
+    if str(book.entries.get(("save_strategy",), "steps")) == "steps":
+        book.assume("outputs.save_steps", 500, "LLaMA-Factory's default of save_steps")
     if "train.steps" not in book.settings:
         book.assume("train.epochs", 3, "LLaMA-Factory's default of num_train_epochs")
     if rank := book.settings.get("adapter.rank"):
@@ -279,10 +282,18 @@ def _data(book: Ledger, info: Any) -> None:
         book.carry(f"{place}.path", f"{folder}/{about['file_name']}", (INFO, name, "file_name"))
         _columns(book, name, place)
         found.append(name)
+    if ("max_samples",) in book.entries:
+        _first_rows(book, ("max_samples",), len(found))
     if found:
         book.ours(path, f"read: {', '.join(found)} by {INFO}")
     if len(found) < len(names):
         book.left(path, f"{', '.join(name for name in names if name not in found)} could not be carried")
+
+
+def _first_rows(book: Ledger, path: Path, count: int) -> None:
+    """So many rows of each file, from its first on."""
+    for place in range(count) if is_on(book.entries[path]) else ():
+        book.carry(f"data.{place}.max_samples", book.entries[path], path)
 
 
 def _columns(book: Ledger, name: str, place: str) -> None:

@@ -27,7 +27,6 @@ from lorac.importers.onetrainer_keys import (
     CONCEPT,
     DENOISERS,
     ENCODERS,
-    EPOCHS,
     FAMILIES,
     MORE,
     PART,
@@ -67,12 +66,13 @@ def convert(config: Any, companions: Mapping[str, Any]) -> Draft:
     settle_hanging(book)
     _concepts(book, concepts)
     _family(book)
+    words.settle_clip_skip(book, ("text_encoder_layer_skip",), OFF)
     _batch(book)
     _optimizer(book)
     onetrainer_words.carry(book)
     _parts(book)
-    _words(book)
     _samples(book)
+    _words(book)
     optimizers.average(book, ("ema",), ("ema_decay",), 0.999, "OneTrainer")
     if "train.ema" in book.settings and (every := book.entries.get(("ema_update_step_interval",), 5)) != 1:
         book.todo.append(f"train.ema: OneTrainer averaged each {every} steps; lorac does after each one")
@@ -251,14 +251,13 @@ def _words(book: Ledger) -> None:
     if place in entries and isinstance(entries[place], str):
         written = PurePosixPath(entries[place].replace("\\", "/"))
         book.carry("name", written.stem, place)
-    every: Path = ("save_every",)
-    unit: Path = ("save_every_unit",)
-    if every in entries and str(entries.get(unit, "NEVER")).upper() == "STEP":
-        book.carry("outputs.save_steps", entries[every], *(path for path in (every, unit) if path in entries))
-    else:
-        for path in (every, unit):
-            if path in entries:
-                book.apply(path, Unless(f"{EPOCHS}: set outputs.save_steps", off=(*OFF, "never")))
+    _each(book, "save_every", "NEVER", {"STEP": "outputs.save_steps", "EPOCH": "outputs.save_epochs"})
+    if "samples.prompts" in book.settings:
+        _each(book, "sample_after", "MINUTE", {"STEP": "samples.every", "EPOCH": "samples.every_epochs"})
+    for name in ("sample_after", "sample_after_unit"):
+        if (name,) in book.open():
+            book.ours((name,), "nothing is drawn")
+    _cycles(book)
     for path in book.open():
         if str(path[0]).startswith(("oft_", "lokr_", "tensorboard_")):
             book.ours(
@@ -268,6 +267,29 @@ def _words(book: Ledger) -> None:
             ("_gradient_reduce", "gradient_reduce_precision", "_gradient_reduce_buffer")
         ):
             book.ours(path, "it matters for several cards alone")
+
+
+def _each(book: Ledger, key: str, silent: str, fields: Mapping[str, str]) -> None:
+    """A number with a unit of its own; `silent` is the unit where none is said. Off: 0, or the unit NEVER."""
+    paths = [path for path in ((key,), (f"{key}_unit",)) if path in book.entries]
+    unit = str(book.entries.get((f"{key}_unit",), silent)).upper()
+    if (key,) in book.entries and is_on(book.entries[(key,)]) and unit in fields:
+        book.carry(fields[unit], book.entries[(key,)], *paths)
+        return
+    for path in paths:
+        why = f"lorac counts steps or epochs: set {' or '.join(fields.values())}"
+        book.apply(path, Unless(why, off=(*OFF, "never")))
+
+
+def _cycles(book: Ledger) -> None:
+    """Numbers of other curves than the one that is said."""
+    said = str(book.entries.get(("learning_rate_scheduler",), "CONSTANT")).upper()
+    for key, curves in (
+        ("learning_rate_cycles", ("COSINE_WITH_HARD_RESTARTS",)),
+        ("learning_rate_min_factor", ("LINEAR", "COSINE", "COSINE_WITH_HARD_RESTARTS", "REX")),
+    ):
+        if (key,) in book.entries and said not in curves:
+            book.ours((key,), f"{said.lower()} has none")
 
 
 def _warm_up(book: Ledger, path: Path) -> None:

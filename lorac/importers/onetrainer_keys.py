@@ -40,7 +40,6 @@ ANOTHER = "another part of OneTrainer, not of the LoRA's training"
 FLOW = "a family's own timestep sampling stands"
 PLAIN_NOISE = "lorac's noise is plain, with noise_offset"
 SQUARED = "lorac's loss is the squared error"
-EPOCHS = "lorac counts steps"
 TAGS = "lorac trains captions as they are"
 PIXELS = "lorac varies pictures by data.flip, random_crop, random_zoom, color_jitter and hue_jitter"
 PART = "the part of another architecture"
@@ -64,6 +63,21 @@ def snr(value: Any) -> float:
     raise CannotCarry("lorac weighs losses by snr_gamma alone")
 
 
+def curve(value: Any) -> str:
+    """lorac's name of a curve: what OneTrainer calls restarts comes back smoothly, its hard ones do not."""
+    name = str(value).strip().lower()
+    if name == "cosine_with_restarts":
+        raise CannotCarry("it rises as it falls; lorac's cosine_with_restarts begins anew at the peak")
+    return words.scheduler("cosine_with_restarts" if name == "cosine_with_hard_restarts" else value)
+
+
+def clip_skip(value: Any) -> int:
+    """OneTrainer counts the layers that are left out, lorac from the last one, which is 1."""
+    if whole(value) == 0:
+        raise IsOurs("the last layer, as in lorac")
+    return whole(value) + 1
+
+
 def variants(value: Any) -> int:
     """Views of a picture that are cached: one is lorac's own way where nothing is varied."""
     if whole(value) == 1:
@@ -84,13 +98,11 @@ TABLE: Table = {
     "clear_cache_before_training": Ours(words.CACHED),
     "cache_dir": Ours(words.CACHED),
     "only_cache": Unless("`lorac run` caches and trains"),
-    "learning_rate_scheduler": To("train.scheduler", words.scheduler),
+    "learning_rate_scheduler": To("train.scheduler", curve),
     "custom_learning_rate_scheduler": Unless("lorac has its own schedulers only"),
     "scheduler_params": Unless("lorac has its own schedulers only"),
-    "learning_rate_cycles": Unless(
-        "lorac's cosine does not restart", off=(*OFF, 1), same="one cycle, as in lorac"
-    ),
-    "learning_rate_min_factor": Unless("lorac's curves end at zero"),
+    "learning_rate_cycles": optional("train.cycles"),
+    "learning_rate_min_factor": optional("train.min_ratio"),
     "learning_rate_scaler": Unless(
         "lorac takes the rate as it is", off=(*OFF, "none"), same="the rate as it is, as in lorac"
     ),
@@ -139,7 +151,7 @@ TABLE: Table = {
     "noising_bias": Unless(FLOW),
     "timestep_shift": Unless(FLOW, off=(*OFF, 1), same="none"),
     "dynamic_timestep_shifting": Unless(FLOW),
-    "text_encoder_layer_skip": Unless("lorac takes the text encoder's last layer"),
+    "text_encoder_layer_skip": To("base.clip_skip", clip_skip),
     "text_encoder_2_layer_skip": Unless("lorac takes the text encoder's own layer"),
     "text_encoder_3_layer_skip": Unless("lorac takes the text encoder's own layer"),
     "text_encoder_4_layer_skip": Unless("lorac takes the text encoder's own layer"),
@@ -170,12 +182,10 @@ TABLE: Table = {
     "frames": Ours("it matters for videos alone"),
     "tensorboard": Ours(words.LOGGING),
     "samples_to_tensorboard": Ours(words.LOGGING),
-    "validation": Unless("lorac holds nothing out yet"),
+    "validation": Unless("lorac holds out a share of the pictures: data.held_out"),
     "validate_after": Ours("it matters for validation alone"),
     "validate_after_unit": Ours("it matters for validation alone"),
     "sample_definition_file_name": Unless("prompts lie in a file of their own: copy them to samples.prompts"),
-    "sample_after": Ours("in sample_after_unit"),
-    "sample_after_unit": Ours("lorac draws at checkpoints"),
     "sample_skip_first": Ours("lorac draws at checkpoints"),
     "sample_image_format": Ours("lorac draws PNG"),
     "non_ema_sampling": Ours("lorac samples what it exports"),

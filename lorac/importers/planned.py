@@ -83,6 +83,7 @@ def _base(of: plan.Plan) -> dict[str, Any]:
         "base.path": of.outputs.places.base,
         "base.family": base.family,
         "base.prediction_type": base.prediction_type,
+        "base.clip_skip": base.clip_skip if base.clip_skip > 1 else None,
         "base.zero_terminal_snr": base.architecture.get("scheduler", {}).get(plan.ZERO_SNR),
     }
 
@@ -129,6 +130,7 @@ def _data(book: Ledger, of: plan.Plan) -> None:
         book.kinds[part] = SHAPES[file.shape]
         _set(book, f"{part}.path", f"{folder}/{file.path}")
         _set(book, f"{part}.weight", file.weight)
+        _set(book, f"{part}.max_samples", file.max_samples or None)
         for column, name in file.columns.items():
             _set(book, f"{part}.{COLUMNS.get(column, column)}", name)
     for field in ("length", "packing", "held_out"):
@@ -208,6 +210,9 @@ def _training(of: plan.Plan) -> dict[str, Any]:
         "train.scheduler": train.schedule.name,
         "train.warmup_steps": train.schedule.warmup_steps,
         "train.power": train.schedule.power,
+        "train.cycles": train.schedule.cycles if train.schedule.cycles > 1 else None,
+        "train.decay_steps": train.schedule.decay_steps or None,
+        "train.min_ratio": train.schedule.min_ratio or None,
         **_objective(train.objective),
         "train.lora_plus_ratio": train.lora_plus_ratio,
         "train.ema": train.ema or None,

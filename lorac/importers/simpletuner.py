@@ -74,6 +74,12 @@ def _is_random(value: Any) -> bool:
     raise CannotCarry("lorac crops at the centre, or at random: data.random_crop")
 
 
+def _curve(value: Any) -> str:
+    if str(value).lower() == "cosine_with_restarts":
+        raise CannotCarry("SimpleTuner itself says that it does not do what is expected")
+    return words.scheduler(value)
+
+
 TABLE: Table = {
     "model_type": Unless("lorac trains LoRAs", off=("lora",), same="a LoRA"),
     "lora_type": Unless(PLAIN, off=("standard", *OFF), same="LoRA, lorac's own method"),
@@ -100,7 +106,7 @@ TABLE: Table = {
     "learning_rate": To("train.learning_rate"),
     "text_encoder_lr": To("train.text_encoder_learning_rate"),
     "train_text_encoder": To("adapter.text_encoder", is_on),
-    "lr_scheduler": To("train.scheduler", words.scheduler),
+    "lr_scheduler": To("train.scheduler", _curve),
     "lr_warmup_steps": To("train.warmup_steps"),
     "lr_power": To("train.power"),
     "lr_num_cycles": Unless("lorac's cosine does not restart", off=(*OFF, 1), same="one cycle, as in lorac"),
@@ -184,8 +190,8 @@ TABLE: Table = {
     "validation_torch_compile": Ours("it matters for samples alone"),
     "num_validation_images": Unless("lorac draws each prompt once", off=(*OFF, 1), same="once, as in lorac"),
     "num_eval_images": Ours("it matters for an evaluation alone"),
-    "eval_steps_interval": Unless("lorac holds nothing out yet"),
-    "evaluation_type": Unless("lorac holds nothing out yet"),
+    "eval_steps_interval": Unless("lorac holds out a share of the pictures: data.held_out"),
+    "evaluation_type": Unless("lorac holds out a share of the pictures: data.held_out"),
     "checkpoint_step_interval": optional("outputs.save_steps"),
     "checkpointing_steps": optional("outputs.save_steps"),
     "checkpoints_total_limit": To("outputs.keep_checkpoints"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import math
 import re
-from typing import Any
+from typing import Any, get_args
 
-from lorac.importers.ledger import CannotCarry, Ledger, Path, bare, number, whole
+from lorac.importers.ledger import OFF, CannotCarry, Ledger, Path, bare, is_off, number, whole
+from lorac.spec_train import Scheduler
 
 PLANNER = "lorac's planner decides it; the result is the same"
 EAGER = "lorac compiles no step, as the memory that a plan states is an eager one's (docs/LOG.md)"
@@ -16,6 +17,7 @@ ATTENTION = "attention is exact whichever kernel computes it"
 CACHED = "lorac always caches latents and encoded captions, by content"
 LOGGING = "lorac logs to the terminal, metrics.jsonl and TensorBoard"
 RESUME = "a stopped run goes on by the same command"
+CHECKPOINTS = "lorac measures what is held out at each checkpoint"
 HUB = "lorac neither fetches from nor sends to a hub"
 LOADING = "lorac loads what it cached; how fast changes no result"
 SECRET = "a secret has no place in a spec"
@@ -27,6 +29,12 @@ TWO_SIDES = "lorac has one resolution: the side of a square of the same area was
 
 GRID = 8
 """Sides are multiples of this (lorac.spec.GRID)."""
+
+CURVES = get_args(Scheduler)
+TO_A_MINIMUM = ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
+"""transformers' names of a cosine that ends above zero: `train.min_ratio` says where."""
+WITH_NUMBERS = (*TO_A_MINIMUM, "cosine_with_restarts", "warmup_stable_decay")
+"""Curves that are said by more than their name."""
 
 _DTYPES = {
     "fp32": ("fp32", "float32", "float_32", "float", "no", "32"),
@@ -54,9 +62,40 @@ def scheduler(value: Any) -> str:
     """lorac's name of a learning rate's curve. A warm-up before it is its own field."""
     name = str(value).strip().lower().removeprefix("schedulertype.").replace(" ", "_")
     name = name.removesuffix("_with_warmup")
-    if name in ("cosine", "constant", "linear", "polynomial"):
+    if name in TO_A_MINIMUM:
+        return "cosine"
+    if name in CURVES:
         return name
-    raise CannotCarry("lorac has cosine, constant, linear and polynomial; its own default stands")
+    raise CannotCarry(f"lorac has {', '.join(CURVES[:-1])} and {CURVES[-1]}; its own default stands")
+
+
+def set_curve(ledger: Ledger, section: str, name: Path) -> None:
+    """The numbers of a curve of transformers' `get_scheduler`, in a section beside its `name`."""
+    curve = str(ledger.entries.get(name, "")).strip().lower()
+    for path in [path for path in ledger.entries if path[0] == section and len(path) == 2]:
+        key, value = path[1], ledger.entries[path]
+        if key == "num_cycles" and curve == "cosine_with_restarts":
+            ledger.carry("train.cycles", value, path)
+        elif key in ("min_lr_rate", "min_lr_ratio"):
+            ledger.carry("train.min_ratio", value, path)
+        elif key == "num_decay_steps":
+            ledger.carry("train.decay_steps", value, path)
+        elif key == "power":
+            ledger.carry("train.power", value, path)
+        elif key == "decay_type" and str(value) == "cosine":
+            ledger.ours(path, "as lorac's falls")
+        elif key == "min_lr":
+            _set_least_rate(ledger, path)
+
+
+def _set_least_rate(ledger: Ledger, path: Path) -> None:
+    """The rate at which a curve ends, as a share of the highest one."""
+    try:
+        share = number(ledger.entries[path]) / number(ledger.entries.get(("learning_rate",)))
+    except (CannotCarry, ZeroDivisionError):
+        ledger.left(path, "it is a share of train.learning_rate in lorac: set train.min_ratio")
+        return
+    ledger.carry("train.min_ratio", share, path)
 
 
 def also_train(value: Any) -> tuple[str, ...]:
@@ -155,6 +194,30 @@ def set_place(ledger: Ledger, path: Path) -> None:
     ledger.carry("name", name, path)
     if folder:
         ledger.carry("outputs.output_dir", folder, path)
+
+
+def settle_clip_skip(ledger: Ledger, path: Path, off: tuple[Any, ...] = (*OFF, 1)) -> None:
+    """Where the family says which layer its towers are read at, no other is carried."""
+    known = ledger.settings.get("base.family")
+    if known is None or path not in ledger.entries or is_off(ledger.entries[path], off):
+        return
+    from runtime.families import family  # torch comes with it
+
+    of = family(known.value)
+    if not of.CLIP_SKIP:
+        ledger.left(path, f"which layer a {of.TITLE} reads is fixed in lorac")
+
+
+def set_saving(ledger: Ledger) -> None:
+    """transformers' `save_strategy`: by epochs, `save_steps` counts for nothing."""
+    path: Path = ("save_strategy",)
+    said = str(ledger.entries.get(path, "steps")).lower()
+    if said == "epoch":
+        ledger.carry("outputs.save_epochs", 1, path)
+    elif said == "no":
+        ledger.ours(path, "at the end only, as in lorac")
+    if said in ("epoch", "no") and ("save_steps",) in ledger.entries:
+        ledger.ours(("save_steps",), f"save_strategy {said} overrules it")
 
 
 def set_warmup_share(ledger: Ledger, path: Path) -> None:

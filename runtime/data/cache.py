@@ -115,7 +115,8 @@ def encode(
             return {}
 
     else:
-        towers = encoder_digest(program, of.NAME, {name: modules[name] for name in of.TEXT_ENCODERS})
+        encoders = {name: modules[name] for name in of.TEXT_ENCODERS}
+        towers = encoder_digest(program, of.NAME, encoders, program.base.clip_skip)
         _encode_captions(of, modules, tokenizers, entries, towers, texts, progress)
 
         def text(caption: str) -> Batch:
@@ -144,8 +145,10 @@ def stored(entries: Entries, key: str) -> Batch:
 # ------------------------------------------------------------------------------------------------------- keys
 
 
-def encoder_digest(program: plan.Program, family: str, modules: Mapping[str, nn.Module]) -> str:
-    """All that an encoder's answer depends on, its input apart."""
+def encoder_digest(
+    program: plan.Program, family: str, modules: Mapping[str, nn.Module], clip_skip: int = 1
+) -> str:
+    """All that an encoder's answer depends on, its input apart. `clip_skip`: which layer it is read at."""
     weight = next(parameter for module in modules.values() for parameter in module.parameters())
     device = weight.device
     is_cuda = device.type == "cuda"
@@ -160,6 +163,7 @@ def encoder_digest(program: plan.Program, family: str, modules: Mapping[str, nn.
             if is_cuda
             else torch.backends.cpu.get_cpu_capability(),
             "versions": {**program.versions, "pillow": PIL.__version__},
+            **({"clip_skip": clip_skip} if clip_skip > 1 else {}),
         }
     )
 

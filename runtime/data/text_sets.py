@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import attrs
@@ -59,8 +60,11 @@ class WrongRows(InputError):
         return lines + [f"hint: {hint}" for hint in list(hints)[:SHOWN]]
 
 
-def read(path: Path, shape: str = AUTO, columns: shapes.Columns | None = None) -> TextSet:
-    """Read and lock one file. `columns` maps the shape's columns to what the file calls them.
+def read(
+    path: Path, shape: str = AUTO, columns: shapes.Columns | None = None, max_samples: int = 0
+) -> TextSet:
+    """Read and lock one file, or its first `max_samples` rows. `columns` maps the shape's columns to what the file
+    calls them.
 
     Raises SpecError for a shape or mapping that cannot be, WrongRows with all rows' problems, InputError for the file.
     """
@@ -73,7 +77,7 @@ def read(path: Path, shape: str = AUTO, columns: shapes.Columns | None = None) -
     wrong: list[Problem] = []
     more = 0
     seen: dict[str, None] = {}
-    for row in tables.rows(path):
+    for row in _rows(path, max_samples):
         result: Sample | Text | list[Problem]
         if isinstance(row, Problem):
             result = [row]
@@ -111,10 +115,15 @@ def read(path: Path, shape: str = AUTO, columns: shapes.Columns | None = None) -
     )
 
 
-def each(path: Path, shape: str, columns: shapes.Columns) -> Iterator[Sample | Text]:
+def each(path: Path, shape: str, columns: shapes.Columns, max_samples: int = 0) -> Iterator[Sample | Text]:
     """The samples of a file that was read before, one by one. Raises WrongRows where it is no longer the same."""
-    for row in tables.rows(path):
+    for row in _rows(path, max_samples):
         result = [row] if isinstance(row, Problem) else shapes.sample(row, shape, columns)
         if isinstance(result, list):
             raise WrongRows(result, 0)
         yield result
+
+
+def _rows(path: Path, max_samples: int) -> Iterator[tables.Row | Problem]:
+    """The file's first rows, or with 0 all: those after them are not looked at."""
+    return islice(tables.rows(path), max_samples or None)

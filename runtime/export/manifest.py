@@ -126,7 +126,10 @@ class Made:
 
 @attrs.frozen(kw_only=True)
 class Usage:
-    """How to call it: in a prompt, or to a program. `resolution` is 0 and `sd_version` empty where nothing is drawn."""
+    """How to call it: in a prompt, or to a program. `resolution` is 0 and `sd_version` empty where nothing is drawn.
+
+    `clip_skip` is what the WebUI's setting of that name wants to be; diffusers' is one less.
+    """
 
     example: str
     trigger_words: str
@@ -134,6 +137,7 @@ class Usage:
     negative_text: str
     sd_version: str
     resolution: int
+    clip_skip: int = 1
 
 
 @attrs.frozen(kw_only=True)

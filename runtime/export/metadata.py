@@ -118,7 +118,7 @@ def training(plan: Plan, name: str, step: int) -> dict[str, str]:
         "full_fp16": False,
         "cache_latents": True,
         "seed": train.seed,
-        "clip_skip": None,
+        "clip_skip": program.base.clip_skip if program.base.clip_skip > 1 else None,
         "noise_offset": train.objective.noise_offset or None,
         "min_snr_gamma": train.objective.snr_gamma or None,
         "debiased_estimation": train.objective.debiased,
@@ -154,10 +154,12 @@ def modelspec(plan: Plan, name: str, thumbnail: str) -> dict[str, str]:
     call = f"<lora:{name}:{outputs.preferred_weight:g}>"
     trigger = embeddings.in_programs(outputs.trigger, plan.program.adapter)
     version = plan.program.versions.get("lorac")
+    skip = plan.program.base.clip_skip
     values = {
         "sai_model_spec": SPEC_VERSION,
         "title": name,
         "resolution": f"{side}x{side}",
+        "encoder_layer": str(skip) if skip > 1 else "",
         "description": outputs.description,
         "author": outputs.author,
         "license": outputs.license,

@@ -94,6 +94,7 @@ def manifest(
             negative_text=outputs.negative_text,
             sd_version=sd_version(plan),
             resolution=0 if isinstance(program.data, plans.Texts) else program.data.resolution,
+            clip_skip=program.base.clip_skip,
         ),
         hashes=_hashes(folder / file, header.metadata.get("sshs_legacy_hash", "")),
         files=tuple(_file(folder, each) for each in files),

@@ -34,6 +34,7 @@ COMPONENTS = ("model",)
 TEXT_ENCODERS: tuple[str, ...] = ()
 TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
 WORD_FILES: dict[str, str] = {}
+CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {}
 OBJECTIVE: dict[str, Any] = {}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 L: dict[str, Any] = {
     "vocab_size": 49408,
     "hidden_size": 768,
@@ -27,3 +29,14 @@ BIG_G: dict[str, Any] = {
     "projection_dim": 1280,
 }
 """laion/CLIP-ViT-bigG-14-laion2B-39B-b160k's."""
+
+
+def read_at(tower: nn.Module, layers: int) -> nn.Module:
+    """The text tower without the layers after the first `layers`: its last normalisation follows on these.
+
+    That is clip skip in A1111's WebUI, kohya's trainer and diffusers: the hidden state before the layers that are
+    skipped, with `final_layer_norm`.
+    """
+    text: Any = getattr(tower, "text_model", tower)  # no level of its own in transformers >= 5.6
+    del text.encoder.layers[layers:]
+    return tower

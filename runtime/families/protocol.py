@@ -76,6 +76,8 @@ class Family(Protocol):
     WORD_FILES: Mapping[str, str]
     """Text encoders in which a word can have vectors of its own -> what a word's file calls those; empty where none
     can."""
+    CLIP_SKIP: str
+    """The text encoder that may be read before its last layer; empty where the family says which layer it is."""
     STREAMED: Mapping[str, plan.Dtype]
     """Text encoders too large for a card beside the denoiser, with the dtype that they are held in: their blocks come
     to the card one after the other. The others are there whole, in float32."""

@@ -37,6 +37,7 @@ BACKBONE = "transformer"
 TEXT_ENCODERS = ("text_encoder",)
 TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
 WORD_FILES: dict[str, str] = {}
+CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {"text_encoder": "bf16"}
 VAE = "vae"
 BESIDE: tuple[str, ...] = ()

@@ -26,6 +26,7 @@ BACKBONE = "unet"
 TEXT_ENCODERS = ("text_encoder",)
 TRAINED_TEXT_ENCODERS = TEXT_ENCODERS
 WORD_FILES = {"text_encoder": "emb_params"}
+CLIP_SKIP = "text_encoder"
 STREAMED: dict[str, plan.Dtype] = {}
 VAE = "vae"
 BESIDE: tuple[str, ...] = ()
@@ -105,7 +106,10 @@ def build(architecture: Architecture, component: str) -> Any:
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
-    return unet.load(path, base, component, dtype, KINDS, tower_weights, TITLE)
+    made = unet.load(path, base, component, dtype, KINDS, tower_weights, TITLE)
+    if component == CLIP_SKIP:
+        return clip_towers.read_at(made, base.architecture[component]["num_hidden_layers"])
+    return made
 
 
 def tower_weights(component: str, names: list[str], read: Callable[[str], Tensor]) -> dict[str, Tensor]:

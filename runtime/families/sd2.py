@@ -30,6 +30,7 @@ BACKBONE = "unet"
 TEXT_ENCODERS = ("text_encoder",)
 TRAINED_TEXT_ENCODERS = TEXT_ENCODERS
 WORD_FILES = {"text_encoder": "emb_params"}
+CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {}
 BESIDE: tuple[str, ...] = ()
 VAE = "vae"

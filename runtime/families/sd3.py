@@ -49,6 +49,7 @@ BACKBONE = "transformer"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
 WORD_FILES: dict[str, str] = {}
+CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {"text_encoder_3": "bf16"}
 VAE = "vae"
 BESIDE = ("tokenizer_3",)

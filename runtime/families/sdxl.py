@@ -34,6 +34,7 @@ BACKBONE = "unet"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 TRAINED_TEXT_ENCODERS = TEXT_ENCODERS
 WORD_FILES = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {}
 BESIDE: tuple[str, ...] = ()
 VAE = "vae"

@@ -131,6 +131,7 @@ def read(
             tokenizer,
             program.base.digest,
             where.cache,
+            file.max_samples,
         )
         for file in data.files
     )

@@ -107,6 +107,7 @@ def _words(run: Run) -> dict[str, Any]:
         ],
         "uses": _uses(run),
         "words": run.manifest.usage.trigger_words if run.manifest else of.outputs.trigger,
+        "clip_skip": of.program.base.clip_skip,
         "provenance": list(_provenance(run)),
         "advice": _advice(run.advice),
         "evaluation": _evaluation(run.evaluation),

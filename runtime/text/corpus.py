@@ -88,8 +88,9 @@ def of_file(
     tokenizer: PreTrainedTokenizerBase,
     base_digest: str,
     cache: Path | None,
+    max_samples: int = 0,
 ) -> Corpus:
-    """The corpus of one file that `text_sets.read` took, from the cache or made now.
+    """The corpus of one file that `text_sets.read` took, or of its first rows, from the cache or made now.
 
     Raises InputError with every sample that the template does not take, or that is none any longer.
     """
@@ -101,13 +102,14 @@ def of_file(
         "rule": attrs.asdict(rule),
         "base": base_digest,
         "versions": {name: version(name) for name in ("transformers", "tokenizers", "jinja2")},
+        **({"max_samples": max_samples} if max_samples else {}),
     }
     key = strict_json.sha256(question)
     entries = Entries(cache / "encoded", budget=0) if cache else None
     kept = entries.read(key) if entries else None
     if kept is not None:
         return _unpack({name: tensor.numpy() for name, tensor in kept.items()})
-    made = tokenise(lambda: text_sets.each(path, shape, columns), rule, tokenizer, path.name)
+    made = tokenise(lambda: text_sets.each(path, shape, columns, max_samples), rule, tokenizer, path.name)
     if entries:
         entries.write(key, {name: torch.tensor(array) for name, array in _pack(made).items()})
     return made

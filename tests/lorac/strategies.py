@@ -193,6 +193,9 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
             given.pop("warmup_ratio", None)
         _of_its_optimizer(given)
         _of_its_loss(given)
+        _of_its_curve(given)
+    if cls is Outputs and given.get("save_steps"):
+        given.pop("save_epochs", None)
     if cls is Samples and len(given.get("references", ())) not in (0, len(given.get("prompts", ()))):
         given["prompts"] = ["a prompt"] * len(given["references"])
     if cls is Experiment and "adapter" in given and "fit" in given and trains_text_encoder(given):
@@ -214,6 +217,9 @@ def agreeing(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         _of_what_is_held_out(given)
     if cls in (Samples, Answers) and not given.get("prompts"):
         given.pop("every", None)
+        given.pop("every_epochs", None)
+    if cls in (Samples, Answers) and isinstance(given.get("every"), int):
+        given.pop("every_epochs", None)
     return given
 
 
@@ -239,6 +245,26 @@ def _of_its_loss(given: dict[str, Any]) -> None:
     if given.get("loss") not in ("huber", "smooth_l1"):
         for field in ("huber_schedule", "huber_c"):
             given.pop(field, None)
+
+
+def _of_its_curve(given: dict[str, Any]) -> None:
+    """A curve's numbers beside it alone."""
+    curve = given.get("scheduler", "constant")
+    if curve != "cosine_with_restarts":
+        given.pop("cycles", None)
+    if curve == "constant":
+        given.pop("min_ratio", None)
+    if curve != "warmup_stable_decay":
+        for field in ("decay_steps", "decay_ratio"):
+            given.pop(field, None)
+        return
+    if given.get("decay_ratio"):
+        given.pop("decay_steps", None)
+    elif not given.get("decay_steps"):
+        given["decay_ratio"] = 0.2
+    elif given.get("steps") is not None:
+        given["decay_steps"] = max(1, min(given["decay_steps"], given["steps"]))
+        given["warmup_steps"] = min(given.get("warmup_steps", 0), given["steps"] - given["decay_steps"])
 
 
 def _of_its_optimizer(given: dict[str, Any]) -> None:

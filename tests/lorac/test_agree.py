@@ -137,10 +137,10 @@ def test_the_best_checkpoint_is_exported_where_something_is_held_out_and_nothing
         name="a", base="base", outputs=outputs, evaluation=Evaluation(choose="last", patience=3), **held
     )
 
-    assert evaluation_of(made) == plan.Evaluation(choose="best", every=5)
-    assert evaluation_of(last) == plan.Evaluation()
-    assert evaluation_of(patient) == plan.Evaluation(patience=3, every=5)
-    assert evaluation_of(Experiment(name="a", base="base", data=Images("a"))) == plan.Evaluation()
+    assert evaluation_of(made, 7) == plan.Evaluation(choose="best", every=5)
+    assert evaluation_of(last, 7) == plan.Evaluation()
+    assert evaluation_of(patient, 7) == plan.Evaluation(patience=3, every=5)
+    assert evaluation_of(Experiment(name="a", base="base", data=Images("a")), 7) == plan.Evaluation()
 
 
 def test_what_is_decided_by_what_is_held_out_needs_it_and_patience_needs_checkpoints() -> None:
@@ -191,3 +191,58 @@ def test_a_text_encoder_in_which_a_word_learns_does_not_wait() -> None:
     assert refused(data=Images("a"), adapter=adapter, fit=fit) == [
         "fit.offload is 'text_encoder', and adapter.words has it trained: it is used in every step"
     ]
+
+
+@pytest.mark.parametrize(
+    ("train", "told"),
+    [
+        ({"cycles": 2}, "train.cycles is for cosine_with_restarts, and train.scheduler is 'cosine'"),
+        (
+            {"scheduler": "rex", "decay_ratio": 0.2},
+            "train.decay_ratio is for warmup_stable_decay, and train.scheduler is 'rex'",
+        ),
+        (
+            {"scheduler": "constant", "min_ratio": 0.1},
+            "train.min_ratio is set, and train.scheduler 'constant' does not fall",
+        ),
+        (
+            {"scheduler": "warmup_stable_decay"},
+            "train.scheduler is 'warmup_stable_decay', and nothing says when it falls",
+        ),
+        (
+            {"scheduler": "warmup_stable_decay", "decay_steps": 5, "decay_ratio": 0.2},
+            "train.decay_ratio and train.decay_steps are both given: 0.2 and 5",
+        ),
+        (
+            {"scheduler": "warmup_stable_decay", "decay_steps": 6, "warmup_steps": 5, "steps": 10},
+            "train.decay_steps and train.warmup_steps are more than train.steps 10",
+        ),
+    ],
+)
+def test_a_number_of_a_curve_is_said_beside_that_curve(train: dict[str, Any], told: str) -> None:
+    with pytest.raises(SpecError) as found:
+        Train(**train)
+
+    assert [problem.what for problem in found.value.problems] == [told]
+
+
+def test_how_often_is_said_in_steps_or_in_epochs() -> None:
+    with pytest.raises(SpecError, match=r"save_epochs and outputs.save_steps are both given: 1 and 10"):
+        Outputs(save_steps=10, save_epochs=1)
+    with pytest.raises(SpecError, match=r"every_epochs and samples.every are both given: 0.5 and 10"):
+        Samples(prompts=("a",), every=10, every_epochs=0.5)
+    assert refused(data=Images("a"), samples=Samples(every_epochs=1)) == [
+        "samples.every_epochs is set, but samples.prompts is empty"
+    ]
+
+
+def test_checkpoints_each_so_many_epochs_can_be_waited_for() -> None:
+    made = Experiment(
+        name="a",
+        base="base",
+        data=Images("a", held_out=0.1),
+        outputs=Outputs(save_epochs=0.5),
+        evaluation=Evaluation(patience=2),
+    )
+
+    assert evaluation_of(made, 7) == plan.Evaluation(choose="best", patience=2, every=4)

@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from lorac import Auto, Base, Experiment, Fit, Images, LoRA, Samples, Train
+from lorac import Auto, Base, Experiment, Fit, Images, LoRA, Outputs, Samples, Train
 from lorac.compile import compile_experiment
 from lorac.estimate import cards
 from lorac.resolve import resolve
@@ -208,6 +209,70 @@ def test_a_warm_up_that_is_a_share_of_the_steps_is_rounded_up(
     made = attrs.evolve(made, base=Base("none", family="sd1"))
     train = resolve(made, tmp_path, tmp_path, cards.find("12GB"), unlocked=True).program.train
     assert train.schedule.warmup_steps == warmup
+
+
+@pytest.mark.parametrize(
+    ("said", "save", "draw"),
+    [
+        ({}, 0, 0),
+        ({"save_epochs": 1}, 25, 25),
+        ({"save_epochs": 1e-9}, 1, 1),
+        ({"save_epochs": 0.25}, 7, 7),  # a quarter of 25 steps, rounded up
+        ({"save_epochs": 0.28}, 7, 7),  # 7.000000000000001 in binary
+        ({"save_epochs": 2, "every_epochs": 0.5}, 50, 13),
+        ({"save_epochs": 2, "every": 3}, 50, 3),
+        ({"save_steps": 9, "every_epochs": 3}, 9, 75),
+    ],
+)
+def test_what_is_said_in_epochs_is_planned_in_steps(
+    tmp_path: Path, tiny_data: Path, said: dict[str, Any], save: int, draw: int
+) -> None:
+    saving = {name: value for name, value in said.items() if name.startswith("save")}
+    drawing = {name: value for name, value in said.items() if name not in saving}
+    made = experiment(
+        "none",
+        "elsewhere",
+        train=Train(effective_batch=4, epochs=3),
+        samples=Samples(prompts=("a",), **drawing),
+    )
+    made = attrs.evolve(
+        made,
+        base=Base("none", family="sd1"),
+        data=Images("elsewhere", expected_images=100),
+        outputs=Outputs(**saving),
+    )
+
+    resolved = resolve(made, tmp_path, tmp_path, cards.find("12GB"), unlocked=True)
+
+    assert resolved.program.train.steps == 75
+    assert (resolved.outputs.save_steps, resolved.outputs.samples.every) == (save, draw)
+    told = {one.field: one.value for one in resolved.decisions if "epochs of 25 steps" in one.reason}
+    assert told.pop("steps") == "75"
+    expected = {"outputs.save_steps": (saving, save), "samples.every": (drawing, draw)}
+    assert told == {
+        field: str(steps)
+        for field, (given, steps) in expected.items()
+        if {"save_epochs", "every_epochs"} & set(given)
+    }
+
+
+@pytest.mark.parametrize(
+    ("train", "decay"),
+    [
+        ({"decay_ratio": 0.2}, 5),
+        ({"decay_ratio": 0.21}, 6),
+        ({"decay_steps": 4}, 4),
+        ({"decay_ratio": 1.0, "warmup_steps": 5}, 20),
+    ],
+)
+def test_the_steps_in_which_a_stable_rate_falls_are_planned(
+    tmp_path: Path, tiny_data: Path, train: dict[str, Any], decay: int
+) -> None:
+    wanted = Train(steps=25, scheduler="warmup_stable_decay", min_ratio=0.1, **train)
+    made = attrs.evolve(experiment("none", tiny_data, train=wanted), base=Base("none", family="sd1"))
+    schedule = resolve(made, tmp_path, tmp_path, cards.find("12GB"), unlocked=True).program.train.schedule
+
+    assert (schedule.decay_steps, schedule.min_ratio, schedule.cycles) == (decay, 0.1, 1)
 
 
 def test_references_are_places_in_the_plan(tmp_path: Path, tiny_base: Path, tiny_data: Path) -> None:

@@ -175,7 +175,7 @@ def test_the_message_names_field_range_and_value() -> None:
         (lambda: Train(snr_gamma=0), "train.snr_gamma must be more than 0 and at most 100, got 0"),
         (lambda: Train(optimizer="adamw"), "train.optimizer must be an AdamW(…), an Adafactor(…), a Lion(…), a Prodigy(…) or a ScheduleFreeAdamW(…), got text 'adamw'"),
         (lambda: Train(optimizer=AdamW), "train.optimizer must be an AdamW(…), an Adafactor(…), a Lion(…), a Prodigy(…) or a ScheduleFreeAdamW(…), got a class, AdamW"),
-        (lambda: Train(scheduler="cosin"), 'train.scheduler must be "cosine", "constant", "linear" or "polynomial", got text \'cosin\''),
+        (lambda: Train(scheduler="cosin"), 'train.scheduler must be "cosine", "constant", "linear", "polynomial", "cosine_with_restarts", "warmup_stable_decay" or "rex", got text \'cosin\''),
         (lambda: Images(""), "data.path must not be empty"),
         (lambda: Images("x", resolution=500), "data.resolution must be a multiple of 8 between 64 and 2048, got 500"),
         (lambda: Images("x", prepend_trigger=True), "data.prepend_trigger is set, but data.trigger is empty"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from runtime.answers import question
 from runtime.errors import InputError, SpecError
 from runtime.families import causal_lm
 from runtime.families.inspect import inspect
+from runtime.media import text as media
 from runtime.safeio.digest import sha256_file
 from runtime.text import sequences
 from tests import texts
@@ -104,6 +106,25 @@ def test_what_is_held_out_is_counted_apart(tiny_lm: Path, tiny_text: Path, base:
     held = file.samples - file.trained
     assert 0 < held < 14
     assert f"; {held} samples held out" in note(found, "tokens")
+
+
+def test_the_first_rows_alone_are_locked_and_trained_on(
+    tiny_lm: Path, tiny_text: Path, tmp_path: Path
+) -> None:
+    of = texts.planned(tiny_lm, Instructions(str(tiny_text), max_samples=5), tmp_path, held_out=0.3)
+    where = texts.where(of, tmp_path, tmp_path / "cache")
+    tokenizers = causal_lm.load_tokenizers(tiny_lm, of.program.base)
+
+    read = media.read(causal_lm, tokenizers, of.program, where, torch.device("cpu"))
+
+    assert isinstance(of.program.data, plan.Texts)
+    (file,) = of.program.data.files
+    (corpus,) = read.corpora
+    assert (file.max_samples, file.samples, file.sha256) == (5, 5, sha256_file(tiny_text))
+    assert sorted([*corpus.train.rows, *corpus.held_out.rows]) == [1, 2, 3, 4, 5]
+    assert file.trained == len(corpus.train) < 5
+    assert any("its first 5 rows alone are read" in one.reason for one in of.estimate.decisions)
+    assert of.plan_hash != texts.planned(tiny_lm, tiny_text, tmp_path, held_out=0.3).plan_hash
 
 
 def test_a_file_of_which_nothing_can_be_trained_is_refused_by_name(

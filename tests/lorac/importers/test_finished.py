@@ -64,13 +64,24 @@ def test_ours_gives_back_what_decided_the_training(folder: Path) -> None:
 
 
 def test_the_plan_beside_ours_says_the_rest_and_another_plan_says_nothing(folder: Path) -> None:
-    program = attrs.evolve(PROGRAM, adapter=attrs.evolve(PROGRAM.adapter, init="gaussian"))
+    curve = plan.Schedule(
+        name="warmup_stable_decay", warmup_steps=3, power=1.0, decay_steps=50, min_ratio=0.1
+    )
+    program = attrs.evolve(
+        PROGRAM,
+        base=attrs.evolve(PROGRAM.base, clip_skip=2),
+        adapter=attrs.evolve(PROGRAM.adapter, init="gaussian"),
+        train=attrs.evolve(PROGRAM.train, schedule=curve, steps=700),
+    )
     made = a_plan(program=program, outputs=attrs.evolve(OUTPUTS, name="cats", description="cats\nand more"))
     weights = tensors(ATTENTION, OUT)
     safetensors.write("x.safetensors", weights, metadata.complete(made, weights, "cats", 700, ""))
     plan.write(made, Path("plan.json"))
     (one,) = load(import_file(Path("x.safetensors")).path)
     assert (one.experiment.adapter.init, one.experiment.outputs.description) == ("gaussian", "cats\nand more")
+    train = one.experiment.train
+    assert (train.scheduler, train.decay_steps, train.min_ratio) == ("warmup_stable_decay", 50, 0.1)
+    assert one.experiment.base.clip_skip == 2
     assert one.experiment.base.path == "../" + made.outputs.places.base
     plan.write(a_plan(program=attrs.evolve(program, locked=False)), Path("plan.json"))
     (two,) = load(import_file(Path("x.safetensors"), Path("two.py")).path)
@@ -190,7 +201,11 @@ def test_kohyas_as_far_as_it_goes(folder: Path) -> None:
     assert (made.train.learning_rate, made.train.snr_gamma, made.train.seed) == (1e-4, 5.0, 1234)
     assert (made.fit.optimizer_bits, made.train.optimizer.beta2) == (8, 0.95)
     left = {fate.key for fate in imported.draft.of("left")}
-    assert left == {"ss_clip_skip", "ss_lr_scheduler", "ss_made_up"}
+    assert left == {"ss_made_up"}
+    assert (made.base.clip_skip, made.train.scheduler) == (2, "cosine_with_restarts")
+    assert any(
+        line.startswith("train.scheduler: the header has its name alone") for line in imported.draft.todo
+    )
     assert any("10_cat (30 pictures)" in line for line in imported.draft.todo)
 
 

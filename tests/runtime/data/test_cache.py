@@ -93,7 +93,7 @@ def program(data: Path, flip: bool = False, caption_dropout: float = 0.0, target
         caption_dropout=caption_dropout,
     )
     return SimpleNamespace(
-        base=SimpleNamespace(digest="d1"),
+        base=SimpleNamespace(digest="d1", clip_skip=1),
         data=images,
         adapter=SimpleNamespace(targets={targets: ""}, word_embeddings={}),
         train=SimpleNamespace(objective=plan.Objective(snr_gamma=0.0, noise_offset=0.0)),

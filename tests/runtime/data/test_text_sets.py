@@ -48,6 +48,17 @@ def where(sample: Sample | Text) -> str:
     return sample.where.rpartition(":")[2]
 
 
+def test_the_first_rows_alone_are_read_and_what_is_wrong_after_them_is_no_matter(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [*ROWS, {"instruction": 1}])
+    whole = text_sets.read(write_jsonl(tmp_path / "b.jsonl", ROWS[:2]))
+
+    first = text_sets.read(path, max_samples=2)
+
+    assert (first.count, first.digest, first.sha256 != whole.sha256) == (2, whole.digest, True)
+    assert [where(s) for s in text_sets.each(path, "alpaca", {}, 2)] == ["1", "2"]
+    assert text_sets.read(tmp_path / "b.jsonl", max_samples=9).count == 2
+
+
 def test_no_reading_holds_the_samples(tmp_path):
     few, many = (write_jsonl(tmp_path / f"{n}.jsonl", [ROWS[0]] * n) for n in (1000, 11_000))
     peaks = []
