@@ -29,6 +29,7 @@ from runtime.adapters import words
 from runtime.errors import InputError, Problem, SpecError
 from runtime.families import FAMILIES, family
 from runtime.families.inspect import inspect
+from runtime.families.parts import Files, vocabulary
 from runtime.families.protocol import Family
 from runtime.safeio import digest
 
@@ -59,7 +60,8 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     `root` is the folder that lorac runs in, `folder` the one that the spec's paths are relative to.
     """
     base_path = folder / experiment.base.path
-    base, base_name, base_locked = _base(experiment, base_path, unlocked)
+    base, base_name, elsewhere = _base(experiment, base_path, folder, unlocked)
+    base_locked = bool(base.digest)
     architecture = family(base.family)
     given = texts_of(experiment)
     data: plan.Data
@@ -79,8 +81,9 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data, notes, data_locked, data_path = found.texts, found.notes, found.locked, found.folder
         lengths = found.lengths
     else:
+        beside = vocabulary(architecture, base_path, elsewhere) if base_locked else None
         data, notes, data_locked, data_path = _pictures(
-            experiment, architecture, folder, unlocked, base_path if base_locked else None, base, adapter
+            experiment, architecture, folder, unlocked, beside, base, adapter
         )
     train = _train(experiment, architecture, base, data)
     library = plan.PACKAGES.get(train.optimizer.name)
@@ -105,6 +108,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         log=_place(root / experiment.outputs.log_dir, root)
         if isinstance(experiment.outputs.log_dir, str)
         else _place(root / experiment.outputs.output_dir / experiment.name / "logs", root),
+        parts={name: _place(place, root) for name, place in elsewhere.items()},
     )
     return Resolved(
         experiment=experiment,
@@ -122,7 +126,10 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     )
 
 
-def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan.Base, str, bool]:
+def _base(
+    experiment: spec.Experiment, path: Path, folder: Path, unlocked: bool
+) -> tuple[plan.Base, str, Files]:
+    """The base, which has no digest where it is not here; its name; and what of it is elsewhere."""
     wanted = experiment.base
     if wanted.family != "auto" and wanted.family not in FAMILIES:
         known = ", ".join(FAMILIES)
@@ -130,9 +137,13 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
         raise SpecError(Problem(where, f'base.family must be one of {known}, got "{wanted.family}"'))
     if path.exists():
         found = inspect(
-            path, digest.DigestCache(cache_folder()).sha256_file, wanted.family, wanted.trust_remote_code
+            path,
+            digest.DigestCache(cache_folder()).sha256_file,
+            wanted.family,
+            wanted.trust_remote_code,
+            [folder / one for one in wanted.parts],
         )
-        return _as_told(found.base, wanted), found.name, True
+        return _as_told(found.base, wanted), found.name, found.parts
     if not unlocked:
         hint = hub.hint(wanted.path) or (
             f"give a file or folder (looked for {path}), or plan without it: lorac plan SPEC --unlocked"
@@ -150,7 +161,7 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
         prediction_type=family(wanted.family).prediction_type(published),
         architecture=published,
     )
-    return _as_told(base, wanted), path.stem, False
+    return _as_told(base, wanted), path.stem, {}
 
 
 def _as_told(base: plan.Base, wanted: spec.Base) -> plan.Base:
@@ -175,7 +186,7 @@ def _pictures(
     of: Family,
     folder: Path,
     unlocked: bool,
-    base_path: Path | None,
+    vocabularies: Path | None,
     base: plan.Base,
     adapter: plan.Adapter,
 ) -> tuple[plan.Images, tuple[plan.Decision, ...], bool, Path]:
@@ -191,7 +202,7 @@ def _pictures(
     skipped = [plan.Decision(field="skipped", value=p.where, reason=p.what) for p in found.skipped]
     notes = [plan.Decision(field="note", value="data", reason=note) for note in found.notes]
     check_words(experiment, adapter, found.images)
-    cut = _long_captions(found.images, of, base_path, base, adapter) if base_path else ()
+    cut = _long_captions(found.images, of, vocabularies, base, adapter) if vocabularies else ()
     return found.images, (*skipped, *notes, *cut), True, path
 
 

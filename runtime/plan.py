@@ -67,7 +67,7 @@ from runtime.plan_optimizers import ScheduleFreeAdamW as ScheduleFreeAdamW
 from runtime.plan_optimizers import StateBits as StateBits
 from runtime.safeio import atomic, strict_json
 
-FORMAT = 4
+FORMAT = 5
 
 Layout = Literal["diffusers", "single_file", "transformers", "gguf"]
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -197,12 +197,16 @@ class Program:
 
 @attrs.frozen(kw_only=True)
 class Places:
-    """Where things are, relative to the folder that lorac runs in, or absolute. Not hashed."""
+    """Where things are, relative to the folder that lorac runs in, or absolute. Not hashed.
+
+    `parts`: component, or vocabulary, -> its place, of a base that is one file and has them elsewhere.
+    """
 
     base: str
     data: str
     output: str
     log: str
+    parts: dict[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

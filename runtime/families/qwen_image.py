@@ -4,11 +4,14 @@ Taken up because five of the eight trainers looked at train it (facts/peers.md):
 licence. The conventions are those of diffusers' `QwenImagePipeline`: a caption stands in a template whose own tokens
 are dropped; latents have a mean and a width of their own for each channel.
 
-Files in one piece hold the transformer alone: the base is a diffusers folder.
+The base is a diffusers folder, a file with everything, or the transformer's file with those of Qwen2.5-VL and of the
+autoencoder (Comfy-Org's), with the vocabulary in `tokenizer/` beside it. An editing model's file has the same tensors
+and is not told from it, but for those marked `__index_timestep_zero__`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,25 @@ from torch import Generator, Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextModel
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, drawing, flow, loading, patches, qwen, tokenizing, usual
+from runtime.errors import InputError, Problem
+from runtime.families import (
+    autoencoder,
+    bundles,
+    drawing,
+    flow,
+    loading,
+    patches,
+    qwen,
+    tokenizing,
+    usual,
+    wan_vae,
+)
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
+from runtime.families.parts import Part, within
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
+from runtime.safeio.tensors import shortened
 
 NAME = "qwen_image"
 TITLE = "Qwen-Image"
@@ -39,7 +56,20 @@ TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
 WORD_FILES: dict[str, str] = {}
 STREAMED: dict[str, plan.Dtype] = {"text_encoder": "bf16"}
 VAE = "vae"
-BESIDE: tuple[str, ...] = ()
+BESIDE = (qwen.FOLDER,)
+TEXT = "text_encoders.qwen25_7b.transformer."
+TEXT_LEVELS = ("model.language_model.", "model.")
+"""Where the language model is in Qwen2.5-VL: since transformers 4.52, and before."""
+PARTS = {
+    "text_encoder": Part(
+        "Qwen2.5-VL",
+        (TEXT,),
+        tuple(f"{level}layers.0.self_attn.q_proj.bias" for level in TEXT_LEVELS),
+    ),
+    "vae": Part("the VAE", bundles.VAES, wan_vae.KNOWN_BY),
+}
+HEAD_DIM = 128
+"""Of Qwen2.5, whose tensors do not say it."""
 GRID = 64
 CAPTION_TOKENS = 512
 """`max_sequence_length` of the pipeline; its template's end is among them, its beginning is not."""
@@ -100,9 +130,26 @@ VAE_PUBLISHED: dict[str, Any] = {
 # ------------------------------------------------------------------------------------------------------ recognising
 
 
+OWN = re.compile(
+    r"(img_in|txt_in|txt_norm|proj_out|norm_out\.linear|time_text_embed\.timestep_embedder\.linear_[12]"
+    rf"|transformer_blocks\.\d+\.((img|txt)_mod\.1|attn\.norm_(added_)?[qk]|{ATTENTION}|{FEED_FORWARD}))"
+    r"\.(weight|bias)"
+)
+"""The transformer's tensors; a relative has more."""
+
+
 def recognise(shapes: Shapes) -> bool:
     prefix = bundles.denoiser(shapes)
-    return {f"{prefix}txt_norm.weight", f"{prefix}transformer_blocks.0.img_mod.1.weight"} <= shapes.keys()
+    if not {f"{prefix}txt_norm.weight", f"{prefix}transformer_blocks.0.img_mod.1.weight"} <= shapes.keys():
+        return False
+    inner = (name.removeprefix(prefix) for name in shapes if name.startswith(prefix))
+    others = sorted(name for name in inner if not OWN.fullmatch(name))
+    if others:
+        what = f"is a relative of {TITLE}: it also has {shortened(others[0])}"
+        raise InputError(
+            Problem("base", what, f"take {TITLE} itself, which makes pictures of captions alone")
+        )
+    return True
 
 
 def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
@@ -150,13 +197,57 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    raise bundles.not_whole(f"is {TITLE}'s transformer without its text encoder, vocabulary and VAE")
+    bundles.require(shapes, TITLE, PARTS)
+    return {
+        "transformer": _transformer(shapes),
+        "text_encoder": {"text_config": _text_encoder(shapes)},
+        "vae": wan_vae.config(shapes, within(shapes, *bundles.VAES), VAE_PUBLISHED),
+        "scheduler": dict(SCHEDULER),
+    }
+
+
+def _transformer(shapes: Shapes) -> dict[str, Any]:
+    prefix = bundles.denoiser(shapes)
+    width, channels = shapes[f"{prefix}img_in.weight"]
+    (head,) = shapes[f"{prefix}transformer_blocks.0.attn.norm_q.weight"]
+    return {
+        **published()["transformer"],
+        "in_channels": channels,
+        "out_channels": shapes[f"{prefix}proj_out.weight"][0] // patches.SIDE**2,
+        "num_layers": bundles.count(shapes, f"{prefix}transformer_blocks."),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": shapes[f"{prefix}txt_in.weight"][1],
+        "axes_dims_rope": [head // 8, head * 7 // 16, head * 7 // 16],  # the published 16, 56, 56 of 128
+    }
+
+
+def _text_encoder(shapes: Shapes) -> dict[str, Any]:
+    level = TEXT + within((name.removeprefix(TEXT) for name in shapes if name.startswith(TEXT)), *TEXT_LEVELS)
+    vocabulary, width = shapes[f"{level}embed_tokens.weight"]
+    first = f"{level}layers.0."
+    return {
+        **published()["text_encoder"]["text_config"],
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": shapes[f"{first}mlp.gate_proj.weight"][0],
+        "num_hidden_layers": bundles.count(shapes, f"{level}layers."),
+        "num_attention_heads": shapes[f"{first}self_attn.q_proj.weight"][0] // HEAD_DIM,
+        "num_key_value_heads": shapes[f"{first}self_attn.k_proj.weight"][0] // HEAD_DIM,
+    }
 
 
 prediction_type = flow.prediction_type
 
 
 # ---------------------------------------------------------------------------------------------- building and loading
+
+
+KINDS: dict[str, Any] = {
+    "transformer": QwenImageTransformer2DModel,
+    "text_encoder": Qwen2_5_VLTextModel,
+    "vae": AutoencoderKLQwenImage,
+}
 
 
 def build(architecture: Architecture, component: str) -> Any:
@@ -174,17 +265,40 @@ def build(architecture: Architecture, component: str) -> Any:
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
-    if component == "text_encoder":
+    if component == "text_encoder" and base.layout == "diffusers":
         # A caption takes neither the part that sees pictures nor the last layer.
         whole: Any = loading.from_folder(path, component, Qwen2_5_VLForConditionalGeneration, dtype)
         return whole.model.language_model
-    kind = {"transformer": QwenImageTransformer2DModel, "vae": AutoencoderKLQwenImage}
-    return loading.from_folder(path, component, kind[component], dtype)
+    return loading.load(path, base, component, dtype, KINDS, build, _weights, TITLE)
+
+
+def _weights(
+    architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> dict[str, Tensor]:
+    """A component's weights in a single file."""
+    if component == "vae":
+        return wan_vae.weights(names, read, within(names, *bundles.VAES), architecture["vae"])
+    if component == "transformer":
+        return {ours: read(name) for ours, name in _transformer_names(names).items()}
+    return {ours: read(name) for ours, name in _text_names(names, within(names, TEXT)).items()}
+
+
+def _transformer_names(names: Sequence[str]) -> dict[str, str]:
+    """The transformer's name in diffusers -> in the file: the same, but for how they begin."""
+    prefix = bundles.denoiser(names)
+    mine = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+    return {ours: name for ours, name in mine.items() if OWN.fullmatch(ours)}
+
+
+def _text_names(names: Sequence[str], prefix: str) -> dict[str, str]:
+    """The language model's name in transformers -> in the file; `visual` sees pictures, `lm_head` writes words."""
+    mine = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+    level = within(mine, *TEXT_LEVELS)
+    return {one.removeprefix(level): name for one, name in mine.items() if one.startswith(level)}
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
-    """Files in one piece are no bases, but their transformer has diffusers' names."""
-    return {"transformer": {name.removeprefix(bundles.DENOISER): name for name in names}}
+    return {"transformer": _transformer_names(names), "text_encoder": _text_names(names, TEXT)}
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
@@ -354,11 +468,17 @@ def metadata(base: plan.Base) -> dict[str, str]:
 def tiny(folder: Path) -> Path:
     config = published()
     config["transformer"] |= {"num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2}
-    config["transformer"] |= {"joint_attention_dim": 32, "axes_dims_rope": [4, 14, 14]}
+    config["transformer"] |= {"joint_attention_dim": 2 * HEAD_DIM, "axes_dims_rope": [4, 14, 14]}
     config["vae"] |= {"base_dim": 8, "num_res_blocks": 1}
-    rope = {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [1, 1, 2]}
-    sees = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
-    words = Qwen2_5_VLConfig(text_config=qwen.TINY | {"rope_parameters": rope}, vision_config=sees)
+    says = {
+        "hidden_size": 2 * HEAD_DIM,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_parameters": config["text_encoder"]["text_config"]["rope_parameters"],
+    }
+    sees = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    sees |= {"out_hidden_size": says["hidden_size"]}
+    words = Qwen2_5_VLConfig(text_config=qwen.TINY | says, vision_config=sees)
     tiny_parts.write(folder, config, build, ("transformer", "vae"))
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -15,6 +15,7 @@ from transformers import CLIPTextModel
 from runtime import plan
 from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet, usual
 from runtime.families import tiny as tiny_parts
+from runtime.families.parts import Part
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "sd1"
@@ -29,6 +30,7 @@ WORD_FILES = {"text_encoder": "emb_params"}
 STREAMED: dict[str, plan.Dtype] = {}
 VAE = "vae"
 BESIDE: tuple[str, ...] = ()
+PARTS: dict[str, Part] = {}
 GRID = unet.GRID
 CAPTION_TOKENS = unet.CAPTION_TOKENS
 OBJECTIVE: dict[str, Any] = {}

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel
 from runtime import plan
 from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, sd1, unet, usual
 from runtime.families import tiny as tiny_parts
+from runtime.families.parts import Part
 from runtime.families.protocol import Architecture, Original, Shapes
 
 NAME = "sd2"
@@ -32,6 +33,7 @@ TRAINED_TEXT_ENCODERS = TEXT_ENCODERS
 WORD_FILES = {"text_encoder": "emb_params"}
 STREAMED: dict[str, plan.Dtype] = {}
 BESIDE: tuple[str, ...] = ()
+PARTS: dict[str, Part] = {}
 VAE = "vae"
 GRID = unet.GRID
 CAPTION_TOKENS = unet.CAPTION_TOKENS

@@ -145,16 +145,36 @@ def test_a_single_file_is_recognised_and_holds_what_the_folder_does(case: Case, 
     found = inspect.inspect(path, digest.sha256_file).base
 
     assert (found.family, found.layout) == (case.of.NAME, "single_file")
-    for component in case.of.COMPONENTS:
-        one = case.of.load(path, found, component, torch.float32).state_dict()
-        many = case.of.load(case.base, case.plan.program.base, component, torch.float32).state_dict()
+    holds_what_the_folder_does(case, found, attrs.evolve(case.places(tmp_path), base=path))
+
+
+APART = [name for name in NAMES if single_files.comes_apart(name)]
+
+
+@pytest.mark.parametrize("case", APART, indirect=True)
+def test_components_in_files_of_their_own_hold_what_the_folder_does(case: Case, tmp_path: Path) -> None:
+    places = single_files.write_apart(case.of.NAME, case.base, tmp_path)
+    own = places.pop(case.of.BACKBONE)
+    found = inspect.inspect(own, digest.sha256_file, others=list(places.values()))
+
+    assert (found.base.family, found.base.layout) == (case.of.NAME, "single_file")
+    assert found.parts == places
+    where = attrs.evolve(case.places(tmp_path), base=own, parts=found.parts)
+    assert preflight.base_problems(found.base, own, found.parts) == []
+    holds_what_the_folder_does(case, found.base, where)
+
+
+def holds_what_the_folder_does(case: Case, found: plan.Base, where: Where) -> None:
+    of, program = case.of, case.plan.program
+    here, there = (
+        load(of, attrs.evolve(program, base=base), places, torch.device("cpu"))
+        for base, places in ((found, where), (program.base, case.places(where.output)))
+    )
+    for component in of.COMPONENTS:
+        one, many = (modules[component].state_dict() for modules in (here[0], there[0]))
         assert one.keys() == many.keys(), component
         assert all(torch.equal(one[name], many[name]) for name in many), component
-    prompts = ["a cat", ""]
-    one, many = (
-        case.of.tokenize(case.of.load_tokenizers(place, base), prompts)
-        for place, base in ((path, found), (case.base, case.plan.program.base))
-    )
+    one, many = (of.tokenize(tokenizers, ["a cat", ""]) for tokenizers in (here[1], there[1]))
     assert all(torch.equal(one[name], many[name]) for name in many)
 
 

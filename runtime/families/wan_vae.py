@@ -1,0 +1,78 @@
+"""Wan's autoencoder in its publisher's names, as Qwen-Image's file has it: config from names and shapes, weights.
+
+The names are those of Wan-Video/Wan2.1's wan/modules/vae.py. It lists blocks and samplers one after the other, where
+diffusers' decoder has them level by level. diffusers' own converter knows the published depth alone
+(`convert_wan_vae_to_diffusers`); the tests compare with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from runtime.families.protocol import Shapes
+
+KNOWN_BY = ("encoder.downsamples.0.residual.2.weight",)
+
+LEAVES = (
+    (r"\.residual\.0\.", ".norm1."),
+    (r"\.residual\.2\.", ".conv1."),
+    (r"\.residual\.3\.", ".norm2."),
+    (r"\.residual\.6\.", ".conv2."),
+    (r"\.shortcut\.", ".conv_shortcut."),
+    (r"^conv1\.", "quant_conv."),
+    (r"^conv2\.", "post_quant_conv."),
+    (r"^(en|de)coder\.conv1\.", r"\1coder.conv_in."),
+    (r"\.head\.0\.", ".norm_out."),
+    (r"\.head\.2\.", ".conv_out."),
+    (r"\.middle\.0\.", ".mid_block.resnets.0."),
+    (r"\.middle\.1\.", ".mid_block.attentions.0."),
+    (r"\.middle\.2\.", ".mid_block.resnets.1."),
+    (r"\.downsamples\.", ".down_blocks."),
+)
+
+
+def config(shapes: Shapes, prefix: str, published: Mapping[str, Any]) -> dict[str, Any]:
+    """AutoencoderKLQwenImage's config; `published` is what names and shapes cannot say."""
+    stem = f"{prefix}encoder.downsamples."
+    samplers = sorted(
+        int(found[1])
+        for name in shapes
+        if (found := re.fullmatch(rf"{stem}(\d+)\.resample\.1\.weight", name))
+    )
+    firsts = [0, *(number + 1 for number in samplers)]
+    base = shapes[f"{prefix}encoder.conv1.weight"][0]
+    return {
+        **published,
+        "base_dim": base,
+        "z_dim": shapes[f"{prefix}conv2.weight"][0],
+        "dim_mult": [shapes[f"{stem}{first}.residual.2.weight"][0] // base for first in firsts],
+        "num_res_blocks": samplers[0],
+        "temperal_downsample": [f"{stem}{number}.time_conv.weight" in shapes for number in samplers],
+    }
+
+
+def weights(
+    names: Iterable[str], load: Callable[[str], Tensor], prefix: str, config: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """The weights below `prefix` under diffusers' names."""
+    return {
+        renamed(name.removeprefix(prefix), config["num_res_blocks"]): load(name)
+        for name in names
+        if name.startswith(prefix)
+    }
+
+
+def renamed(name: str, blocks: int) -> str:
+    """diffusers' name of a weight. `blocks`: residual ones of a level of the encoder; of the decoder one more."""
+    for theirs, ours in LEAVES:
+        name = re.sub(theirs, ours, name)
+
+    def placed(found: re.Match[str]) -> str:
+        level, place = divmod(int(found[1]), blocks + 2)
+        return f"decoder.up_blocks.{level}." + (f"resnets.{place}." if place <= blocks else "upsamplers.0.")
+
+    return re.sub(r"^decoder\.upsamples\.(\d+)\.", placed, name)
