@@ -15,7 +15,8 @@ from torch import Tensor
 
 from runtime.families.protocol import Shapes
 
-KNOWN_BY = ("encoder.downsamples.0.residual.2.weight",)
+KNOWN_BY = ("encoder.downsamples.0.residual.2.weight", "encoder.down_blocks.0.conv1.weight")
+"""The first block, in its publisher's names and in diffusers', which are left as they are."""
 
 LEAVES = (
     (r"\.residual\.0\.", ".norm1."),
@@ -37,21 +38,22 @@ LEAVES = (
 
 def config(shapes: Shapes, prefix: str, published: Mapping[str, Any]) -> dict[str, Any]:
     """AutoencoderKLQwenImage's config; `published` is what names and shapes cannot say."""
-    stem = f"{prefix}encoder.downsamples."
+    ours = {
+        _around(name.removeprefix(prefix)): shape for name, shape in shapes.items() if name.startswith(prefix)
+    }
+    stem = "encoder.down_blocks."
     samplers = sorted(
-        int(found[1])
-        for name in shapes
-        if (found := re.fullmatch(rf"{stem}(\d+)\.resample\.1\.weight", name))
+        int(found[1]) for name in ours if (found := re.fullmatch(rf"{stem}(\d+)\.resample\.1\.weight", name))
     )
     firsts = [0, *(number + 1 for number in samplers)]
-    base = shapes[f"{prefix}encoder.conv1.weight"][0]
+    base = ours["encoder.conv_in.weight"][0]
     return {
         **published,
         "base_dim": base,
-        "z_dim": shapes[f"{prefix}conv2.weight"][0],
-        "dim_mult": [shapes[f"{stem}{first}.residual.2.weight"][0] // base for first in firsts],
+        "z_dim": ours["post_quant_conv.weight"][0],
+        "dim_mult": [ours[f"{stem}{first}.conv1.weight"][0] // base for first in firsts],
         "num_res_blocks": samplers[0],
-        "temperal_downsample": [f"{stem}{number}.time_conv.weight" in shapes for number in samplers],
+        "temperal_downsample": [f"{stem}{number}.time_conv.weight" in ours for number in samplers],
     }
 
 
@@ -68,11 +70,16 @@ def weights(
 
 def renamed(name: str, blocks: int) -> str:
     """diffusers' name of a weight. `blocks`: residual ones of a level of the encoder; of the decoder one more."""
-    for theirs, ours in LEAVES:
-        name = re.sub(theirs, ours, name)
 
     def placed(found: re.Match[str]) -> str:
         level, place = divmod(int(found[1]), blocks + 2)
         return f"decoder.up_blocks.{level}." + (f"resnets.{place}." if place <= blocks else "upsamplers.0.")
 
-    return re.sub(r"^decoder\.upsamples\.(\d+)\.", placed, name)
+    return re.sub(r"^decoder\.upsamples\.(\d+)\.", placed, _around(name))
+
+
+def _around(name: str) -> str:
+    """diffusers' name but for the decoder's levels."""
+    for theirs, ours in LEAVES:
+        name = re.sub(theirs, ours, name)
+    return name
