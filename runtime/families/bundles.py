@@ -19,7 +19,7 @@ from torch import Tensor
 
 from runtime.errors import InputError, Problem
 from runtime.families import autoencoder, ldm
-from runtime.families.parts import Part, has, within
+from runtime.families.parts import Part, within
 from runtime.families.protocol import Shapes
 
 DENOISER = "model.diffusion_model."
@@ -50,14 +50,6 @@ def denoiser(names: Iterable[str]) -> str:
 def count(shapes: Iterable[str], stem: str) -> int:
     """How many blocks a list of them has, whose names begin with `stem`."""
     return len({name.removeprefix(stem).partition(".")[0] for name in shapes if name.startswith(stem)})
-
-
-def require(shapes: Iterable[str], title: str, parts: Mapping[str, Part]) -> None:
-    """Raise InputError where a file with everything lacks some of these parts."""
-    missing = [part.title for part in parts.values() if not any(has(shapes, one) for one in part.prefixes)]
-    if missing:
-        hint = f'name the files with {"it" if len(missing) == 1 else "them"}: Base("…", parts=("…",))'
-        raise InputError(Problem("base", f"is a {title} file without {', '.join(missing)}", hint))
 
 
 def not_whole(what: str) -> InputError:

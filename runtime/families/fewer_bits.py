@@ -44,6 +44,14 @@ def refuse_packed(file: Weights) -> None:
         raise InputError(Problem(file.where, f"{what}{file[packed[0]].dtype}", hint))
 
 
+def refuse_scaled(file: Weights) -> None:
+    """Raise InputError for weights that are their file's numbers times a scale, where those numbers are asked for."""
+    scales = [name for name in file if name.endswith(SCALES)]
+    if scales:
+        what = f"holds weights with scales ({shortened(scales[0])}), which are not written anew"
+        raise InputError(Problem(file.where, what, "take the same model in bf16, fp16 or plain fp8"))
+
+
 def reader(file: Weights, dtype: torch.dtype) -> Callable[[str], Tensor]:
     """How a tensor is read by its name: numbers in `dtype`, one tensor after the other, so that a file of another width
     is never in memory whole."""

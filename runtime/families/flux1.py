@@ -39,7 +39,7 @@ from runtime.families import (
 )
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.parts import Part, within
+from runtime.families.parts import Part, configs, within
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "flux1"
@@ -142,7 +142,6 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    bundles.require(shapes, TITLE, PARTS)
     prefix = bundles.denoiser(shapes)
     width, channels = shapes[f"{prefix}img_in.weight"]
     head = shapes[f"{prefix}double_blocks.0.img_attn.norm.query_norm.scale"][0]
@@ -160,9 +159,15 @@ def architecture(shapes: Shapes) -> Architecture:
             "guidance_embeds": guided,
             "axes_dims_rope": [head // 8, head * 7 // 16, head * 7 // 16],  # BFL's 16, 56, 56 of 128
         },
-        "vae": bundles.vae_config(shapes, VAE_FIXED),
-        "text_encoder": ldm.clip_config(shapes, bundles.CLIP_L),
-        "text_encoder_2": t5.config(shapes, bundles.T5),
+        **configs(
+            PARTS,
+            shapes,
+            {
+                "vae": lambda: bundles.vae_config(shapes, VAE_FIXED),
+                "text_encoder": lambda: ldm.clip_config(shapes, bundles.CLIP_L),
+                "text_encoder_2": lambda: t5.config(shapes, bundles.T5),
+            },
+        ),
         "scheduler": dict(DYNAMIC if guided else STATIC),
     }
 

@@ -50,6 +50,20 @@ def inspect(
 ) -> Found:
     """Recognise and lock a base. `wanted` is the family the spec names, or "auto"; with `remote_code` a language model
     may bring Python files that loading it runs; `others` hold what a single file has not. Raises InputError."""
+    found = recognised(path, sha256, wanted, remote_code, others)
+    if found.base.layout == "single_file":
+        parts.require(family(found.base.family), found.base.architecture, str(path))
+    return found
+
+
+def recognised(
+    path: Path,
+    sha256: Sha256,
+    wanted: str = "auto",
+    remote_code: bool = False,
+    others: Sequence[Path] = (),
+) -> Found:
+    """As `inspect`, of a file with the backbone alone too, which is no base: its architecture then has no more."""
     if not path.exists():
         raise InputError(Problem(str(path), "there is no such base", "give a folder or one file"))
     layout = layout_of(path)

@@ -6,9 +6,9 @@ own; a vocabulary is a folder. A file that is named beside the base's own stands
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -17,7 +17,7 @@ from runtime.families import fewer_bits
 from runtime.safeio import weights
 
 if TYPE_CHECKING:
-    from runtime.families.protocol import Family, Shapes
+    from runtime.families.protocol import Architecture, Family, Shapes
 
 Files = Mapping[str, Path]
 """Component, or a vocabulary's folder ("tokenizer"), -> where it is, of those that the base's own file has not."""
@@ -115,6 +115,28 @@ def joined(of: Family, own: Shapes, found: Files) -> Shapes:
 
 def _prefixes(of: Family, found: Files) -> tuple[str, ...]:
     return tuple(prefix for name, part in of.PARTS.items() if name in found for prefix in part.prefixes)
+
+
+def configs(
+    of: Mapping[str, Part], shapes: Shapes, made: Mapping[str, Callable[[], dict[str, Any]]]
+) -> dict[str, Any]:
+    """The configs of those components that are among a single file's tensors, each made by its function."""
+    return {
+        name: config()
+        for name, config in made.items()
+        if any(has(shapes, prefix) for prefix in of[name].prefixes)
+    }
+
+
+def require(of: Family, architecture: Architecture, where: str) -> None:
+    """Raise InputError where a single file and its parts lack a component."""
+    missing = [part.title for name, part in of.PARTS.items() if name not in architecture]
+    if missing:
+        them = "it" if len(missing) == 1 else "them"
+        hint = (
+            f'name the files with {them}: Base("…", parts=("…",)); or give the diffusers folder as the base'
+        )
+        raise InputError(Problem(where, f"is a {of.TITLE} file without {', '.join(missing)}", hint))
 
 
 def place(path: Path, folder: str) -> Path:

@@ -113,7 +113,7 @@ class Family(Protocol):
 
     def architecture(self, shapes: Shapes) -> Architecture:
         """The architecture of a single file, from its tensors' names and shapes, those of parts in files of their own
-        among them as a file with everything names them."""
+        among them as a file with everything names them; without those of PARTS that it lacks."""
 
     def prediction_type(self, architecture: Architecture) -> plan.PredictionType:
         """What the base predicts, as far as its files say."""

@@ -41,7 +41,7 @@ from runtime.families import (
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
-from runtime.families.parts import Part, within
+from runtime.families.parts import Part, configs, within
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 from runtime.safeio.tensors import shortened
 
@@ -197,11 +197,16 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    bundles.require(shapes, TITLE, PARTS)
     return {
         "transformer": _transformer(shapes),
-        "text_encoder": {"text_config": _text_encoder(shapes)},
-        "vae": wan_vae.config(shapes, within(shapes, *bundles.VAES), VAE_PUBLISHED),
+        **configs(
+            PARTS,
+            shapes,
+            {
+                "text_encoder": lambda: {"text_config": _text_encoder(shapes)},
+                "vae": lambda: wan_vae.config(shapes, within(shapes, *bundles.VAES), VAE_PUBLISHED),
+            },
+        ),
         "scheduler": dict(SCHEDULER),
     }
 

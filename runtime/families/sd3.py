@@ -39,7 +39,7 @@ from runtime.families import (
 )
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
-from runtime.families.parts import Part, within
+from runtime.families.parts import Part, configs, within
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "sd3"
@@ -147,7 +147,6 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    bundles.require(shapes, TITLE, PARTS)
     prefix = bundles.denoiser(shapes)
     width, channels = shapes[f"{prefix}x_embedder.proj.weight"][:2]
     norm = shapes.get(f"{prefix}joint_blocks.0.x_block.attn.ln_q.weight")
@@ -170,18 +169,22 @@ def architecture(shapes: Shapes) -> Architecture:
             "dual_attention_layers": [n for n in range(layers) if attends_twice.format(n) in shapes],
             "qk_norm": "rms_norm" if norm else None,
         },
-        "vae": bundles.vae_config(shapes, VAE_FIXED),
-        "text_encoder": ldm.clip_config(shapes, bundles.CLIP_L) | _projection(shapes, bundles.CLIP_L),
-        "text_encoder_2": ldm.clip_config(shapes, bundles.CLIP_G)
-        | _projection(shapes, bundles.CLIP_G)
-        | {"hidden_act": "gelu"},
-        "text_encoder_3": t5.config(shapes, bundles.T5),
+        **configs(
+            PARTS,
+            shapes,
+            {
+                "vae": lambda: bundles.vae_config(shapes, VAE_FIXED),
+                "text_encoder": lambda: _tower(shapes, bundles.CLIP_L),
+                "text_encoder_2": lambda: {**_tower(shapes, bundles.CLIP_G), "hidden_act": "gelu"},
+                "text_encoder_3": lambda: t5.config(shapes, bundles.T5),
+            },
+        ),
         "scheduler": dict(SCHEDULER),
     }
 
 
-def _projection(shapes: Shapes, prefix: str) -> dict[str, int]:
-    return {"projection_dim": shapes[f"{prefix}{PROJECTION}"][0]}
+def _tower(shapes: Shapes, prefix: str) -> dict[str, Any]:
+    return {**ldm.clip_config(shapes, prefix), "projection_dim": shapes[f"{prefix}{PROJECTION}"][0]}
 
 
 prediction_type = flow.prediction_type

@@ -37,7 +37,7 @@ from runtime.families import (
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
-from runtime.families.parts import Part, within
+from runtime.families.parts import Part, configs, within
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "z_image"
@@ -162,11 +162,16 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    bundles.require(shapes, TITLE, PARTS)
     return {
         "transformer": _transformer(shapes),
-        "text_encoder": _text_encoder(shapes),
-        "vae": bundles.vae_config(shapes, VAE_FIXED),
+        **configs(
+            PARTS,
+            shapes,
+            {
+                "text_encoder": lambda: _text_encoder(shapes),
+                "vae": lambda: bundles.vae_config(shapes, VAE_FIXED),
+            },
+        ),
         "scheduler": published()["scheduler"],
     }
 

@@ -20,6 +20,7 @@ from runtime import plan, preflight
 from runtime.__main__ import parser, places
 from runtime.errors import InputError, PlanError
 from runtime.families import inspect, qwen_image, wan_vae
+from runtime.lora_files.bases import opened
 from runtime.safeio.digest import sha256_file
 from tests import single_files
 from tests.single_files.qwen_image import wan_name
@@ -236,6 +237,15 @@ def test_weights_that_are_packed_tighter_are_refused_before_anything_is_planned(
     rewrite(files.transformer, lambda tensors: tensors.update(packed))
 
     assert "holds 1 weights in another form than floats" in refusal(files.found)
+
+
+def test_a_transformer_alone_is_enough_to_merge_into_unless_its_weights_have_scales(files: Files) -> None:
+    names = {("transformer", name) for name in files.loaded()}
+    with opened(files.transformer, sha256_file) as model:
+        assert model.weights.keys() == names
+
+    rewrite(files.transformer, lambda tensors: tensors.update({f"{STEM}.scale_weight": torch.ones(())}))
+    assert "holds weights with scales" in refusal(lambda: opened(files.transformer, sha256_file).__enter__())
 
 
 # ----------------------------------------------------------------------------------------------- from a spec to a run
