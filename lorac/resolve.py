@@ -121,7 +121,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
             [_place(folder / r, root) for r in references_of(experiment)],
         ),
         card=card,
-        decisions=_decisions(experiment, program, card) + notes,
+        decisions=(*_decisions(experiment, program, card), *_of_parts(elsewhere), *notes),
         lengths=lengths,
     )
 
@@ -342,6 +342,13 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         *optimizer_decisions(experiment, program),
         *_exactness(program.compute),
     )
+
+
+def _of_parts(elsewhere: Files) -> Iterator[plan.Decision]:
+    """Which of the files that the spec names was taken for what."""
+    if elsewhere:
+        said = ", ".join(f"{name}: {place.name}" for name, place in sorted(elsewhere.items()))
+        yield plan.Decision(field="base parts", value=said, reason="known by their tensors, not their names")
 
 
 def _of_word(word: plan.Word, adapter: plan.Adapter) -> plan.Decision:

@@ -64,7 +64,7 @@ def reader(file: Weights, dtype: torch.dtype) -> Callable[[str], Tensor]:
         scale = next((f"{stem}{end}" for end in SCALES if f"{stem}{end}" in file and stem != name), "")
         if not scale:
             return tensor.to(dtype)
-        return (tensor.float() * _by_row(file, scale, tensor)).to(dtype)
+        return tensor.float().mul_(_by_row(file, scale, tensor)).to(dtype)
 
     return read
 

@@ -69,7 +69,8 @@ def assigned(of: Family, places: Sequence[Path]) -> dict[str, Path]:
         found |= dict.fromkeys(held, place)
         if not held:
             titles = [part.title for part in of.PARTS.values()] + [f"{one}/" for one in of.BESIDE]
-            what = f"holds nothing that {of.TITLE} still takes of {', '.join(titles)}"
+            takes = f"still takes of {', '.join(titles)}" if titles else "takes beside its one file"
+            what = f"holds nothing that {of.TITLE} {takes}"
             problems.append(Problem(str(place), what, "take it out of base.parts, or give another file"))
     if problems:
         raise InputError(problems)
