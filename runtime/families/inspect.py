@@ -149,7 +149,12 @@ def _single(path: Path, others: Sequence[Path]) -> tuple[list[str], dict[str, An
         return names, {}, {}
     of = family(names[0])
     elsewhere = parts.assigned(of, others)
-    return names, of.architecture(parts.joined(of, shapes, elsewhere)), elsewhere
+    try:
+        architecture = of.architecture(parts.joined(of, shapes, elsewhere))
+    except KeyError as missing:
+        hint = f"this is not a whole {of.TITLE} file; download it again"
+        raise InputError(Problem(str(path), f"has no tensor {missing.args[0]}", hint)) from None
+    return names, architecture, elsewhere
 
 
 def _folder(path: Path) -> tuple[list[str], dict[str, Any]]:

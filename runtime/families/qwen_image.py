@@ -34,6 +34,7 @@ from runtime.families import (
     loading,
     patches,
     qwen,
+    qwen_vl,
     tokenizing,
     usual,
     wan_vae,
@@ -57,19 +58,7 @@ WORD_FILES: dict[str, str] = {}
 STREAMED: dict[str, plan.Dtype] = {"text_encoder": "bf16"}
 VAE = "vae"
 BESIDE = (qwen.FOLDER,)
-TEXT = "text_encoders.qwen25_7b.transformer."
-TEXT_LEVELS = ("model.language_model.", "model.")
-"""Where the language model is in Qwen2.5-VL: since transformers 4.52, and before."""
-PARTS = {
-    "text_encoder": Part(
-        "Qwen2.5-VL",
-        (TEXT,),
-        tuple(f"{level}layers.0.self_attn.q_proj.bias" for level in TEXT_LEVELS),
-    ),
-    "vae": Part("the VAE", bundles.VAES, wan_vae.KNOWN_BY),
-}
-HEAD_DIM = 128
-"""Of Qwen2.5, whose tensors do not say it."""
+PARTS = {"text_encoder": qwen_vl.PART, "vae": Part("the VAE", bundles.VAES, wan_vae.KNOWN_BY)}
 GRID = 64
 CAPTION_TOKENS = 512
 """`max_sequence_length` of the pipeline; its template's end is among them, its beginning is not."""
@@ -106,24 +95,6 @@ SCHEDULER: dict[str, Any] = {
     "max_shift": 0.9,
     "shift_terminal": 0.02,
     "time_shift_type": "exponential",
-}
-
-# AutoencoderKLQwenImage's defaults, which are those of Qwen/Qwen-Image's vae/config.json.
-VAE_PUBLISHED: dict[str, Any] = {
-    "base_dim": 96,
-    "z_dim": 16,
-    "dim_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2,
-    "attn_scales": [],
-    "temperal_downsample": [False, True, True],
-    "latents_mean": [
-        *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
-        *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
-    ],
-    "latents_std": [
-        *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
-        *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
-    ],
 }
 
 
@@ -174,24 +145,8 @@ def published(name: str = "") -> Architecture:
             "joint_attention_dim": 3584,
             "axes_dims_rope": [16, 56, 56],
         },
-        "text_encoder": {
-            "text_config": {
-                "vocab_size": 152064,
-                "hidden_size": 3584,
-                "intermediate_size": 18944,
-                "num_hidden_layers": 28,
-                "num_attention_heads": 28,
-                "num_key_value_heads": 4,
-                "max_position_embeddings": 128000,
-                "rms_norm_eps": 1e-06,
-                "rope_parameters": {
-                    "rope_type": "default",
-                    "rope_theta": 1000000.0,
-                    "mrope_section": [16, 24, 24],
-                },
-            }
-        },
-        "vae": dict(VAE_PUBLISHED),
+        "text_encoder": {"text_config": dict(qwen_vl.PUBLISHED)},
+        "vae": dict(wan_vae.PUBLISHED),
         "scheduler": dict(SCHEDULER),
     }
 
@@ -203,8 +158,8 @@ def architecture(shapes: Shapes) -> Architecture:
             PARTS,
             shapes,
             {
-                "text_encoder": lambda: {"text_config": _text_encoder(shapes)},
-                "vae": lambda: wan_vae.config(shapes, within(shapes, *bundles.VAES), VAE_PUBLISHED),
+                "text_encoder": lambda: {"text_config": qwen_vl.config(shapes)},
+                "vae": lambda: wan_vae.config(shapes, within(shapes, *bundles.VAES)),
             },
         ),
         "scheduler": dict(SCHEDULER),
@@ -224,21 +179,6 @@ def _transformer(shapes: Shapes) -> dict[str, Any]:
         "num_attention_heads": width // head,
         "joint_attention_dim": shapes[f"{prefix}txt_in.weight"][1],
         "axes_dims_rope": [head // 8, head * 7 // 16, head * 7 // 16],  # the published 16, 56, 56 of 128
-    }
-
-
-def _text_encoder(shapes: Shapes) -> dict[str, Any]:
-    level = TEXT + within((name.removeprefix(TEXT) for name in shapes if name.startswith(TEXT)), *TEXT_LEVELS)
-    vocabulary, width = shapes[f"{level}embed_tokens.weight"]
-    first = f"{level}layers.0."
-    return {
-        **published()["text_encoder"]["text_config"],
-        "vocab_size": vocabulary,
-        "hidden_size": width,
-        "intermediate_size": shapes[f"{first}mlp.gate_proj.weight"][0],
-        "num_hidden_layers": bundles.count(shapes, f"{level}layers."),
-        "num_attention_heads": shapes[f"{first}self_attn.q_proj.weight"][0] // HEAD_DIM,
-        "num_key_value_heads": shapes[f"{first}self_attn.k_proj.weight"][0] // HEAD_DIM,
     }
 
 
@@ -285,7 +225,7 @@ def _weights(
         return wan_vae.weights(names, read, within(names, *bundles.VAES), architecture["vae"])
     if component == "transformer":
         return {ours: read(name) for ours, name in _transformer_names(names).items()}
-    return {ours: read(name) for ours, name in _text_names(names, within(names, TEXT)).items()}
+    return {ours: read(name) for ours, name in qwen_vl.names(names, within(names, qwen_vl.PREFIX)).items()}
 
 
 def _transformer_names(names: Sequence[str]) -> dict[str, str]:
@@ -295,15 +235,8 @@ def _transformer_names(names: Sequence[str]) -> dict[str, str]:
     return {ours: name for ours, name in mine.items() if OWN.fullmatch(ours)}
 
 
-def _text_names(names: Sequence[str], prefix: str) -> dict[str, str]:
-    """The language model's name in transformers -> in the file; `visual` sees pictures, `lm_head` writes words."""
-    mine = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
-    level = within(mine, *TEXT_LEVELS)
-    return {one.removeprefix(level): name for one, name in mine.items() if one.startswith(level)}
-
-
 def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
-    return {"transformer": _transformer_names(names), "text_encoder": _text_names(names, TEXT)}
+    return {"transformer": _transformer_names(names), "text_encoder": qwen_vl.names(names, qwen_vl.PREFIX)}
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
@@ -473,13 +406,13 @@ def metadata(base: plan.Base) -> dict[str, str]:
 def tiny(folder: Path) -> Path:
     config = published()
     config["transformer"] |= {"num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2}
-    config["transformer"] |= {"joint_attention_dim": 2 * HEAD_DIM, "axes_dims_rope": [4, 14, 14]}
+    config["transformer"] |= {"joint_attention_dim": 2 * qwen_vl.HEAD_DIM, "axes_dims_rope": [4, 14, 14]}
     config["vae"] |= {"base_dim": 8, "num_res_blocks": 1}
     says = {
-        "hidden_size": 2 * HEAD_DIM,
+        "hidden_size": 2 * qwen_vl.HEAD_DIM,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
-        "rope_parameters": config["text_encoder"]["text_config"]["rope_parameters"],
+        "rope_parameters": qwen_vl.PUBLISHED["rope_parameters"],
     }
     sees = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
     sees |= {"out_hidden_size": says["hidden_size"]}

@@ -18,6 +18,24 @@ from runtime.families.protocol import Shapes
 KNOWN_BY = ("encoder.downsamples.0.residual.2.weight", "encoder.down_blocks.0.conv1.weight")
 """The first block, in its publisher's names and in diffusers', which are left as they are."""
 
+# AutoencoderKLQwenImage's defaults, which are those of Qwen/Qwen-Image's vae/config.json.
+PUBLISHED: dict[str, Any] = {
+    "base_dim": 96,
+    "z_dim": 16,
+    "dim_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_scales": [],
+    "temperal_downsample": [False, True, True],
+    "latents_mean": [
+        *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+        *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+    ],
+    "latents_std": [
+        *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+        *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
+    ],
+}
+
 LEAVES = (
     (r"\.residual\.0\.", ".norm1."),
     (r"\.residual\.2\.", ".conv1."),
@@ -36,8 +54,8 @@ LEAVES = (
 )
 
 
-def config(shapes: Shapes, prefix: str, published: Mapping[str, Any]) -> dict[str, Any]:
-    """AutoencoderKLQwenImage's config; `published` is what names and shapes cannot say."""
+def config(shapes: Shapes, prefix: str) -> dict[str, Any]:
+    """AutoencoderKLQwenImage's config; what names and shapes cannot say is the published one's."""
     ours = {
         _around(name.removeprefix(prefix)): shape for name, shape in shapes.items() if name.startswith(prefix)
     }
@@ -48,7 +66,7 @@ def config(shapes: Shapes, prefix: str, published: Mapping[str, Any]) -> dict[st
     firsts = [0, *(number + 1 for number in samplers)]
     base = ours["encoder.conv_in.weight"][0]
     return {
-        **published,
+        **PUBLISHED,
         "base_dim": base,
         "z_dim": ours["post_quant_conv.weight"][0],
         "dim_mult": [ours[f"{stem}{first}.conv1.weight"][0] // base for first in firsts],

@@ -172,7 +172,7 @@ def test_the_text_encoder_s_newer_names_are_read_too(files: Files) -> None:
 def test_wan_s_names_become_what_diffusers_makes_of_them() -> None:
     """Of the published size, the only one that its converter knows."""
     with torch.device("meta"):
-        ours = AutoencoderKLQwenImage.from_config(qwen_image.VAE_PUBLISHED).state_dict()
+        ours = AutoencoderKLQwenImage.from_config(wan_vae.PUBLISHED).state_dict()
     places = [
         (str(level), kind, str(number))
         for level in range(4)
