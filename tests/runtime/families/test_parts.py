@@ -27,6 +27,13 @@ from tests.single_files.qwen_image import wan_name
 
 FP8 = torch.float8_e4m3fn
 WEIGHT = "transformer_blocks.0.attn.to_q.weight"
+PLACES = [
+    (str(level), kind, str(number))
+    for level in range(4)
+    for kind, count in (("resnets", 3), ("upsamplers", int(level < 3)))
+    for number in range(count)
+]
+"""Of the published decoder, as `wan_name` takes them."""
 STEM = WEIGHT.removesuffix(".weight")
 
 
@@ -173,13 +180,7 @@ def test_wan_s_names_become_what_diffusers_makes_of_them() -> None:
     """Of the published size, the only one that its converter knows."""
     with torch.device("meta"):
         ours = AutoencoderKLQwenImage.from_config(wan_vae.PUBLISHED).state_dict()
-    places = [
-        (str(level), kind, str(number))
-        for level in range(4)
-        for kind, count in (("resnets", 3), ("upsamplers", int(level < 3)))
-        for number in range(count)
-    ]
-    theirs = {wan_name(name, places): name for name in ours}
+    theirs = {wan_name(name, PLACES): name for name in ours}
 
     assert len(theirs) == len(ours) == 194
     assert {wan_vae.renamed(name, blocks=2): name for name in theirs} == convert_wan_vae_to_diffusers(
@@ -195,6 +196,21 @@ def test_the_autoencoder_s_file_of_the_diffusers_folder_will_do(files: Files, tm
 
     after = theirs.loaded("vae")
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_published_sizes_are_known_by_names_and_shapes() -> None:
+    published = qwen_image.published()
+    with torch.device("meta"):
+        built = {name: qwen_image.build(published, name).state_dict() for name in qwen_image.COMPONENTS}
+    names = {
+        "transformer": lambda name: f"model.diffusion_model.{name}",
+        "text_encoder": lambda name: f"text_encoders.qwen25_7b.transformer.model.{name}",
+        "vae": lambda name: f"vae.{wan_name(name, PLACES)}",
+    }
+    shapes = {names[of](name): tuple(one.shape) for of, mine in built.items() for name, one in mine.items()}
+
+    assert qwen_image.recognise(shapes)
+    assert qwen_image.architecture(shapes) == published
 
 
 # --------------------------------------------------------------------------------------------------------- fewer bits
