@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from runtime.errors import InputError, Problem
 from runtime.families import autoencoder, ldm
 from runtime.families.parts import Part, within
 from runtime.families.protocol import Shapes
@@ -50,12 +49,6 @@ def denoiser(names: Iterable[str]) -> str:
 def count(shapes: Iterable[str], stem: str) -> int:
     """How many blocks a list of them has, whose names begin with `stem`."""
     return len({name.removeprefix(stem).partition(".")[0] for name in shapes if name.startswith(stem)})
-
-
-def not_whole(what: str) -> InputError:
-    """Of a single file that is no base, and `what` it is."""
-    hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
-    return InputError(Problem("base", what, hint))
 
 
 def vae_config(shapes: Shapes, fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Each has `original(folder)`: the folder's tensors under their names in that file; `BESIDE`, where there are some, names
 subfolders that lie beside it; `APART`, where people download the components one by one, says of each what its names
-begin with there; `NO_BASE` says of a file that is refused why it is.
+begin with there.
 """
 
 from __future__ import annotations
@@ -38,8 +38,3 @@ def write_apart(family: str, folder: Path, root: Path) -> dict[str, Path]:
 def comes_apart(family: str) -> bool:
     """Whether people download that family's components one by one."""
     return hasattr(import_module(f"tests.single_files.{family}"), "APART")
-
-
-def no_base(family: str) -> str:
-    """Why that file is refused as a base; empty where it is one."""
-    return getattr(import_module(f"tests.single_files.{family}"), "NO_BASE", "")

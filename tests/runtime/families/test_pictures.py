@@ -21,7 +21,7 @@ from torch import nn
 from lorac import Experiment, Fit, Images, LoRA, Outputs, Samples, Train
 from lorac.compile import compile_experiment
 from runtime import checkpoint, plan, preflight
-from runtime.errors import InputError, Interrupted
+from runtime.errors import Interrupted
 from runtime.export import diffusers
 from runtime.families import FAMILIES, family, inspect
 from runtime.families.protocol import Batch, Family, Modules
@@ -126,21 +126,8 @@ def test_a_folder_is_loaded_as_diffusers_loads_it(case: Case, tmp_path: Path) ->
     assert torch.allclose(losses(case.of, ours, program), losses(case.of, theirs, program), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if single_files.no_base(name)])
-def test_a_single_file_that_is_no_base_is_refused_by_its_family_s_name(name: str, tmp_path: Path) -> None:
-    base = family(name).tiny(tmp_path / "base")
-    path = single_files.write(name, base, tmp_path / "one.safetensors")
-
-    with pytest.raises(InputError, match=f"is {family(name).TITLE}"):
-        inspect.inspect(path, digest.sha256_file)
-
-
 @pytest.mark.family("load single file")
 def test_a_single_file_is_recognised_and_holds_what_the_folder_does(case: Case, tmp_path: Path) -> None:
-    if why := single_files.no_base(case.of.NAME):
-        pytest.skip(
-            why
-        )  # that it is refused is the test above; the table of families gives this reason in its cell
     path = single_files.write(case.of.NAME, case.base, tmp_path / "one.safetensors")
     found = inspect.inspect(path, digest.sha256_file).base
 
