@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from runtime.errors import InputError, Problem
 from runtime.families import autoencoder, ldm
 from runtime.families.parts import Part, within
 from runtime.families.protocol import Shapes
@@ -49,6 +50,15 @@ def denoiser(names: Iterable[str]) -> str:
 def count(shapes: Iterable[str], stem: str) -> int:
     """How many blocks a list of them has, whose names begin with `stem`."""
     return len({name.removeprefix(stem).partition(".")[0] for name in shapes if name.startswith(stem)})
+
+
+def require(shapes: Iterable[str], title: str, components: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise InputError where a file lacks some of these, which no other file brings; each by what its names may begin
+    with."""
+    missing = [one for one, prefixes in components.items() if not within(shapes, *prefixes)]
+    if missing:
+        hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
+        raise InputError(Problem("base", f"is a {title} file without {', '.join(missing)}", hint))
 
 
 def vae_config(shapes: Shapes, fixed: Mapping[str, Any]) -> dict[str, Any]:
