@@ -124,7 +124,8 @@ def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card,
     given = sets_of(experiment)
     base = folder / experiment.base.path
     beside = base.parent.glob("tokenizer*") if base.is_file() else ()  # what a single file may leave there
-    places = [base, *beside, *(folder / one.path for one in given)]
+    elsewhere = (place for one in experiment.base.parts for place in _of_part(folder / one))
+    places = [base, *beside, *elsewhere, *(folder / one.path for one in given)]
     places += [
         folder / one.metadata_path
         for one in given
@@ -143,6 +144,13 @@ def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card,
         "files": {str(path): sha256 for path, sha256 in hashes.items()},
     }
     return strict_json.sha256(question)
+
+
+def _of_part(place: Path) -> Iterable[Path]:
+    """A part's file; of a folder only what may be a vocabulary: the rest of a base may be in it, too."""
+    if not place.is_dir() or (place / "tokenizer_config.json").is_file():
+        return [place]
+    return place.glob("tokenizer*")
 
 
 def _files(places: Iterable[Path]) -> Iterable[Path]:

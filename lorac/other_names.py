@@ -9,6 +9,7 @@ from __future__ import annotations
 _NAMES = {
     "base.path": "base_model base_model_name model_name model_name_or_path pretrained_model_name_or_path",
     "base.clip_skip": "text_encoder_layer_skip",
+    "base.parts": "ae clip_g clip_l t5xxl text_encoder vae",
     "data.path": "dataset_dir folder_path image_dir train_data_dir",
     "data.caption_dropout": "caption_dropout_rate",
     "data.flip": "flip_aug random_flip",

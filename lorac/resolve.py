@@ -36,6 +36,7 @@ from runtime.adapters import words
 from runtime.errors import InputError, Problem, SpecError
 from runtime.families import FAMILIES, family
 from runtime.families.inspect import inspect
+from runtime.families.parts import Files, vocabulary
 from runtime.families.protocol import Family
 from runtime.safeio import digest
 
@@ -66,7 +67,8 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
     `root` is the folder that lorac runs in, `folder` the one that the spec's paths are relative to.
     """
     base_path = folder / experiment.base.path
-    base, base_name, base_locked = _base(experiment, base_path, unlocked)
+    base, base_name, elsewhere = _base(experiment, base_path, folder, unlocked)
+    base_locked = bool(base.digest)
     architecture = family(base.family)
     given = texts_of(experiment)
     data: plan.Data
@@ -86,8 +88,9 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         data, notes, data_locked, data_path = found.texts, found.notes, found.locked, found.folder
         lengths = found.lengths
     else:
+        beside = vocabulary(architecture, base_path, elsewhere) if base_locked else None
         data, notes, data_locked, data_path = _pictures(
-            experiment, architecture, folder, unlocked, base_path if base_locked else None, base, adapter
+            experiment, architecture, folder, unlocked, beside, base, adapter
         )
     per_epoch = -(-data.expected // experiment.train.effective_batch)
     train = _train(experiment, architecture, base, per_epoch)
@@ -113,6 +116,7 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
         log=_place(root / experiment.outputs.log_dir, root)
         if isinstance(experiment.outputs.log_dir, str)
         else _place(root / experiment.outputs.output_dir / experiment.name / "logs", root),
+        parts={name: _place(place, root) for name, place in elsewhere.items()},
     )
     return Resolved(
         experiment=experiment,
@@ -126,12 +130,15 @@ def resolve(experiment: spec.Experiment, root: Path, folder: Path, card: Card, u
             per_epoch,
         ),
         card=card,
-        decisions=_decisions(experiment, program, card) + notes,
+        decisions=(*_decisions(experiment, program, card), *_of_parts(elsewhere), *notes),
         lengths=lengths,
     )
 
 
-def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan.Base, str, bool]:
+def _base(
+    experiment: spec.Experiment, path: Path, folder: Path, unlocked: bool
+) -> tuple[plan.Base, str, Files]:
+    """The base, which has no digest where it is not here; its name; and what of it is elsewhere."""
     wanted = experiment.base
     if wanted.family != "auto" and wanted.family not in FAMILIES:
         known = ", ".join(FAMILIES)
@@ -139,9 +146,13 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
         raise SpecError(Problem(where, f'base.family must be one of {known}, got "{wanted.family}"'))
     if path.exists():
         found = inspect(
-            path, digest.DigestCache(cache_folder()).sha256_file, wanted.family, wanted.trust_remote_code
+            path,
+            digest.DigestCache(cache_folder()).sha256_file,
+            wanted.family,
+            wanted.trust_remote_code,
+            [folder / one for one in wanted.parts],
         )
-        return _as_told(found.base, wanted), found.name, True
+        return _as_told(found.base, wanted), found.name, found.parts
     if not unlocked:
         hint = hub.hint(wanted.path) or (
             f"give a file or folder (looked for {path}), or plan without it: lorac plan SPEC --unlocked"
@@ -159,7 +170,7 @@ def _base(experiment: spec.Experiment, path: Path, unlocked: bool) -> tuple[plan
         prediction_type=family(wanted.family).prediction_type(published),
         architecture=published,
     )
-    return _as_told(base, wanted), path.stem, False
+    return _as_told(base, wanted), path.stem, {}
 
 
 def _as_told(base: plan.Base, wanted: spec.Base) -> plan.Base:
@@ -201,7 +212,7 @@ def _pictures(
     of: Family,
     folder: Path,
     unlocked: bool,
-    base_path: Path | None,
+    vocabularies: Path | None,
     base: plan.Base,
     adapter: plan.Adapter,
 ) -> tuple[plan.Images, tuple[plan.Decision, ...], bool, Path]:
@@ -217,7 +228,7 @@ def _pictures(
     skipped = [plan.Decision(field="skipped", value=p.where, reason=p.what) for p in found.skipped]
     notes = [plan.Decision(field="note", value="data", reason=note) for note in found.notes]
     check_words(experiment, adapter, found.images)
-    cut = _long_captions(found.images, of, base_path, base, adapter) if base_path else ()
+    cut = _long_captions(found.images, of, vocabularies, base, adapter) if vocabularies else ()
     return found.images, (*skipped, *notes, *cut), True, path
 
 
@@ -371,6 +382,13 @@ def _decisions(experiment: spec.Experiment, program: plan.Program, card: Card) -
         *optimizer_decisions(experiment, program),
         *_exactness(program.compute),
     )
+
+
+def _of_parts(elsewhere: Files) -> Iterator[plan.Decision]:
+    """Which of the files that the spec names was taken for what."""
+    if elsewhere:
+        said = ", ".join(f"{name}: {place.name}" for name, place in sorted(elsewhere.items()))
+        yield plan.Decision(field="base parts", value=said, reason="known by their tensors, not their names")
 
 
 def _of_word(word: plan.Word, adapter: plan.Adapter) -> plan.Decision:

@@ -72,8 +72,8 @@ def rewritten(of: Loaded, settings: Settings) -> str:
 def _moved(of: Loaded, folder: Path) -> dict[str, Any]:
     """The spec's relative places as they are called from another folder."""
     found: dict[str, Any] = {}
-    several = isinstance(of.experiment.data, tuple)
-    data = [f"data.{place}" for place in range(len(of.experiment.data))] if several else ["data"]  # type: ignore[arg-type]
+    are_sets = isinstance(of.experiment.data, tuple)
+    data = [f"data.{place}" for place in range(len(of.experiment.data))] if are_sets else ["data"]  # type: ignore[arg-type]
     for place in ("base", *data):
         part = changes.at(of.experiment, place)
         for field in attrs.fields(type(part)):
@@ -81,10 +81,16 @@ def _moved(of: Loaded, folder: Path) -> dict[str, Any]:
             value = getattr(part, field.name)
             if rule.type is PurePath and isinstance(value, str):
                 found[f"{place}.{field.name}"] = _seen(of.path.parent / value, folder)
-    if isinstance(of.experiment.samples, Samples) and of.experiment.samples.references:
-        places = of.experiment.samples.references
-        found["samples.references"] = tuple(_seen(of.path.parent / one, folder) for one in places)
-    return found
+    samples = of.experiment.samples
+    several = {
+        "base.parts": of.experiment.base.parts,
+        "samples.references": samples.references if isinstance(samples, Samples) else (),
+    }
+    return found | {
+        name: tuple(_seen(of.path.parent / one, folder) for one in places)
+        for name, places in several.items()
+        if places
+    }
 
 
 def _seen(place: Path, folder: Path) -> str:

@@ -107,7 +107,9 @@ def a_part(cls: type, **limits: Any) -> Rule:
 def type_words(rule: Rule) -> str:
     """The type as people say it."""
     if rule.many:
-        many = {str: "a tuple of texts", int: "a tuple of whole numbers"}.get(rule.type)
+        many = {str: "a tuple of texts", int: "a tuple of whole numbers", PurePath: "a tuple of paths"}.get(
+            rule.type
+        )
         return many or _parts_words(rule) + (", or a tuple of those" if rule.others else " in a tuple")
     names = {int: "a whole number", float: "a number", bool: "True or False", PurePath: "a path"}
     if rule.type in names:

@@ -81,6 +81,11 @@ class Base:
     """The frozen model that the LoRA adapts."""
 
     path: str = setting(a_path(), "A diffusers folder, or one .safetensors or .ckpt file.", kw_only=False)
+    parts: tuple[str, ...] = setting(
+        a_path(many=True),
+        "Where that is a transformer alone: the files of its text encoders and its VAE, and its tokenizer's folder.",
+        default=(),
+    )
     family: str = setting(
         text(regex=r"[a-z][a-z0-9_]*", regex_means='"auto" or a family\'s name such as "sd1"'),
         'Its architecture; "auto" recognises it from the tensors, never from the file\'s name.',

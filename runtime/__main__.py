@@ -13,7 +13,7 @@ from pathlib import Path
 from runtime import log, plan, preflight
 from runtime.ending import ended
 from runtime.errors import DivergedError, Interrupted, Lost, PlanError, Problem, Told
-from runtime.preflight import Where
+from runtime.preflight import Where, parts_of
 from runtime.safeio import paths
 from runtime.world import is_launched, world
 
@@ -94,6 +94,7 @@ def places(of: plan.Plan, options: argparse.Namespace) -> Where:
         output=output,
         log=options.log or (output / "logs" if options.output and not options.log else Path(named.log)),
         cache=paths.cache_folder(),
+        parts=parts_of(named),
     )
 
 

@@ -82,7 +82,7 @@ def carry_out(options: argparse.Namespace) -> None:
     wanted = asked(of, options)
     base = options.base or Path(of.outputs.places.base)
     with telling(f"Loading {of.outputs.base_name} and {of.outputs.name}"):
-        problems = preflight.base_problems(of.program.base, base)
+        problems = preflight.base_problems(of.program.base, base, {})
         if problems:
             raise PlanError(problems)
         pair = load(of, options.run, base)

@@ -209,12 +209,16 @@ class Program:
 
 @attrs.frozen(kw_only=True)
 class Places:
-    """Where things are, relative to the folder that lorac runs in, or absolute. Not hashed."""
+    """Where things are, relative to the folder that lorac runs in, or absolute. Not hashed.
+
+    `parts`: component, or vocabulary, -> its place, of a base that is one file and has them elsewhere.
+    """
 
     base: str
     data: str
     output: str
     log: str
+    parts: dict[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

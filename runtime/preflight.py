@@ -16,6 +16,7 @@ import psutil
 from runtime import plan
 from runtime.errors import LoracError, MachineError, PlanError, Problem
 from runtime.families import inspect
+from runtime.families.parts import Files
 from runtime.human import size
 from runtime.safeio import digest, paths
 from runtime.world import world
@@ -35,6 +36,16 @@ class Where:
     output: Path
     log: Path
     cache: Path
+    parts: Files = attrs.field(factory=dict)
+
+    def component(self, name: str) -> Path:
+        """The folder or file that a component of the base is in."""
+        return self.parts.get(name, self.base)
+
+
+def parts_of(places: plan.Places) -> Files:
+    """Where what a base's own file has not is, as the plan says."""
+    return {name: Path(place) for name, place in places.parts.items()}
 
 
 def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
@@ -45,7 +56,9 @@ def check(of: plan.Plan, where: Where, accept_versions: bool = False) -> None:
     if not of.program.locked:
         hint = "put the base and the data where the spec says and run: lorac plan SPEC"
         raise PlanError(Problem("plan.json", "is unlocked: it was made without the base or the data", hint))
-    problems = data_problems(of.program.data, where.data) + base_problems(of.program.base, where.base)
+    problems = data_problems(of.program.data, where.data) + base_problems(
+        of.program.base, where.base, where.parts
+    )
     if problems:
         raise PlanError(problems)
     here = world()
@@ -76,9 +89,10 @@ def data_problems(data: plan.Data, root: Path) -> list[Problem]:
     return gone + changed
 
 
-def base_problems(base: plan.Base, path: Path) -> list[Problem]:
-    """What is wrong with the base at `path`, if it is not the plan's. Raises InputError where there is none."""
-    if inspect.digest(path, base.layout, digest.sha256_file, base.family) == base.digest:
+def base_problems(base: plan.Base, path: Path, parts: Files) -> list[Problem]:
+    """What is wrong with the base at `path` and its parts, if it is not the plan's. Raises InputError where there is
+    none."""
+    if inspect.digest(path, base.layout, digest.sha256_file, base.family, parts) == base.digest:
         return []
     return [Problem(str(path), "the base changed since planning", AGAIN)]
 

@@ -39,6 +39,7 @@ from runtime.export import uses, write
 from runtime.export.manifest import Choice, Facts
 from runtime.export.weights import Weights
 from runtime.families import family
+from runtime.families.parts import vocabulary
 from runtime.families.protocol import Family, Modules
 from runtime.preflight import Where
 from runtime.report import page as report
@@ -125,14 +126,14 @@ def load(
     modules = {}
     for name in of.COMPONENTS:
         dtype = program.compute.dtype if name in trained else encoders.dtype(of, name)
-        modules[name] = module = of.load(where.base, program.base, name, DTYPES[dtype])
+        modules[name] = module = of.load(where.component(name), program.base, name, DTYPES[dtype])
         if name in trained:
             train_step.pack(of, {name: module}, program.compute)
         if encoders.streams(of, name, program.compute):
             encoders.stream(of, name, module, device)
         elif not plan.streams(program.compute, name):
             module.to(device)
-    tokenizers = of.load_tokenizers(where.base, program.base)
+    tokenizers = of.load_tokenizers(vocabulary(of, where.base, where.parts), program.base)
     return modules, words.introduce(modules, tokenizers, program.adapter)
 
 

@@ -20,7 +20,7 @@ from runtime.errors import InputError, LoracError, OtherFormat, PlanError, Probl
 from runtime.export import manifest as manifests
 from runtime.export.manifest import SUFFIX, Manifest
 from runtime.human import fitted, size
-from runtime.preflight import base_problems, data_problems
+from runtime.preflight import base_problems, data_problems, parts_of
 from runtime.safeio import digest, paths, strict_json
 
 _T = TypeVar("_T")
@@ -69,7 +69,10 @@ def verify(run: Path) -> Iterator[Checked]:
         yield Checked("the base and the data", note="not checked: the plan says what they were")
     else:
         places, program = made.outputs.places, made.program
-        yield _input(Path(places.base), "the base", lambda place: base_problems(program.base, place))
+        elsewhere = parts_of(places)
+        yield _input(
+            Path(places.base), "the base", lambda place: base_problems(program.base, place, elsewhere)
+        )
         yield _input(Path(places.data), "the data", lambda place: data_problems(program.data, place))
 
 

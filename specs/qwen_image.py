@@ -1,7 +1,8 @@
 """A character LoRA for Qwen-Image at 512 pixels, on a 24 GB or a 12 GB card.
 
-Put the diffusers folder of Qwen-Image at models/Qwen-Image/ and 20 to 60 pictures, with a caption each, in
-data/mascot/. Twenty billion weights fit these cards in 4 bits, some of their blocks waiting in the computer's memory.
+Put the diffusers folder of Qwen-Image at models/Qwen-Image/, or name ComfyUI's files with `base.parts`, and 20 to 60
+pictures, with a caption each, in data/mascot/. Twenty billion weights fit these cards in 4 bits, some of their blocks
+waiting in the computer's memory.
 Without base and pictures the plan can be looked at:
 
     lorac plan specs/qwen_image.py --unlocked

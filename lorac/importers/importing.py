@@ -130,19 +130,25 @@ def _complete(draft: Draft, name: str, source: Path, path: Path) -> Draft:
             settings[field] = Setting(otherwise, ABSENT)
             if not any(line.startswith(f"{what}:") for line in todo):
                 todo.append(f"{what}: {paths.display(source)} names none; give its path")
-    for field in [field for field in settings if field.endswith(".path") or field == "data.metadata_path"]:
-        setting = settings[field]
-        if setting.comment == ABSENT:
-            continue
-        text = str(setting.value)
+
+    def seen(field: str, text: str) -> str:
         here = _here(text, source, hub=field == "base.path")
         if here is None:
             todo.append(f"base: {text!r} is a hub's name; lorac fetches nothing: give the folder or file")
         elif not _is_there(here):
             todo.append(f"{field.partition('.')[0]}: {text!r} is not here; give its path")
-        if here is not None and not _is_fixed(text):
-            seen = Path(os.path.relpath(here, path.absolute().parent)).as_posix()
-            settings[field] = attrs.evolve(setting, value=seen)
+        if here is None or _is_fixed(text):
+            return text
+        return Path(os.path.relpath(here, path.absolute().parent)).as_posix()
+
+    for field, setting in settings.items():
+        if setting.comment == ABSENT:
+            continue
+        if field.endswith(".path") or field == "data.metadata_path":
+            settings[field] = attrs.evolve(setting, value=seen(field, str(setting.value)))
+        elif field == "base.parts":
+            places = tuple(seen(field, str(one)) for one in setting.value)
+            settings[field] = attrs.evolve(setting, value=places)
     return attrs.evolve(draft, settings=settings, todo=tuple(dict.fromkeys(todo)))
 
 

@@ -33,6 +33,9 @@ FAMILIES = {"networks.lora_flux": "flux1", "networks.lora_sd3": "sd3"}
 """Families that a network module says by itself; networks.lora serves SD 1, 2 and SDXL."""
 
 LORA = ("networks.lora", *FAMILIES)
+PARTS = ("clip_l", "clip_g", "t5xxl", "ae")
+"""Files that a transformer's own has not: flux_train_network.py, sd3_train_network.py."""
+
 RATE = 2e-6
 """learning_rate where nothing is said."""
 STEPS = 1600
@@ -81,6 +84,7 @@ def named(book: Ledger) -> Named:
 
 def train(book: Ledger, keys: Named, more: Table | None = None) -> None:
     """Settle every key of a training, and what sd-scripts takes where they are silent."""
+    _parts(book, keys)
     _dataset(book, keys)
     _layer(book, keys)
     _length(book, keys)
@@ -99,6 +103,12 @@ def train(book: Ledger, keys: Named, more: Table | None = None) -> None:
         kohya_data.assume(book, is_on(keys.get("bucket_no_upscale", ("", False))[1]))
     book.assume("train.scheduler", "constant", "kohya's default of lr_scheduler")
     book.assume("adapter.targets", "qkvo+ff", "what kohya's networks.lora adapts, proj_in and proj_out apart")
+
+
+def _parts(book: Ledger, keys: Named) -> None:
+    given = [keys[name] for name in PARTS if name in keys and is_on(keys[name][1])]
+    if given:
+        book.carry("base.parts", tuple(str(value) for _, value in given), *(path for path, _ in given))
 
 
 def _dataset(book: Ledger, keys: Named) -> None:

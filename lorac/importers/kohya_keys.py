@@ -65,10 +65,6 @@ KEYS: Table = {
         "captions end at the text encoder's 75 tokens", off=(*OFF, 75), same="75, as in lorac"
     ),
     "tokenizer_cache_dir": Unless("tokenizers come with the base"),
-    "ae": Unless("lorac takes a base as one folder or one file"),
-    "clip_l": Unless("lorac takes a base as one folder or one file"),
-    "clip_g": Unless("lorac takes a base as one folder or one file"),
-    "t5xxl": Unless("lorac takes a base as one folder or one file"),
     "base_weights": Unless("lorac adapts the base as it is; merge it before"),
     "base_weights_multiplier": Unless("lorac adapts the base as it is; merge it before"),
     # the data

@@ -81,6 +81,7 @@ def _base(of: plan.Plan) -> dict[str, Any]:
     base = of.program.base
     return {
         "base.path": of.outputs.places.base,
+        "base.parts": tuple(dict.fromkeys(of.outputs.places.parts.values())) or None,
         "base.family": base.family,
         "base.prediction_type": base.prediction_type,
         "base.clip_skip": base.clip_skip if base.clip_skip > 1 else None,

@@ -65,7 +65,7 @@ def carry_out(options: argparse.Namespace) -> None:
     weights = wanted(options)
     from runtime import log, plan
     from runtime.evaluation import apply, results, subject
-    from runtime.preflight import Where
+    from runtime.preflight import Where, parts_of
     from runtime.safeio import paths
 
     of, manifest = subject.read(options.run)
@@ -79,6 +79,7 @@ def carry_out(options: argparse.Namespace) -> None:
         output=options.run,
         log=options.run / "logs",
         cache=paths.cache_folder(),
+        parts=parts_of(of.outputs.places),
     )
     (options.run / results.FILE).unlink(missing_ok=True)
     loaded = subject.load(of, manifest, where)

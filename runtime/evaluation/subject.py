@@ -60,7 +60,7 @@ def read(folder: Path) -> tuple[plan.Plan, Manifest]:
 
 def load(of: plan.Plan, manifest: Manifest, where: Where) -> Subject:
     """Load a run's base, put its adapter on, and encode its data. Raises LoracError."""
-    problems = preflight.base_problems(of.program.base, where.base)
+    problems = preflight.base_problems(of.program.base, where.base, where.parts)
     problems += preflight.data_problems(of.program.data, where.data)
     if problems:
         raise PlanError(problems)

@@ -5,6 +5,9 @@
 | transformer | `model.diffusion_model.` |
 | CLIP-L, CLIP-G, T5-XXL | `text_encoders.clip_l.transformer.`, `….clip_g.transformer.`, `….t5xxl.transformer.` |
 | autoencoder | `first_stage_model.` or `vae.` |
+
+In a file of its own a component has the same names without that: what tells where a component's names begin takes
+either.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from runtime.errors import InputError, Problem
 from runtime.families import autoencoder, ldm
+from runtime.families.parts import Part, within
 from runtime.families.protocol import Shapes
 
 DENOISER = "model.diffusion_model."
@@ -32,13 +36,15 @@ VAE_FIXED: dict[str, Any] = {"norm_num_groups": 32, "use_quant_conv": False, "us
 _W = TypeVar("_W")
 
 
-def has(shapes: Iterable[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in shapes)
+CLIP_NAMES = ("text_model.embeddings.token_embedding.weight",)
+T5_PART = Part("T5-XXL", (T5,), ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",))
+VAE_PART = Part("the VAE", VAES, ("encoder.down.0.block.0.conv2.weight",))
+"""Of those that are AutoencoderKL, in CompVis' names."""
 
 
 def denoiser(names: Iterable[str]) -> str:
-    """What the transformer's names begin with: nothing in a file of its own."""
-    return DENOISER if has(names, DENOISER) else ""
+    """What the transformer's names begin with."""
+    return within(names, DENOISER)
 
 
 def count(shapes: Iterable[str], stem: str) -> int:
@@ -46,29 +52,24 @@ def count(shapes: Iterable[str], stem: str) -> int:
     return len({name.removeprefix(stem).partition(".")[0] for name in shapes if name.startswith(stem)})
 
 
-def require(shapes: Iterable[str], title: str, parts: Mapping[str, tuple[str, ...]]) -> None:
-    """Raise InputError where a file lacks some of these parts; each by what its names may begin with."""
-    missing = [part for part, prefixes in parts.items() if not any(has(shapes, one) for one in prefixes)]
+def require(shapes: Iterable[str], title: str, components: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise InputError where a file lacks some of these, which no other file brings; each by what its names may begin
+    with."""
+    missing = [one for one, prefixes in components.items() if not within(shapes, *prefixes)]
     if missing:
-        raise not_whole(f"is a {title} file without {', '.join(missing)}")
-
-
-def not_whole(what: str) -> InputError:
-    """Of a single file that is no base, and `what` it is."""
-    hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
-    return InputError(Problem("base", what, hint))
+        hint = "give the folder that it lies in at its publisher's, in diffusers' layout: it has model_index.json"
+        raise InputError(Problem("base", f"is a {title} file without {', '.join(missing)}", hint))
 
 
 def vae_config(shapes: Shapes, fixed: Mapping[str, Any]) -> dict[str, Any]:
     """AutoencoderKL's config; `fixed` is what names and shapes cannot say."""
-    return ldm.vae_config(_under(shapes, _vae(shapes), ldm.VAE), {**VAE_FIXED, **fixed})
+    return ldm.vae_config(_under(shapes, within(shapes, *VAES), ldm.VAE), {**VAE_FIXED, **fixed})
 
 
 def vae_weights(
     names: list[str], load: Callable[[str], Tensor], config: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    prefix = _vae(names)
-    theirs = _under({name: name for name in names}, prefix, ldm.VAE)
+    theirs = _under({name: name for name in names}, within(names, *VAES), ldm.VAE)
     return ldm.vae_weights(list(theirs), lambda name: load(theirs[name]), config)
 
 
@@ -82,11 +83,6 @@ def clip_weights(
         for name in names
         if name.startswith(prefix) and not name.endswith("position_ids")
     }
-
-
-def _vae(names: Iterable[str]) -> str:
-    found = list(names)
-    return next((prefix for prefix in VAES if has(found, prefix)), VAES[0])
 
 
 def _under(named: Mapping[str, _W], prefix: str, other: str) -> dict[str, _W]:

@@ -22,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 from runtime import plan
 from runtime.errors import InputError, Problem, SpecError
 from runtime.families import gguf, published_models
+from runtime.families.parts import Part
 from runtime.families.protocol import Architecture, Batch, Modules, Shapes
 from runtime.text.cross_entropy import Head, Targets, loss_sums
 
@@ -35,6 +36,8 @@ TEXT_ENCODERS: tuple[str, ...] = ()
 TRAINED_TEXT_ENCODERS: tuple[str, ...] = ()
 WORD_FILES: dict[str, str] = {}
 CLIP_SKIP = ""
+BESIDE: tuple[str, ...] = ()
+PARTS: dict[str, Part] = {}
 STREAMED: dict[str, plan.Dtype] = {}
 OBJECTIVE: dict[str, Any] = {}
 

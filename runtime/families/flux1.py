@@ -2,8 +2,8 @@
 
 - dev was distilled to take guidance as a number. It is trained at guidance 1, as every trainer does
   (sd-scripts, docs/flux_train_network.md), and drawn at 3.5.
-- BFL's own file holds the denoiser alone: the diffusers folder beside it is the base. A file with everything
-  (ComfyUI's "fp8 checkpoint") is one too, with T5's vocabulary in `tokenizer_2/` beside it.
+- BFL's own file holds the denoiser alone. The diffusers folder beside it is a base, a file with everything
+  (ComfyUI's "fp8 checkpoint") is one too, or BFL's with the others' files, and T5's vocabulary in `tokenizer_2/`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from runtime.families import (
 )
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
+from runtime.families.parts import Part, configs, within
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "flux1"
@@ -54,6 +55,11 @@ CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {"text_encoder_2": "bf16"}
 VAE = "vae"
 BESIDE = ("tokenizer_2",)
+PARTS: dict[str, Part] = {
+    "text_encoder": Part("CLIP-L", (bundles.CLIP_L,), bundles.CLIP_NAMES),
+    "text_encoder_2": bundles.T5_PART,
+    "vae": bundles.VAE_PART,
+}
 GRID = 64
 CAPTION_TOKENS = 512
 OBJECTIVE: dict[str, Any] = {"timesteps": "logit_normal", "timestep_shift": 0.0}
@@ -137,8 +143,6 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    parts = {"CLIP-L": (bundles.CLIP_L,), "T5": (bundles.T5,), "the VAE": bundles.VAES}
-    bundles.require(shapes, TITLE, parts)
     prefix = bundles.denoiser(shapes)
     width, channels = shapes[f"{prefix}img_in.weight"]
     head = shapes[f"{prefix}double_blocks.0.img_attn.norm.query_norm.scale"][0]
@@ -156,9 +160,15 @@ def architecture(shapes: Shapes) -> Architecture:
             "guidance_embeds": guided,
             "axes_dims_rope": [head // 8, head * 7 // 16, head * 7 // 16],  # BFL's 16, 56, 56 of 128
         },
-        "vae": bundles.vae_config(shapes, VAE_FIXED),
-        "text_encoder": ldm.clip_config(shapes, bundles.CLIP_L),
-        "text_encoder_2": t5.config(shapes, bundles.T5),
+        **configs(
+            PARTS,
+            shapes,
+            {
+                "vae": lambda: bundles.vae_config(shapes, VAE_FIXED),
+                "text_encoder": lambda: ldm.clip_config(shapes, bundles.CLIP_L),
+                "text_encoder_2": lambda: t5.config(shapes, bundles.T5),
+            },
+        ),
         "scheduler": dict(DYNAMIC if guided else STATIC),
     }
 
@@ -200,8 +210,8 @@ def _weights(
     if component == "vae":
         return bundles.vae_weights(names, read, config)
     if component == "text_encoder":
-        return bundles.clip_weights(names, read, bundles.CLIP_L)
-    return t5.weights(names, read, bundles.T5)
+        return bundles.clip_weights(names, read, within(names, bundles.CLIP_L))
+    return t5.weights(names, read, within(names, bundles.T5))
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:

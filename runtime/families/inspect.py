@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ import attrs
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import FAMILIES, family
-from runtime.safeio import strict_json, weights
+from runtime.families import FAMILIES, family, parts
+from runtime.safeio import strict_json
 
 if TYPE_CHECKING:
     from runtime.families.protocol import Family
@@ -34,24 +34,54 @@ Sha256 = Callable[[Path], str]
 
 @attrs.frozen
 class Found:
-    """A base on disk: its lock, and the name that people know it by."""
+    """A base on disk: its lock, the name that people know it by, and what of it is elsewhere."""
 
     base: plan.Base
     name: str
+    parts: parts.Files
 
 
-def inspect(path: Path, sha256: Sha256, wanted: str = "auto", remote_code: bool = False) -> Found:
+def inspect(
+    path: Path,
+    sha256: Sha256,
+    wanted: str = "auto",
+    remote_code: bool = False,
+    others: Sequence[Path] = (),
+) -> Found:
     """Recognise and lock a base. `wanted` is the family the spec names, or "auto"; with `remote_code` a language model
-    may bring Python files that loading it runs. Raises InputError."""
+    may bring Python files that loading it runs; `others` hold what a single file has not. Raises InputError."""
+    found = recognised(path, sha256, wanted, remote_code, others)
+    if found.base.layout == "single_file":
+        parts.require(family(found.base.family), found.base.architecture, str(path))
+    return found
+
+
+def recognised(
+    path: Path,
+    sha256: Sha256,
+    wanted: str = "auto",
+    remote_code: bool = False,
+    others: Sequence[Path] = (),
+) -> Found:
+    """As `inspect`, of a file with the backbone alone too, which is no base: its architecture then has no more."""
     if not path.exists():
         raise InputError(Problem(str(path), "there is no such base", "give a folder or one file"))
     layout = layout_of(path)
-    names, architecture = READ[layout](path)
+    elsewhere: parts.Files = {}
+    if layout == "single_file":
+        names, architecture, elsewhere = _single(path, others)
+    elif others:
+        what = "is a whole base, and base.parts names more files"
+        raise InputError(
+            Problem(str(path), what, "leave base.parts out, or give the transformer's file as the base")
+        )
+    else:
+        names, architecture = READ[layout](path)
     runs_code = layout == "transformers" and _needs_code(architecture["model"])
     if runs_code and not remote_code:
         hint = "read its Python files, then set Base(trust_remote_code=True); or take a base that transformers knows"
         raise InputError(Problem(str(path), "asks to run code of its own (auto_map in config.json)", hint))
-    digest = _digest(path, layout, sha256, names)
+    digest = _digest(path, layout, sha256, names, elsewhere)
     if not names:
         known = ", ".join(family(name).TITLE for name in FAMILIES)
         raise InputError(Problem(str(path), "is of no family that lorac knows", f"lorac knows {known}"))
@@ -67,15 +97,23 @@ def inspect(path: Path, sha256: Sha256, wanted: str = "auto", remote_code: bool 
         architecture=architecture,
         remote_code=runs_code,
     )
-    return Found(base=base, name=path.stem if path.is_file() else path.name)
+    return Found(base=base, name=path.stem if path.is_file() else path.name, parts=elsewhere)
 
 
-def digest(path: Path, layout: str, sha256: Sha256, name: str) -> str:
+def digest(path: Path, layout: str, sha256: Sha256, name: str, elsewhere: parts.Files) -> str:
     """The digest of a base's contents, as `inspect` gives it; `name` is its family. Raises InputError if it isn't
     there."""
     if not path.exists():
         raise InputError(Problem(str(path), "the base is not here", "give its place with --base"))
-    return _digest(path, layout, sha256, [name])
+    hint = "plan where it is: lorac plan SPEC (the same files give the same plan, and a run goes on)"
+    missing = [
+        Problem(str(place), f"the base's {part} is not here", hint)
+        for part, place in elsewhere.items()
+        if not place.exists()
+    ]
+    if missing:
+        raise InputError(missing)
+    return _digest(path, layout, sha256, [name], elsewhere)
 
 
 def layout_of(path: Path) -> plan.Layout:
@@ -104,11 +142,19 @@ def _transformers(path: Path) -> tuple[list[str], dict[str, Any]]:
     return names, {"model": config}
 
 
-def _single(path: Path) -> tuple[list[str], dict[str, Any]]:
-    with weights.open_weights(path) as file:
-        shapes = {name: info.shape for name, info in file.items()}
+def _single(path: Path, others: Sequence[Path]) -> tuple[list[str], dict[str, Any], parts.Files]:
+    shapes = parts.shapes_of(path)
     names = _names(path, lambda of: of.recognise(shapes))
-    return names, family(names[0]).architecture(shapes) if names else {}
+    if not names:
+        return names, {}, {}
+    of = family(names[0])
+    elsewhere = parts.assigned(of, others)
+    try:
+        architecture = of.architecture(parts.joined(of, shapes, elsewhere))
+    except KeyError as missing:
+        hint = f"this is not a whole {of.TITLE} file; download it again"
+        raise InputError(Problem(str(path), f"has no tensor {missing.args[0]}", hint)) from None
+    return names, architecture, elsewhere
 
 
 def _folder(path: Path) -> tuple[list[str], dict[str, Any]]:
@@ -196,30 +242,26 @@ def _needs_code(config: dict[str, Any]) -> bool:
 
 READ: dict[str, Callable[[Path], tuple[list[str], dict[str, Any]]]] = {
     "diffusers": _folder,
-    "single_file": _single,
     "transformers": _transformers,
     "gguf": _gguf,
 }
 
 
-def _digest(path: Path, layout: str, sha256: Sha256, names: list[str]) -> str:
+def _digest(path: Path, layout: str, sha256: Sha256, names: list[str], elsewhere: parts.Files) -> str:
     """Over every file that loading may read: one file and what its family wants beside it, or a folder's."""
     if layout == "gguf":
         return sha256(path)
+    own = ""
     if layout == "single_file":
-        beside = [path.parent / folder for name in names[:1] for folder in family(name).BESIDE]
-        files = sorted(file for folder in beside for file in folder.glob("*") if file.is_file())
+        files = [one for name in names[:1] for one in parts.files(family(name), path, elsewhere)]
         if not files:
             return sha256(path)
-        lines = f"{sha256(path)}\n" + _lines(files, path.parent, sha256)
+        own = f"{sha256(path)}\n"
     else:
-        files = _transformers_files(path) if layout == "transformers" else _diffusers_files(path)
-        lines = _lines(files, path, sha256)
+        found = _transformers_files(path) if layout == "transformers" else _diffusers_files(path)
+        files = [(file.relative_to(path).as_posix(), file) for file in found]
+    lines = own + "".join(f"{name} {sha256(file)}\n" for name, file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _lines(files: list[Path], root: Path, sha256: Sha256) -> str:
-    return "".join(f"{file.relative_to(root).as_posix()} {sha256(file)}\n" for file in files)
 
 
 def _transformers_files(path: Path) -> list[Path]:

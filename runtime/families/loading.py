@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from runtime import plan
 from runtime.errors import InputError, Problem
+from runtime.families import fewer_bits
 from runtime.families.protocol import Architecture
 from runtime.safeio import weights
 
@@ -45,27 +46,19 @@ def load(
     state: Callable[[Architecture, str, list[str], Read], Mapping[str, Tensor]],
     title: str,
 ) -> nn.Module:
-    """`Family.load`. `kinds`: component -> its class in diffusers or transformers. `state`: the architecture, the
-    component, a single file's names, how one is read -> the component's weights under the names that it has once built.
+    """`Family.load`. `path` is a diffusers folder, or the single file with this component. `kinds`: component -> its
+    class in diffusers or transformers. `state`: the architecture, the component, that file's names, how one is read ->
+    the component's weights under the names that it has once built.
 
     Raises InputError for what a single file lacks or has in another shape, all at once.
     """
     if base.layout == "diffusers":
         return from_folder(path, component, kinds[component], dtype)
     with weights.open_weights(path) as file:
-        found = state(base.architecture, component, list(file), _cast(file.load, dtype))
+        read = fewer_bits.reader(file, dtype)
+        found = state(base.architecture, component, fewer_bits.names(file), read)
     make = partial(build, base.architecture, component)
     return _from_tensors(make, found, dtype, f"{path}: {component}", title)
-
-
-def _cast(load: Read, dtype: torch.dtype) -> Read:
-    """`load`, each tensor of numbers in `dtype` as it is read: a file of another width is never in memory whole."""
-
-    def read(name: str) -> Tensor:
-        tensor = load(name)
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-    return read
 
 
 def _from_tensors(

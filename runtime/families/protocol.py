@@ -16,6 +16,7 @@ from PIL.Image import Image
 from torch import Generator, Tensor, dtype, nn
 
 from runtime import plan
+from runtime.families.parts import Part
 
 Shapes = Mapping[str, tuple[int, ...]]
 Modules = dict[str, Any]
@@ -84,6 +85,8 @@ class Family(Protocol):
     VAE: str
     BESIDE: tuple[str, ...]
     """Folders beside a single file that belong to the base: what no such file holds."""
+    PARTS: Mapping[str, Part]
+    """What comes in files of its own beside the backbone's, too, in the order in which it is looked for."""
     GRID: int
     """Picture sides are multiples of this many pixels."""
     CAPTION_TOKENS: int
@@ -111,7 +114,8 @@ class Family(Protocol):
         """The architecture as published, to plan without a base at hand; `name` where the family has several."""
 
     def architecture(self, shapes: Shapes) -> Architecture:
-        """The architecture of a single file, from its tensors' names and shapes."""
+        """The architecture of a single file, from its tensors' names and shapes, those of parts in files of their own
+        among them as a file with everything names them; without those of PARTS that it lacks."""
 
     def prediction_type(self, architecture: Architecture) -> plan.PredictionType:
         """What the base predicts, as far as its files say."""
@@ -120,7 +124,8 @@ class Family(Protocol):
         """One component without weights, in the default dtype on the current device (meta, for a trace)."""
 
     def load(self, path: Path, base: plan.Base, component: str, dtype: dtype) -> nn.Module:
-        """One component with its weights from a diffusers folder or a single file. Raises InputError."""
+        """One component with its weights from a diffusers folder or a single file, which may be its own. Raises
+        InputError."""
 
     def original_names(
         self, names: Sequence[str], architecture: Architecture
@@ -129,7 +134,7 @@ class Family(Protocol):
         for the backbone and the text encoders."""
 
     def load_tokenizers(self, path: Path, base: plan.Base) -> dict[str, Any]:
-        """The tokenizers by text encoder."""
+        """The tokenizers by text encoder; `path` is the base's, or of the folder of a vocabulary beside it."""
 
     PRESETS: dict[str, Any]
     """The words for sets of adapted modules, the usual one first."""

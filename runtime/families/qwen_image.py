@@ -4,11 +4,14 @@ Taken up because five of the eight trainers looked at train it (facts/peers.md):
 licence. The conventions are those of diffusers' `QwenImagePipeline`: a caption stands in a template whose own tokens
 are dropped; latents have a mean and a width of their own for each channel.
 
-Files in one piece hold the transformer alone: the base is a diffusers folder.
+The base is a diffusers folder, a file with everything, or the transformer's file with those of Qwen2.5-VL and of the
+autoencoder (Comfy-Org's), with the vocabulary in `tokenizer/` beside it. An editing model's file has the same tensors
+and is not told from it, but for those marked `__index_timestep_zero__`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,26 @@ from torch import Generator, Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextModel
 
 from runtime import plan
-from runtime.families import autoencoder, bundles, drawing, flow, loading, patches, qwen, tokenizing, usual
+from runtime.errors import InputError, Problem
+from runtime.families import (
+    autoencoder,
+    bundles,
+    drawing,
+    flow,
+    loading,
+    patches,
+    qwen,
+    qwen_vl,
+    tokenizing,
+    usual,
+    wan_vae,
+)
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
+from runtime.families.parts import Part, configs, within
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
+from runtime.safeio.tensors import shortened
 
 NAME = "qwen_image"
 TITLE = "Qwen-Image"
@@ -40,7 +58,8 @@ WORD_FILES: dict[str, str] = {}
 CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {"text_encoder": "bf16"}
 VAE = "vae"
-BESIDE: tuple[str, ...] = ()
+BESIDE = (qwen.FOLDER,)
+PARTS = {"text_encoder": qwen_vl.PART, "vae": Part("the VAE", bundles.VAES, wan_vae.KNOWN_BY)}
 GRID = 64
 CAPTION_TOKENS = 512
 """`max_sequence_length` of the pipeline; its template's end is among them, its beginning is not."""
@@ -79,31 +98,30 @@ SCHEDULER: dict[str, Any] = {
     "time_shift_type": "exponential",
 }
 
-# AutoencoderKLQwenImage's defaults, which are those of Qwen/Qwen-Image's vae/config.json.
-VAE_PUBLISHED: dict[str, Any] = {
-    "base_dim": 96,
-    "z_dim": 16,
-    "dim_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2,
-    "attn_scales": [],
-    "temperal_downsample": [False, True, True],
-    "latents_mean": [
-        *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
-        *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
-    ],
-    "latents_std": [
-        *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
-        *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
-    ],
-}
-
 
 # ------------------------------------------------------------------------------------------------------ recognising
 
 
+OWN = re.compile(
+    r"(img_in|txt_in|txt_norm|proj_out|norm_out\.linear|time_text_embed\.timestep_embedder\.linear_[12]"
+    rf"|transformer_blocks\.\d+\.((img|txt)_mod\.1|attn\.norm_(added_)?[qk]|{ATTENTION}|{FEED_FORWARD}))"
+    r"\.(weight|bias)"
+)
+"""The transformer's tensors; a relative has more."""
+
+
 def recognise(shapes: Shapes) -> bool:
     prefix = bundles.denoiser(shapes)
-    return {f"{prefix}txt_norm.weight", f"{prefix}transformer_blocks.0.img_mod.1.weight"} <= shapes.keys()
+    if not {f"{prefix}txt_norm.weight", f"{prefix}transformer_blocks.0.img_mod.1.weight"} <= shapes.keys():
+        return False
+    inner = (name.removeprefix(prefix) for name in shapes if name.startswith(prefix))
+    others = sorted(name for name in inner if not OWN.fullmatch(name))
+    if others:
+        what = f"is a relative of {TITLE}: it also has {shortened(others[0])}"
+        raise InputError(
+            Problem("base", what, f"take {TITLE} itself, which makes pictures of captions alone")
+        )
+    return True
 
 
 def recognise_folder(index: dict[str, Any], configs: dict[str, Any]) -> bool:
@@ -128,36 +146,54 @@ def published(name: str = "") -> Architecture:
             "joint_attention_dim": 3584,
             "axes_dims_rope": [16, 56, 56],
         },
-        "text_encoder": {
-            "text_config": {
-                "vocab_size": 152064,
-                "hidden_size": 3584,
-                "intermediate_size": 18944,
-                "num_hidden_layers": 28,
-                "num_attention_heads": 28,
-                "num_key_value_heads": 4,
-                "max_position_embeddings": 128000,
-                "rms_norm_eps": 1e-06,
-                "rope_parameters": {
-                    "rope_type": "default",
-                    "rope_theta": 1000000.0,
-                    "mrope_section": [16, 24, 24],
-                },
-            }
-        },
-        "vae": dict(VAE_PUBLISHED),
+        "text_encoder": {"text_config": dict(qwen_vl.PUBLISHED)},
+        "vae": dict(wan_vae.PUBLISHED),
         "scheduler": dict(SCHEDULER),
     }
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    raise bundles.not_whole(f"is {TITLE}'s transformer without its text encoder, vocabulary and VAE")
+    return {
+        "transformer": _transformer(shapes),
+        **configs(
+            PARTS,
+            shapes,
+            {
+                "text_encoder": lambda: {"text_config": qwen_vl.config(shapes)},
+                "vae": lambda: wan_vae.config(shapes, within(shapes, *bundles.VAES)),
+            },
+        ),
+        "scheduler": dict(SCHEDULER),
+    }
+
+
+def _transformer(shapes: Shapes) -> dict[str, Any]:
+    prefix = bundles.denoiser(shapes)
+    width, channels = shapes[f"{prefix}img_in.weight"]
+    (head,) = shapes[f"{prefix}transformer_blocks.0.attn.norm_q.weight"]
+    return {
+        **published()["transformer"],
+        "in_channels": channels,
+        "out_channels": shapes[f"{prefix}proj_out.weight"][0] // patches.SIDE**2,
+        "num_layers": bundles.count(shapes, f"{prefix}transformer_blocks."),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": shapes[f"{prefix}txt_in.weight"][1],
+        "axes_dims_rope": [head // 8, head * 7 // 16, head * 7 // 16],  # the published 16, 56, 56 of 128
+    }
 
 
 prediction_type = flow.prediction_type
 
 
 # ---------------------------------------------------------------------------------------------- building and loading
+
+
+KINDS: dict[str, Any] = {
+    "transformer": QwenImageTransformer2DModel,
+    "text_encoder": Qwen2_5_VLTextModel,
+    "vae": AutoencoderKLQwenImage,
+}
 
 
 def build(architecture: Architecture, component: str) -> Any:
@@ -175,17 +211,33 @@ def build(architecture: Architecture, component: str) -> Any:
 
 
 def load(path: Path, base: plan.Base, component: str, dtype: torch.dtype) -> nn.Module:
-    if component == "text_encoder":
+    if component == "text_encoder" and base.layout == "diffusers":
         # A caption takes neither the part that sees pictures nor the last layer.
         whole: Any = loading.from_folder(path, component, Qwen2_5_VLForConditionalGeneration, dtype)
         return whole.model.language_model
-    kind = {"transformer": QwenImageTransformer2DModel, "vae": AutoencoderKLQwenImage}
-    return loading.from_folder(path, component, kind[component], dtype)
+    return loading.load(path, base, component, dtype, KINDS, build, _weights, TITLE)
+
+
+def _weights(
+    architecture: Architecture, component: str, names: list[str], read: loading.Read
+) -> dict[str, Tensor]:
+    """A component's weights in a single file."""
+    if component == "vae":
+        return wan_vae.weights(names, read, within(names, *bundles.VAES), architecture["vae"])
+    if component == "transformer":
+        return {ours: read(name) for ours, name in _transformer_names(names).items()}
+    return {ours: read(name) for ours, name in qwen_vl.names(names, within(names, qwen_vl.PREFIX)).items()}
+
+
+def _transformer_names(names: Sequence[str]) -> dict[str, str]:
+    """The transformer's name in diffusers -> in the file: the same, but for how they begin."""
+    prefix = bundles.denoiser(names)
+    mine = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+    return {ours: name for ours, name in mine.items() if OWN.fullmatch(ours)}
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:
-    """Files in one piece are no bases, but their transformer has diffusers' names."""
-    return {"transformer": {name.removeprefix(bundles.DENOISER): name for name in names}}
+    return {"transformer": _transformer_names(names), "text_encoder": qwen_vl.names(names, qwen_vl.PREFIX)}
 
 
 def load_tokenizers(path: Path, base: plan.Base) -> dict[str, Any]:
@@ -355,11 +407,17 @@ def metadata(base: plan.Base) -> dict[str, str]:
 def tiny(folder: Path) -> Path:
     config = published()
     config["transformer"] |= {"num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2}
-    config["transformer"] |= {"joint_attention_dim": 32, "axes_dims_rope": [4, 14, 14]}
+    config["transformer"] |= {"joint_attention_dim": 2 * qwen_vl.HEAD_DIM, "axes_dims_rope": [4, 14, 14]}
     config["vae"] |= {"base_dim": 8, "num_res_blocks": 1}
-    rope = {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [1, 1, 2]}
-    sees = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
-    words = Qwen2_5_VLConfig(text_config=qwen.TINY | {"rope_parameters": rope}, vision_config=sees)
+    says = {
+        "hidden_size": 2 * qwen_vl.HEAD_DIM,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_parameters": qwen_vl.PUBLISHED["rope_parameters"],
+    }
+    sees = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    sees |= {"out_hidden_size": says["hidden_size"]}
+    words = Qwen2_5_VLConfig(text_config=qwen.TINY | says, vision_config=sees)
     tiny_parts.write(folder, config, build, ("transformer", "vae"))
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -15,6 +15,7 @@ from transformers import CLIPTextModel
 from runtime import plan
 from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, tokenizing, unet, usual
 from runtime.families import tiny as tiny_parts
+from runtime.families.parts import Part
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "sd1"
@@ -30,6 +31,7 @@ CLIP_SKIP = "text_encoder"
 STREAMED: dict[str, plan.Dtype] = {}
 VAE = "vae"
 BESIDE: tuple[str, ...] = ()
+PARTS: dict[str, Part] = {}
 GRID = unet.GRID
 CAPTION_TOKENS = unet.CAPTION_TOKENS
 OBJECTIVE: dict[str, Any] = {}

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel
 from runtime import plan
 from runtime.families import autoencoder, clip_towers, clip_vocabulary, ldm, sd1, unet, usual
 from runtime.families import tiny as tiny_parts
+from runtime.families.parts import Part
 from runtime.families.protocol import Architecture, Original, Shapes
 
 NAME = "sd2"
@@ -33,6 +34,7 @@ WORD_FILES = {"text_encoder": "emb_params"}
 CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {}
 BESIDE: tuple[str, ...] = ()
+PARTS: dict[str, Part] = {}
 VAE = "vae"
 GRID = unet.GRID
 CAPTION_TOKENS = unet.CAPTION_TOKENS

@@ -1,7 +1,8 @@
 """Stable Diffusion 3 and 3.5, medium and large (Esser et al. 2024, arXiv:2403.03206): a rectified-flow transformer
 that reads a caption by CLIP-L, CLIP-G and T5-XXL.
 
-A single file that holds all three text encoders is a base, with T5's vocabulary in `tokenizer_3/` beside it.
+A single file with all three text encoders is a base, or one without and their files, with T5's vocabulary in
+`tokenizer_3/` beside it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from runtime.families import (
 )
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
+from runtime.families.parts import Part, configs, within
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "sd3"
@@ -53,6 +55,13 @@ CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {"text_encoder_3": "bf16"}
 VAE = "vae"
 BESIDE = ("tokenizer_3",)
+PROJECTION = "text_projection.weight"
+PARTS: dict[str, Part] = {
+    "text_encoder": Part("CLIP-L", (bundles.CLIP_L,), (PROJECTION,)),
+    "text_encoder_2": Part("CLIP-G", (bundles.CLIP_G,), (PROJECTION,)),
+    "text_encoder_3": bundles.T5_PART,
+    "vae": bundles.VAE_PART,
+}
 GRID = 64
 CAPTION_TOKENS = 256
 """T5's: diffusers' StableDiffusion3Pipeline draws with as many (`max_sequence_length`)."""
@@ -139,16 +148,6 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    bundles.require(
-        shapes,
-        TITLE,
-        {
-            "CLIP-L": (bundles.CLIP_L,),
-            "CLIP-G": (bundles.CLIP_G,),
-            "T5": (bundles.T5,),
-            "the VAE": bundles.VAES,
-        },
-    )
     prefix = bundles.denoiser(shapes)
     width, channels = shapes[f"{prefix}x_embedder.proj.weight"][:2]
     norm = shapes.get(f"{prefix}joint_blocks.0.x_block.attn.ln_q.weight")
@@ -171,18 +170,22 @@ def architecture(shapes: Shapes) -> Architecture:
             "dual_attention_layers": [n for n in range(layers) if attends_twice.format(n) in shapes],
             "qk_norm": "rms_norm" if norm else None,
         },
-        "vae": bundles.vae_config(shapes, VAE_FIXED),
-        "text_encoder": ldm.clip_config(shapes, bundles.CLIP_L) | _projection(shapes, bundles.CLIP_L),
-        "text_encoder_2": ldm.clip_config(shapes, bundles.CLIP_G)
-        | _projection(shapes, bundles.CLIP_G)
-        | {"hidden_act": "gelu"},
-        "text_encoder_3": t5.config(shapes, bundles.T5),
+        **configs(
+            PARTS,
+            shapes,
+            {
+                "vae": lambda: bundles.vae_config(shapes, VAE_FIXED),
+                "text_encoder": lambda: _tower(shapes, bundles.CLIP_L),
+                "text_encoder_2": lambda: {**_tower(shapes, bundles.CLIP_G), "hidden_act": "gelu"},
+                "text_encoder_3": lambda: t5.config(shapes, bundles.T5),
+            },
+        ),
         "scheduler": dict(SCHEDULER),
     }
 
 
-def _projection(shapes: Shapes, prefix: str) -> dict[str, int]:
-    return {"projection_dim": shapes[f"{prefix}text_projection.weight"][0]}
+def _tower(shapes: Shapes, prefix: str) -> dict[str, Any]:
+    return {**ldm.clip_config(shapes, prefix), "projection_dim": shapes[f"{prefix}{PROJECTION}"][0]}
 
 
 prediction_type = flow.prediction_type
@@ -222,8 +225,9 @@ def _weights(
     if component == "vae":
         return bundles.vae_weights(names, read, config)
     if component in CLIP_PREFIXES:
-        return bundles.clip_weights(names, read, CLIP_PREFIXES[component], level="")
-    return t5.weights(names, read, bundles.T5)
+        prefix = within(names, CLIP_PREFIXES[component])
+        return bundles.clip_weights(names, read, prefix, level="")
+    return t5.weights(names, read, within(names, bundles.T5))
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:

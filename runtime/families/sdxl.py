@@ -23,6 +23,7 @@ from runtime import plan
 from runtime.errors import InputError, Problem
 from runtime.families import autoencoder, clip_towers, clip_vocabulary, drawing, ldm, tokenizing, unet, usual
 from runtime.families import tiny as tiny_parts
+from runtime.families.parts import Part
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "sdxl"
@@ -37,6 +38,7 @@ WORD_FILES = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {}
 BESIDE: tuple[str, ...] = ()
+PARTS: dict[str, Part] = {}
 VAE = "vae"
 GRID = unet.GRID
 CAPTION_TOKENS = unet.CAPTION_TOKENS

@@ -31,6 +31,7 @@ from runtime.errors import InputError, Problem
 from runtime.families import autoencoder, bundles, ldm, loading, usual, video_ldm
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
+from runtime.families.parts import Part
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "svd"
@@ -46,6 +47,7 @@ CLIP_SKIP = ""
 STREAMED: dict[str, plan.Dtype] = {}
 VAE = "vae"
 BESIDE: tuple[str, ...] = ()
+PARTS: dict[str, Part] = {}
 GRID = 64
 CAPTION_TOKENS = 0
 OBJECTIVE: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from runtime.errors import InputError, Problem
+from runtime.families import parts
 
 AT_ONCE = 1000
 """Captions that are counted at once: an encoding is some kilobytes."""
@@ -33,9 +34,11 @@ def counts(vocabulary: Any, captions: Sequence[str]) -> list[int]:
 
 
 def folder_of(path: Path, folder: str, kind: str) -> Path:
-    """Where a base's vocabulary is that no single file holds: in its folder, or beside the file. Raises InputError."""
-    place = (path if path.is_dir() else path.parent) / folder
-    if not place.is_dir():
-        hint = f"put {folder}/ of the publisher's repository there, or give the diffusers folder as the base"
-        raise InputError(Problem(str(place), f"is not there, and a single file holds no {kind}", hint))
-    return place
+    """Where a base's vocabulary is that no single file holds. Raises InputError."""
+    found = parts.place(path, folder)
+    if not found.is_dir():
+        hint = (
+            f"put {folder}/ of the publisher's repository there, or name it: Base(…, parts=(…, {folder!r}))"
+        )
+        raise InputError(Problem(str(found), f"is not there, and a single file holds no {kind}", hint))
+    return found

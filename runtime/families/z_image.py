@@ -37,6 +37,7 @@ from runtime.families import (
 from runtime.families import objective as objectives
 from runtime.families import tiny as tiny_parts
 from runtime.families.causal_lm import byte_tokenizer
+from runtime.families.parts import Part, configs, within
 from runtime.families.protocol import Architecture, Batch, Modules, Original, Shapes, Wish
 
 NAME = "z_image"
@@ -68,7 +69,12 @@ PRESETS = {
 }
 """The refiners before the layers are left alone, as musubi-tuner's `lora_zimage` leaves them."""
 
-TEXT = "text_encoders.qwen3_4b.transformer.model."
+TEXT_FILE = "text_encoders.qwen3_4b.transformer."
+TEXT = f"{TEXT_FILE}model."
+PARTS: dict[str, Part] = {
+    "text_encoder": Part("Qwen3-4B", (TEXT_FILE,), ("model.layers.0.self_attn.q_norm.weight",)),
+    "vae": bundles.VAE_PART,
+}
 VAE_FIXED: dict[str, Any] = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "sample_size": 1024}
 PAD_TOKENS = ("x_pad_token", "cap_pad_token")
 
@@ -157,11 +163,16 @@ def published(name: str = "") -> Architecture:
 
 
 def architecture(shapes: Shapes) -> Architecture:
-    bundles.require(shapes, TITLE, {"Qwen3-4B": (TEXT,), "the VAE": bundles.VAES})
     return {
         "transformer": _transformer(shapes),
-        "text_encoder": _text_encoder(shapes),
-        "vae": bundles.vae_config(shapes, VAE_FIXED),
+        **configs(
+            PARTS,
+            shapes,
+            {
+                "text_encoder": lambda: _text_encoder(shapes),
+                "vae": lambda: bundles.vae_config(shapes, VAE_FIXED),
+            },
+        ),
         "scheduler": published()["scheduler"],
     }
 
@@ -233,7 +244,8 @@ def _weights(
         return fused.weights(LAYOUT, names, read, prefix, config["dim"]) | pads
     if component == "vae":
         return bundles.vae_weights(names, read, config)
-    return {name.removeprefix(TEXT): read(name) for name in names if name.startswith(TEXT)}
+    prefix = f"{within(names, TEXT_FILE)}model."
+    return {name.removeprefix(prefix): read(name) for name in names if name.startswith(prefix)}
 
 
 def original_names(names: Sequence[str], architecture: Architecture) -> Mapping[str, Mapping[str, Original]]:

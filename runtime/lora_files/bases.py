@@ -1,7 +1,7 @@
 """A whole model on disk as LoRA sees it: which tensor of which file is the weight of which module.
 
-A single file in its original layout, a diffusers folder, or a transformers folder (component "model"). No weight is
-read before it is asked for.
+A single file in its original layout (a transformer alone will do), a diffusers folder, or a transformers folder
+(component "model"). No weight is read before it is asked for.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from runtime import plan
 from runtime.errors import InputError, Problem
-from runtime.families import family
-from runtime.families.inspect import Found, inspect, layout_of
+from runtime.families import family, fewer_bits
+from runtime.families.inspect import Found, layout_of, recognised
 from runtime.lora_files.keys import WHOLE
 from runtime.lora_files.names import Names, Place, names
 from runtime.safeio import paths
@@ -109,7 +109,7 @@ def opened(path: Path, sha256: Callable[[Path], str]) -> Iterator[Model]:
             }
             yield Model(path=path, layout="transformers", weights=stored, found=None, names=None, open=open_)
             return
-        found = inspect(path, sha256)
+        found = recognised(path, sha256)
         known = names(found.base.family)
         placed = (
             _in_folder(path, known, open_file) if layout == "diffusers" else _in_file(path, found, open_file)
@@ -120,7 +120,9 @@ def opened(path: Path, sha256: Callable[[Path], str]) -> Iterator[Model]:
 def _in_file(
     path: Path, found: Found, open_file: Callable[[Path], Weights]
 ) -> dict[Place, tuple[Stored, ...]]:
-    original = family(found.base.family).original_names(list(open_file(path)), found.base.architecture)
+    file = open_file(path)
+    fewer_bits.refuse_scaled(file)
+    original = family(found.base.family).original_names(list(file), found.base.architecture)
     return {
         (component, ours): (
             Stored(path, theirs)

@@ -74,6 +74,16 @@ def test_what_is_written_elsewhere_finds_the_same_files(tmp_path: Path) -> None:
     assert found.path.read_text(encoding="utf-8").startswith('"""Cats."""\n')
 
 
+def test_the_files_of_a_base_in_several_are_found_from_elsewhere_too(tmp_path: Path) -> None:
+    parts = 'base=Base("base", parts=("vae.safetensors", "/te.safetensors")),'
+    source = SPEC.replace('base="base",', parts).replace("import Exp", "import Base, Exp")
+    (tmp_path / "cat.py").write_text(source, encoding="utf-8")
+    found = written(load(tmp_path / "cat.py")[0], {"name": "dog"}, tmp_path / "made" / "dog.py")
+    first, second = found.experiment.base.parts
+    assert first == "../vae.safetensors"
+    assert (tmp_path / "made" / second).resolve() == Path("/te.safetensors")
+
+
 def test_an_experiment_whose_text_does_not_hold_the_value_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cat.py"
     path.write_text(

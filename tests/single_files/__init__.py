@@ -1,7 +1,8 @@
 """A family's diffusers folder written as one file in the layout that people download: one module a family.
 
 Each has `original(folder)`: the folder's tensors under their names in that file; `BESIDE`, where there are some, names
-subfolders that lie beside it; `NO_BASE` says of a file that is refused why it is.
+subfolders that lie beside it; `APART`, where people download the components one by one, says of each what its names
+begin with there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,18 @@ def write(family: str, folder: Path, path: Path) -> Path:
     return path
 
 
-def no_base(family: str) -> str:
-    """Why that file is refused as a base; empty where it is one."""
-    return getattr(import_module(f"tests.single_files.{family}"), "NO_BASE", "")
+def write_apart(family: str, folder: Path, root: Path) -> dict[str, Path]:
+    """The folder of that family as a file for each component, and its vocabulary's folder: what each holds -> there."""
+    layout = import_module(f"tests.single_files.{family}")
+    tensors = layout.original(folder)
+    places = {}
+    for component, prefix in layout.APART.items():
+        places[component] = root / f"{component}.safetensors"
+        mine = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+        save_file(mine, places[component])
+    return places | {name: folder / name for name in layout.BESIDE}
+
+
+def comes_apart(family: str) -> bool:
+    """Whether people download that family's components one by one."""
+    return hasattr(import_module(f"tests.single_files.{family}"), "APART")

@@ -12,6 +12,12 @@ from torch import Tensor
 from tests.single_files import parts
 
 BESIDE = ("tokenizer_2",)
+APART = {
+    "transformer": "model.diffusion_model.",
+    "text_encoder": "text_encoders.clip_l.transformer.",
+    "text_encoder_2": "text_encoders.t5xxl.transformer.",
+    "vae": "vae.",
+}
 
 AROUND = {
     "x_embedder": "img_in",

@@ -11,6 +11,13 @@ from torch import Tensor
 from tests.single_files import parts
 
 BESIDE = ("tokenizer_3",)
+APART = {
+    "transformer": "model.diffusion_model.",
+    "text_encoder": "text_encoders.clip_l.transformer.",
+    "text_encoder_2": "text_encoders.clip_g.transformer.",
+    "text_encoder_3": "text_encoders.t5xxl.transformer.",
+    "vae": "first_stage_model.",
+}
 
 AROUND = {
     "pos_embed.proj": "x_embedder.proj",

@@ -11,6 +11,11 @@ from torch import Tensor
 from tests.single_files import parts
 
 BESIDE = ("tokenizer",)
+APART = {
+    "transformer": "model.diffusion_model.",
+    "text_encoder": "text_encoders.qwen3_4b.transformer.",
+    "vae": "vae.",
+}
 
 NAMES = {
     "all_x_embedder.2-1.": "x_embedder.",

@@ -60,6 +60,17 @@ def fates(imported: Imported) -> dict[str, tuple[str, str]]:
     return {fate.key: (fate.kind, fate.what) for fate in imported.draft.fates}
 
 
+def test_kohya_s_files_beside_a_transformer_are_the_base_s_parts(folder: Path) -> None:
+    files = {"clip_l": "te/clip_l.safetensors", "t5xxl": "te/t5.safetensors", "ae": "/models/ae.safetensors"}
+    said = "".join(f'{key} = "{value}"\n' for key, value in files.items())
+    Path("c.toml").write_text(said + KOHYA)
+    imported = import_file(Path("c.toml"))
+
+    parts = ("../te/clip_l.safetensors", "../te/t5.safetensors", "/models/ae.safetensors")
+    assert loaded(imported).base.parts == parts
+    assert {fates(imported)[key] for key in files} == {("carried", "base.parts")}
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_becomes_a_spec_that_loads(name: str, written: Write) -> None:
     source = written(name)

@@ -22,6 +22,7 @@ from runtime.errors import InputError
 from runtime.families import family, flow, inspect, patches, qwen_image
 from runtime.families.protocol import Family, Modules, Wish
 from runtime.safeio import digest
+from tests import single_files
 
 CAPTIONS = ["a cat", "a much longer caption of a cat that sits on a mat", ""]
 SIDE = 64
@@ -132,17 +133,24 @@ def test_a_sample_s_loss_is_the_same_beside_longer_captions(case: Case) -> None:
 def test_a_file_with_the_transformer_alone_is_known_and_told_what_it_lacks(
     case: Case, tmp_path: Path
 ) -> None:
+    alone = single_files.write_apart(case.of.NAME, case.path, tmp_path)["transformer"]
+
+    with pytest.raises(InputError) as refused:
+        inspect.inspect(alone, digest.sha256_file)
+    (problem,) = refused.value.problems
+    assert case.of.TITLE in problem.what and "without" in problem.what
+    assert "parts=" in problem.hint
+
+
+def test_a_file_that_lacks_what_tells_its_size_is_no_whole_file(case: Case, tmp_path: Path) -> None:
     names = {
         "z_image": ("cap_pad_token", "layers.0.attention.qkv.weight"),
         "qwen_image": ("txt_norm.weight", "transformer_blocks.0.img_mod.1.weight"),
     }
-    save_file({name: torch.zeros(1) for name in names[case.of.NAME]}, tmp_path / "alone.safetensors")
+    save_file({name: torch.zeros(1) for name in names[case.of.NAME]}, tmp_path / "cut.safetensors")
 
-    with pytest.raises(InputError) as refused:
-        inspect.inspect(tmp_path / "alone.safetensors", digest.sha256_file)
-    (problem,) = refused.value.problems
-    assert case.of.TITLE in problem.what and "without" in problem.what
-    assert "in diffusers' layout" in problem.hint
+    with pytest.raises(InputError, match=r"has no tensor (x_embedder|img_in)\.weight"):
+        inspect.inspect(tmp_path / "cut.safetensors", digest.sha256_file)
 
 
 @pytest.mark.parametrize("side", [512, 1024, 1328])

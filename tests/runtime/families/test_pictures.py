@@ -21,7 +21,7 @@ from torch import nn
 from lorac import Experiment, Fit, Images, LoRA, Outputs, Samples, Train
 from lorac.compile import compile_experiment
 from runtime import checkpoint, plan, preflight
-from runtime.errors import InputError, Interrupted
+from runtime.errors import Interrupted
 from runtime.export import diffusers
 from runtime.families import FAMILIES, family, inspect
 from runtime.families.protocol import Batch, Family, Modules
@@ -126,35 +126,42 @@ def test_a_folder_is_loaded_as_diffusers_loads_it(case: Case, tmp_path: Path) ->
     assert torch.allclose(losses(case.of, ours, program), losses(case.of, theirs, program), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if single_files.no_base(name)])
-def test_a_single_file_that_is_no_base_is_refused_by_its_family_s_name(name: str, tmp_path: Path) -> None:
-    base = family(name).tiny(tmp_path / "base")
-    path = single_files.write(name, base, tmp_path / "one.safetensors")
-
-    with pytest.raises(InputError, match=f"is {family(name).TITLE}"):
-        inspect.inspect(path, digest.sha256_file)
-
-
 @pytest.mark.family("load single file")
 def test_a_single_file_is_recognised_and_holds_what_the_folder_does(case: Case, tmp_path: Path) -> None:
-    if why := single_files.no_base(case.of.NAME):
-        pytest.skip(
-            why
-        )  # that it is refused is the test above; the table of families gives this reason in its cell
     path = single_files.write(case.of.NAME, case.base, tmp_path / "one.safetensors")
     found = inspect.inspect(path, digest.sha256_file).base
 
     assert (found.family, found.layout) == (case.of.NAME, "single_file")
-    for component in case.of.COMPONENTS:
-        one = case.of.load(path, found, component, torch.float32).state_dict()
-        many = case.of.load(case.base, case.plan.program.base, component, torch.float32).state_dict()
+    holds_what_the_folder_does(case, found, attrs.evolve(case.places(tmp_path), base=path))
+
+
+APART = [name for name in NAMES if single_files.comes_apart(name)]
+
+
+@pytest.mark.parametrize("case", APART, indirect=True)
+def test_components_in_files_of_their_own_hold_what_the_folder_does(case: Case, tmp_path: Path) -> None:
+    places = single_files.write_apart(case.of.NAME, case.base, tmp_path)
+    own = places.pop(case.of.BACKBONE)
+    found = inspect.inspect(own, digest.sha256_file, others=list(places.values()))
+
+    assert (found.base.family, found.base.layout) == (case.of.NAME, "single_file")
+    assert found.parts == places
+    where = attrs.evolve(case.places(tmp_path), base=own, parts=found.parts)
+    assert preflight.base_problems(found.base, own, found.parts) == []
+    holds_what_the_folder_does(case, found.base, where)
+
+
+def holds_what_the_folder_does(case: Case, found: plan.Base, where: Where) -> None:
+    of, program = case.of, case.plan.program
+    here, there = (
+        load(of, attrs.evolve(program, base=base), places, torch.device("cpu"))
+        for base, places in ((found, where), (program.base, case.places(where.output)))
+    )
+    for component in of.COMPONENTS:
+        one, many = (modules[component].state_dict() for modules in (here[0], there[0]))
         assert one.keys() == many.keys(), component
         assert all(torch.equal(one[name], many[name]) for name in many), component
-    prompts = ["a cat", ""]
-    one, many = (
-        case.of.tokenize(case.of.load_tokenizers(place, base), prompts)
-        for place, base in ((path, found), (case.base, case.plan.program.base))
-    )
+    one, many = (of.tokenize(tokenizers, ["a cat", ""]) for tokenizers in (here[1], there[1]))
     assert all(torch.equal(one[name], many[name]) for name in many)
 
 
