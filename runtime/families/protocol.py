@@ -131,6 +131,9 @@ class Family(Protocol):
     def load_tokenizers(self, path: Path, base: plan.Base) -> dict[str, Any]:
         """The tokenizers by text encoder."""
 
+    ONE_GRAPH: frozenset[str]
+    """Of language models, the types whose blocks torch compiles whole (`runtime.compiled`)."""
+
     PRESETS: dict[str, Any]
     """The words for sets of adapted modules, the usual one first."""
 
