@@ -6,7 +6,7 @@
   memory a curve over bytes.
 - What is left is the launch: a small network's step, less what its calls take by these figures.
 - Calls take longer in a step than each does alone: by how much, a larger network's step says.
-- What torch's compiler takes, and leaves of a block's time, one such block says (`lorac.estimate.compiling`).
+- What torch's compiler takes, and saves of a block's time, a few such blocks say (`lorac.estimate.compiling`).
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _compiling(found: Compiling) -> Iterator[tuple[str, str, str]]:
     """Rows of the table."""
     yield "compiling, once a process", f"{found.start:,.1f}", "s"
     yield "compiling, a call of a graph", f"{found.call * 1e3:,.1f}", "ms"
-    yield "left of what lies between products", f"{found.left:.0%}", ""
+    yield "compiled, saved of what lies between", f"{found.saved:.0%}", ""
 
 
 # -------------------------------------------------------------------------------------------------------- probes

@@ -1,8 +1,9 @@
-"""Measure what torch's compiler takes and what it leaves of a block's time: for `lorac calibrate`, on a CPU.
+"""Measure what torch's compiler takes and what it saves of blocks' time: for `lorac calibrate`, on a CPU.
 
-The block is one of SmolLM2-135M's, with LoRA in its linear layers, in bf16 over packed sequences. Its two graphs,
-without and with the gradient of its input, are compiled one after the other in an empty folder: what the first takes
-more is what each process takes once.
+The blocks are SmolLM2-135M's, with LoRA in their linear layers, in bf16 over packed sequences. The first one's two
+graphs, without and with the gradient of its input, are compiled one after the other in an empty folder: what the first
+takes more is what each process takes once. What is saved is of some blocks one after the other, whose activations no
+cache holds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lorac.estimate.trace import measure
 from runtime import adapters, compiled, compiler, plan
 from runtime.adapters import adapted
 
-ROWS, LENGTH, RANK = 4, 256, 16
+ROWS, LENGTH, RANK, BLOCKS = 4, 256, 16, 6
 CONFIG: dict[str, Any] = {
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -47,49 +48,68 @@ def measured(card: Card, rounds: int) -> Compiling | None:
     if not compiler.version():
         return None
     with tempfile.TemporaryDirectory(prefix="lorac-compiling-") as files, compiled.in_folder(Path(files)):
-        eager, first, later = _steps()
-        calls = measure(lambda: eager, steps=1).calls
-        one, two = _seconds(first), _seconds(later)
-        taken = [(_seconds(eager), _seconds(later)) for _ in range(rounds + 1)][1:]
-    before, after = (statistics.median(times) for times in zip(*taken, strict=True))
-    return compiling(calls, card, (one, two - after), before - after)
+        blocks = _blocks()
+        hidden, named = _given()
+        calls = measure(lambda: _step(blocks, hidden, named), steps=1).calls
+        eager = [block.forward for block in blocks]
+        compiled.compile_blocks(blocks, ROWS)
+        learned = hidden.clone().requires_grad_()
+        first, second = (_seconds(_step(blocks[:1], given, named)) for given in (hidden, learned))
+        taken = []
+        for _ in range(rounds + 1):
+            fast = _seconds(_step(blocks, hidden, named))
+            taken.append((_seconds(_step(blocks, hidden, named, eager)), fast))
+    before, after = (statistics.median(times) for times in zip(*taken[1:], strict=True))
+    return compiling(calls, card, (first, second - after / BLOCKS), before - after)
 
 
 def compiling(calls: tuple[Call, ...], card: Card, compiled: tuple[float, float], saved: float) -> Compiling:
-    """From the block's `calls`, the seconds that its first and its second graph took, and those that a step saves."""
+    """From the blocks' `calls`, the seconds that the first and the second graph took, and those that a step saves."""
     first, second = compiled
     between = roofline.seconds(fused.between(calls), card)
     return Compiling(
         start=max(0.0, first - second),
-        call=max(0.0, second) / len(calls),
-        left=min(1.0, max(0.0, 1 - saved / between)),
+        call=max(0.0, second) * BLOCKS / len(calls),
+        saved=max(0.0, saved / between),
     )
 
 
-def _steps() -> tuple[Step, Step, Step]:
-    """The block's step eager, and compiled without and with the gradient of its input."""
+def _blocks() -> list[nn.Module]:
     torch.manual_seed(0)
+    return [_with_lora(LlamaDecoderLayer(_config(), at).to(torch.bfloat16)) for at in range(BLOCKS)]
+
+
+def _given() -> tuple[Tensor, dict[str, Any]]:
+    """What the first block is given, and what each is besides: places, and a mask as packed sequences have one."""
+    hidden = torch.randn(ROWS, LENGTH, CONFIG["hidden_size"]).to(torch.bfloat16)
+    turned = LlamaRotaryEmbedding(_config())(hidden, torch.arange(LENGTH)[None])
+    packed = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril().expand(ROWS, 1, -1, -1)
+    return hidden, {"attention_mask": packed, "position_embeddings": turned}
+
+
+def _config() -> LlamaConfig:
     config = LlamaConfig(**CONFIG)
     config._attn_implementation = "sdpa"
-    block = _with_lora(LlamaDecoderLayer(config, 0).to(torch.bfloat16))
-    hidden = torch.randn(ROWS, LENGTH, config.hidden_size).to(torch.bfloat16)
-    turned = LlamaRotaryEmbedding(config)(hidden, torch.arange(LENGTH)[None])
-    packed = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril().expand(ROWS, 1, -1, -1)
-    eager = block.forward
-    compiled.compile_blocks([block], ROWS)
-    fast = block.forward
+    return config
 
-    def step(forward: Callable[..., Tensor], given: Tensor) -> Step:
-        def run() -> None:
-            out = forward(given, attention_mask=packed, position_embeddings=turned)
-            out.float().square().mean().backward()
-            for part in (given, *block.parameters()):
-                part.grad = None
 
-        return run
+def _step(
+    blocks: list[nn.Module],
+    hidden: Tensor,
+    named: dict[str, Any],
+    forwards: list[Callable[..., Tensor]] | None = None,
+) -> Step:
+    """Forward and backward through the blocks, or these `forwards` of theirs."""
 
-    learned = hidden.clone().requires_grad_()
-    return step(eager, learned), step(fast, hidden), step(fast, learned)
+    def run() -> None:
+        out = hidden
+        for forward in forwards or [block.forward for block in blocks]:
+            out = forward(out, **named)
+        out.float().square().mean().backward()
+        for part in (hidden, *(part for block in blocks for part in block.parameters())):
+            part.grad = None
+
+    return run
 
 
 def _with_lora(block: nn.Module) -> nn.Module:

@@ -34,6 +34,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cards.Calibration
             patch.setattr(probes, name, getattr(probes, name)[:3])
         patch.setattr(compiled, "BACKEND", "aot_eager")  # takes blocks apart, and makes no code
         patch.setattr(compiling, "LENGTH", 16)
+        patch.setattr(compiling, "BLOCKS", 2)
         patch.setattr(compiler, "version", lambda: "g++ 12.2.0")
         found = calibrate.calibrate("cpu", 1)
         calibrate.keep(found)
@@ -71,21 +72,23 @@ def test_every_figure_of_a_measured_machine_is_more_than_nothing(kept: cards.Cal
     assert set(kept.measured.launch) == {"forward", "backward", "recompute", "optimizer"}
 
 
-def test_what_compiling_takes_and_leaves_is_measured(kept: cards.Calibration) -> None:
+def test_what_compiling_takes_and_saves_is_measured(kept: cards.Calibration) -> None:
     found = kept.measured.compiling
     assert found is not None
     assert min(found.start, found.call) >= 0
-    assert 0 <= found.left <= 1
+    assert found.saved >= 0
 
 
-def test_what_a_compiled_block_leaves_is_a_share_of_what_lies_between_its_products() -> None:
+def test_what_compiled_blocks_save_is_by_what_lies_between_their_products() -> None:
     card = cards.cpu()
     one = Call("add", "", "forward", "bfloat16", 0, 10**8)
     between = roofline.of_call(one, card)
     calls = (one, one, Call("mm", "", "forward", "bfloat16", 10**9, 8))
     found = compiling.compiling(calls, card, (30.0, 12.0), saved=1.5 * between)
-    assert (found.start, found.call, found.left) == (18.0, 4.0, pytest.approx(0.25))
-    assert compiling.compiling(calls, card, (1.0, 12.0), saved=-1.0).left == 1
+    graph = len(calls) / compiling.BLOCKS
+    assert (found.start, found.call, found.saved) == (18.0, 12.0 / graph, pytest.approx(0.75))
+    slower = compiling.compiling(calls, card, (1.0, 12.0), saved=-1.0)
+    assert (slower.start, slower.saved) == (0, 0)
 
 
 def test_what_is_kept_is_read_back_by_the_card(kept: cards.Calibration) -> None:

@@ -28,7 +28,7 @@ Planned = Callable[..., plan.Plan]
 
 
 def calibration(start: float) -> cards.Calibration:
-    """A machine whose compiler takes `start` seconds, and leaves nothing of what lies between products."""
+    """A machine whose compiler takes `start` seconds, and saves all of what lies between products."""
     speeds = {"bandwidth": 1e9, "fp32": 1e12, "fp16": None, "bf16": 1e12, "launch": 0.0}
     measured = cards.Measured(
         threads=1,
@@ -36,7 +36,7 @@ def calibration(start: float) -> cards.Calibration:
         computing={"mm": {"float32": cards.Line(CALL, 0.0, 0.0)}},
         moving={"add": {"float32": cards.Curve((8, 2**40), (CALL, CALL))}},
         launch={},
-        compiling=cards.Compiling(start=start, call=0.0, left=0.0),
+        compiling=cards.Compiling(start=start, call=0.0, saved=1.0),
     )
     return cards.Calibration(device="cpu", measured=measured, **speeds)
 
@@ -164,7 +164,7 @@ def test_blocks_that_make_the_same_calls_are_one_graph() -> None:
     assert measured is not None
     card = attrs.evolve(
         card,
-        measured=attrs.evolve(measured, compiling=cards.Compiling(start=1.0, call=0.5, left=0.25)),
+        measured=attrs.evolve(measured, compiling=cards.Compiling(start=1.0, call=0.5, saved=0.75)),
     )
 
     gain = fused.gain(calls, ["third"], 1, card)
