@@ -41,7 +41,7 @@ PLACE = "TORCHINDUCTOR_CACHE_DIR"
 """The one by which torch is told where to compile."""
 
 
-WITHOUT = "plan without: Fit(compile=False)"
+WITHOUT = "run the same command again; if it ends so once more, plan without: Fit(compile=False)"
 
 
 def compile_blocks(blocks: Iterable[nn.Module], rows: int) -> None:
