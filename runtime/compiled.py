@@ -13,6 +13,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -70,10 +72,28 @@ def compiling(of: plan.Plan, folder: Path) -> Iterator[None]:
     files = folder / FOLDER
     shutil.rmtree(files, ignore_errors=True)
     try:
-        with in_folder(files):
+        with in_folder(files), undisturbed():
             yield
     finally:
         shutil.rmtree(files, ignore_errors=True)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM reach this process and none that it starts: g++ would end at them, and so the run.
+
+    Blocked signals are so in processes that are started, too; here they come by another thread.
+    """
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait, daemon=True)
+    thread.start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -166,7 +166,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     recomputed = texts.carry_out(again, texts.where(again, tmp_path / "recomputed", cache))
     uncompiled = texts.carry_out(eager, texts.where(eager, tmp_path / "eager", cache))
     for name, tensor in tensors(through).items():
-        torch.testing.assert_close(tensors(recomputed)[name], tensor, atol=1e-3, rtol=0.05)
+        assert tensors(recomputed)[name].equal(tensor), name
         torch.testing.assert_close(tensors(uncompiled)[name], tensor, atol=5e-3, rtol=0)
 
 
@@ -183,6 +183,25 @@ def test_a_block_that_cannot_be_compiled_ends_in_what_to_do(divided: None) -> No
         block(torch.rand(3, 4))
     assert refused.value.lines()[0].startswith("error: fit.compile: a block cannot be compiled: ")
     assert refused.value.lines()[1] == f"hint: {compiled.WITHOUT}"
+
+
+def test_a_signal_reaches_the_run_and_not_the_compiler() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with compiled.undisturbed():
+            child = subprocess.Popen(["sleep", "60"])
+            child.send_signal(signal.SIGTERM)
+            child.send_signal(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(timeout=0.5)
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+        assert heard == [signal.SIGTERM]
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGTERM}
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(
