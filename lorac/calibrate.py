@@ -6,6 +6,7 @@
   memory a curve over bytes.
 - What is left is the launch: a small network's step, less what its calls take by these figures.
 - Calls take longer in a step than each does alone: by how much, a larger network's step says.
+- What torch's compiler takes, and saves of a block's time, a few such blocks say (`lorac.estimate.compiling`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lorac.estimate import cards, roofline
-from lorac.estimate.cards import Calibration, Curve, Line, Measured, Probe, calibration_path
+from lorac.estimate import cards, compiling, roofline
+from lorac.estimate.cards import Calibration, Compiling, Curve, Line, Measured, Probe, calibration_path
 from lorac.estimate.owners import Owners
 from lorac.estimate.record import Call
 from lorac.estimate.recorder import Recorder
@@ -110,6 +111,11 @@ def calibrate(device: str, threads: int, tell: Tell = lambda what, share: None) 
         own = attrs.evolve(own, launch=launch["forward"], measured=attrs.evolve(own.measured, launch=launch))
         if device == "cpu":
             own = attrs.evolve(own, measured=attrs.evolve(own.measured, together=_together(own)))
+            tell("compiling a block", ROUNDS / (ROUNDS + 1))
+            card = cards.calibrated(cards.cpu(), own)
+            own = attrs.evolve(
+                own, measured=attrs.evolve(own.measured, compiling=compiling.measured(card, ROUNDS))
+            )
     tell("launches", 1.0)
     return own
 
@@ -139,10 +145,20 @@ def show(found: Calibration, path: Path, width: int) -> str:
     for name, seconds in found.measured.launch.items():
         table.add_row(f"launch, {name}", f"{seconds * 1e6:,.1f}", "µs")
     table.add_row("work in a step, to work alone", f"{found.measured.together:.2f}", "times")
+    if found.measured.compiling is not None:
+        for name, figure, unit in _compiling(found.measured.compiling):
+            table.add_row(name, figure, unit)
     console = Console(width=width, file=io.StringIO())
     with console.capture() as text:
         console.print(table)
     return f"{text.get()}wrote {path}"
+
+
+def _compiling(found: Compiling) -> Iterator[tuple[str, str, str]]:
+    """Rows of the table."""
+    yield "compiling, once a process", f"{found.start:,.1f}", "s"
+    yield "compiling, a call of a graph", f"{found.call * 1e3:,.1f}", "ms"
+    yield "compiled, saved of what lies between", f"{found.saved:.0%}", ""
 
 
 # -------------------------------------------------------------------------------------------------------- probes

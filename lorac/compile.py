@@ -18,7 +18,7 @@ from lorac.agree import sets_of
 from lorac.estimate import cards
 from lorac.parts import at_field
 from lorac.places import GGUF, TEXT_PACKAGES, cache_folder, code_digest, versions
-from runtime import plan
+from runtime import compiler, plan
 from runtime.errors import PlanError
 from runtime.safeio import digest, strict_json
 
@@ -80,7 +80,8 @@ def _compile(
         disk_bytes=written_bytes(cost.disk_bytes, fitted.program, fitted.outputs) + encoded,
         cache_bytes=encoded,
         seconds_per_step=cost.seconds_per_step,
-        seconds=cost.seconds_per_step * train.steps,
+        seconds=cost.seconds_in_all(train.steps),
+        compile_seconds=cost.compile_seconds,
         decisions=resolved.decisions + fitted.decisions,
         rejected=fitted.rejected,
     )
@@ -136,6 +137,7 @@ def _question(experiment: spec.Experiment, root: Path, folder: Path, card: Card,
         "code": code_digest(),
         "versions": versions(*set(plan.PACKAGES.values()), *TEXT_PACKAGES, GGUF),
         "numpy": version("numpy"),
+        "compiler": compiler.version(),
         "experiment": _plain(experiment),
         "card": _plain(card),
         "unlocked": unlocked,
@@ -166,6 +168,8 @@ def _plain(value: Any) -> Any:
     if attrs.has(type(value)):
         fields = {a.name: _plain(getattr(value, a.name)) for a in attrs.fields(type(value))}
         return {"": type(value).__name__, **fields}
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
 
 

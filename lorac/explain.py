@@ -15,7 +15,7 @@ import attrs
 from lorac import points, recompute, relief, timeline
 from lorac.estimate import cards, cuda
 from lorac.estimate.cards import Card
-from lorac.estimate.cost import Cost, Costs, single
+from lorac.estimate.cost import Cost, Costs, eager, single
 from lorac.estimate.record import Peak, rounded
 from runtime import plan
 from runtime.errors import SpecError
@@ -86,7 +86,8 @@ def explain(of: plan.Plan, folder: Path, tell: Callable[[str], None] = lambda li
     changes = []
     for what, program, same in variants(of.program, costs):
         tell(f"tracing it with {what}")
-        changes.append(changed(what, costs.exact(program), usable, same, pace))
+        possible = eager(program) if plan.why_eager(program) else program
+        changes.append(changed(what, costs.exact(possible), usable, same, pace))
     if cost.peak_bytes != of.estimate.peak_bytes:
         notes += (
             f"traced here the peak is {size(cost.peak_bytes)}, the plan says {size(of.estimate.peak_bytes)}: "
@@ -206,6 +207,8 @@ def variants(program: plan.Program, costs: Costs) -> Iterator[tuple[str, plan.Pr
     yield from ((*one, True) for one in batches(program))
     yield from ((*one, True) for one in recomputations(program, costs))
     yield from ((*one, True) for one in offloads(program, costs))
+    if program.compute.compiled:
+        yield "no block compiled", eager(program), False
     yield from ((*one, False) for one in relief.fewer_bits(program))
     adapter = program.adapter
     for rank in (adapter.rank // 2, adapter.rank * 2):

@@ -44,6 +44,7 @@ _NAMES = {
     "train.noise_offset": "offset_noise_weight",
     "train.neftune_alpha": "neftune_noise_alpha",
     "fit.micro_batch": "micro_batch_size",
+    "fit.compile": "torch_compile",
     "fit.accumulation": "grad_accum gradient_accumulation gradient_accumulation_steps",
     "fit.dtype": "bf16 fp16 mixed_precision train_dtype",
     "fit.quantization": "load_in_4bit load_in_8bit quantize",

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
@@ -96,12 +96,6 @@ def rule_of(cls: type, field: str) -> Rule:
 def default_of(cls: type, field: str) -> Any:
     """What a part's field is where nothing is said."""
     return attrs.fields_dict(cls)[field].default
-
-
-def why_not(cls: type, field: str) -> str:
-    """Why a part does not have a field that other trainers have; empty where nothing is to be said of it."""
-    absent: Mapping[str, str] = getattr(cls, "ABSENT", {})
-    return absent.get(field, "")
 
 
 def where(part_: Any, field: str | None = None) -> str:
@@ -224,8 +218,6 @@ def likely(name: str, names: Sequence[str], dotted: str) -> list[str]:
 def no_field(cls: type, name: str, names: Sequence[str], dotted: str) -> tuple[str, str]:
     """What is wrong with a name that is none of a part's `names`, and a hint."""
     what = f"{cls.__name__} has no field `{name}`"
-    if reason := why_not(cls, name):
-        return what, reason
     if near := likely(name, names, dotted):
         return f"{what}; did you mean `{near[0]}`?", SEE
     if elsewhere := [field_of(name)] if field_of(name) else list(_PLACES.get(name, ())):

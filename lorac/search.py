@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from lorac import relief, sharding, spec, tiling
+from lorac import compiled, relief, sharding, spec, tiling
 from lorac.agree import batch_choices
 from lorac.estimate.cost import Cost, Costs
 from lorac.points import Lane, lane, points, settings
@@ -43,7 +43,8 @@ class Fitted:
 
 
 def fit(resolved: Resolved, costs: Costs) -> Fitted:
-    """Choose all that the spec left open. Raises DoesNotFit."""
+    """Choose all that the spec left open. Raises DoesNotFit, and SpecError for blocks that cannot be compiled."""
+    resolved = compiled.as_pinned(resolved)
     rejected: list[plan.Rejected] = []
     drawing = costs
     for program in settings(resolved):
@@ -51,6 +52,7 @@ def fit(resolved: Resolved, costs: Costs) -> Fitted:
         drawing = costs.drawing(outputs)
         found = fastest(resolved, program, drawing, rejected)
         if found is not None:
+            found, about_blocks = compiled.decide(resolved, found, drawing)
             cost, fallbacks = drawing.exact(found), fallbacks_of(found)
             final = attrs.evolve(found, train=attrs.evolve(found.train, fallbacks=fallbacks))
             return Fitted(
@@ -60,7 +62,7 @@ def fit(resolved: Resolved, costs: Costs) -> Fitted:
                 fallback_bytes=tuple(
                     drawing.quick(with_fallback(found, one)).peak_bytes for one in fallbacks
                 ),
-                decisions=decisions(resolved, final, outputs, cost),
+                decisions=decisions(resolved, final, outputs, cost) + about_blocks,
                 rejected=tuple(rejected),
             )
     raise nothing_fits(resolved, rejected, drawing)
@@ -175,6 +177,7 @@ def name(program: plan.Program) -> str:
         (away, f"{away} blocks offloaded"),
         (compute.sharded, f"blocks split among {train.processes} processes"),
         (compute.attention_chunks > 1, f"attention in {compute.attention_chunks} slices"),
+        (compute.compiled, "blocks compiled"),
     )
     return ", ".join(words for holds, words in said if holds)
 
@@ -189,7 +192,7 @@ def decisions(
     batch = (
         "as the spec says"
         if pinned
-        else f"fastest that fits: {clock(cost.seconds_per_step * train.steps)} in all, {room}"
+        else f"fastest that fits: {clock(cost.seconds_in_all(train.steps))} in all, {room}"
     )
     wanted = getattr(resolved.experiment.adapter, "rank", None)
     rank = "as the spec says"

@@ -9,9 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lorac import agree, agree_words
 from lorac.agree import batch_choices, limits
@@ -71,10 +70,6 @@ __all__ = [
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES = ("fp32", "bf16", "fp16")
 
-NOT_COMPILED = (
-    "leave it out: no step is compiled, as the memory that a plan states is an eager one's (docs/LOG.md)"
-)
-
 
 @part("base")
 class Base:
@@ -123,8 +118,6 @@ class Base:
 @part("fit", agree.split_blocks_are_nowhere_else)
 class Fit:
     """How the step is laid on the card: what the planner may trade for memory and time."""
-
-    ABSENT: ClassVar[Mapping[str, str]] = dict.fromkeys(("compile", "torch_compile"), NOT_COMPILED)
 
     card: str = setting(
         text(
@@ -189,6 +182,11 @@ class Fit:
     attention_chunks: int | Auto = setting(
         whole(ge=1, le=64, auto="range"),
         "Slices in which attention is computed, one after the other.",
+        default=Auto(),
+    )
+    compile: bool | Auto = setting(
+        flag(auto="open"),
+        "Compile the blocks of a packed language model's step on a CPU in bf16; Auto(): where it pays back in the run.",
         default=Auto(),
     )
 

@@ -26,6 +26,7 @@ from runtime.plan_adapter import called as called
 from runtime.plan_adapter import rank_of as rank_of
 from runtime.plan_adapter import token_of as token_of
 from runtime.plan_adapter import trained as trained
+from runtime.plan_checks import why_eager as why_eager
 from runtime.plan_checks import wrongs
 from runtime.plan_data import Augment as Augment
 from runtime.plan_data import Clip as Clip
@@ -166,6 +167,7 @@ class Compute:
     `threads` is how many a CPU computes with: sums over other counts have other last bits. 0 on a card.
     `sharded` names the blocks whose frozen weights are split among the processes, each gathered where it computes.
     `deterministic` refuses operators that have no exact form (`runtime.exactness`), where torch would only warn.
+    `compiled`: the blocks of a full micro-batch compute compiled (`runtime.compiled`), by the compiler in `versions`.
     """
 
     device: Literal["cuda", "cpu"]
@@ -178,6 +180,7 @@ class Compute:
     paged_optimizer: bool = False
     deterministic: bool = False
     sharded: tuple[str, ...] = ()
+    compiled: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -306,6 +309,7 @@ class Estimate:
 
     `fallback_bytes` are the peaks of `train.fallbacks`, in their order. `host_bytes` is the most that the process has
     of main memory; `disk_bytes` all that the run writes, `cache_bytes` of it in lorac's cache.
+    `compile_seconds` are those of `seconds` in which blocks are compiled.
     """
 
     card: str
@@ -322,6 +326,7 @@ class Estimate:
     decisions: tuple[Decision, ...]
     rejected: tuple[Rejected, ...]
     cache_bytes: int = 0
+    compile_seconds: float = 0.0
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,7 @@ from runtime.plan_data import each_file, wrong_data
 from runtime.plan_objective import wrong_objective
 
 if TYPE_CHECKING:
-    from runtime.plan import Answers, Plan, Samples
+    from runtime.plan import Answers, Plan, Program, Samples
 
 
 def wrongs(plan: Plan, plan_hash: str) -> list[str]:
@@ -77,6 +77,8 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
             "a fallback to a smaller micro-batch": bool(train.fallbacks),
         }
         found += [f"compute.sharded cannot go with {what}" for what, holds in beside.items() if holds]
+    if compute.compiled and (reason := why_eager(program)):
+        found.append(f"compute.compiled cannot be: {reason[0]}")
     if data.kind != "text" and adapter.modules_to_save:
         found.append("adapter.modules_to_save is for language models, and the data are pictures")
     if program.evaluation != type(program.evaluation)() and not data.held_out:
@@ -85,6 +87,40 @@ def wrongs(plan: Plan, plan_hash: str) -> list[str]:
         found.append("a locked plan has no data")
     found += wrong_objective(train.objective, data.kind, program.base.prediction_type)
     return found + wrong_data(data)
+
+
+def why_eager(program: Program) -> tuple[str, str] | None:
+    """Why a program's blocks cannot be compiled, and what would change that; None where they can.
+
+    Each is measured, or a limit of torch's, in docs/LOG.md: "steps compiled by torch".
+    """
+    data, adapter, compute = program.data, program.adapter, program.compute
+    drops = adapter.dropout or adapter.rank_dropout or adapter.module_dropout
+    reasons = (
+        (compute.device != "cpu", "not on a card: its memory could not be traced", "plan for the CPU"),
+        (data.kind != "text", "a picture's blocks have too many shapes", "leave it out"),
+        (
+            data.kind == "text" and not data.packing,
+            "rows have many lengths",
+            "Sequences(packing=True) makes them one",
+        ),
+        (compute.dtype != "bf16", f"not in {compute.dtype}: little would be gained", "Fit(dtype='bf16')"),
+        (drops, "dropout's masks cannot be traced", "leave dropout out"),
+        (
+            program.train.objective.neftune_alpha,
+            "NEFTune's noise cannot be traced",
+            "leave train.neftune_alpha out",
+        ),
+        (program.train.processes > 1, "not with several processes", "Fit(processes=1)"),
+        (
+            compute.quantization != "none",
+            f"not with a base in {compute.quantization}",
+            "Fit(quantization='none')",
+        ),
+        (any("." in name for name in compute.offloaded), "not with blocks offloaded", "Fit(offload='none')"),
+        (compute.attention_chunks > 1, "not with attention in slices", "Fit(attention_chunks=1)"),
+    )
+    return next(((why, hint) for holds, why, hint in reasons if holds), None)
 
 
 def _wrong_words(adapter: Adapter, kind: str) -> Iterator[str]:

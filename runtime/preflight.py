@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 import psutil
 
-from runtime import plan
+from runtime import compiler, plan
 from runtime.errors import LoracError, MachineError, PlanError, Problem
 from runtime.families import inspect
 from runtime.families.parts import Files
@@ -101,8 +101,13 @@ def _versions(program: plan.Program, accepted: bool) -> list[Problem]:
     hint = "install the plan's versions, plan again, or give --accept-versions"
     problems = []
     for name, wanted in program.versions.items():
+        if name == compiler.NAME and not compiler.version():
+            problems.append(
+                Problem(name, f"{compiler.MISSING}, the plan was made with {wanted}", compiler.INSTALL)
+            )
+            continue
         try:
-            here = public_version(name)
+            here = compiler.version() if name == compiler.NAME else public_version(name)
         except PackageNotFoundError:
             problems.append(Problem(name, f"is not installed, the plan was made with {wanted}", hint))
             continue

@@ -20,6 +20,7 @@ from runtime import (
     average,
     checkpoint,
     choice,
+    compiled,
     divergence,
     encoders,
     evaluate,
@@ -41,6 +42,7 @@ from runtime.export.weights import Weights
 from runtime.families import family
 from runtime.families.parts import vocabulary
 from runtime.families.protocol import Family, Modules
+from runtime.human import clock
 from runtime.preflight import Where
 from runtime.report import page as report
 from runtime.safeio import paths
@@ -98,8 +100,12 @@ def run(of: plan.Plan, options: Options) -> Path:
             fault=options.fault,
         )
         log.info(f"Training started... total steps: {program.train.steps}" + resumed(state))
+        if program.compute.compiled:
+            log.info(
+                f"Compiling {len(architecture.blocks(modules))} blocks: the first step takes longer{by(of)}"
+            )
         try:
-            with refusals():
+            with refusals(), compiled.compiling(of, where.output):
                 job.state = train(job)
             exported = take_chosen(job)
             previews: Sequence[Image] = ()
@@ -179,6 +185,11 @@ def begin(of: plan.Plan, trainee: train_step.Trainee, checkpoints: Path) -> chec
     checkpoint.restore(path, trainee)
     log.info(f"Resuming from {path.name}")
     return state
+
+
+def by(of: plan.Plan) -> str:
+    """By how much, where it is known."""
+    return f" by about {clock(of.estimate.compile_seconds)}" if of.estimate.compile_seconds else ""
 
 
 def resumed(state: checkpoint.State) -> str:

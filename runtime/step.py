@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runtime import adapters, average, offload, plan, processes, sharding
+from runtime import adapters, average, compiled, offload, plan, processes, sharding
 from runtime.adapters import adapted, dropout, noise, whole
 from runtime.attention import slice_blocks
 from runtime.dtypes import DTYPES
@@ -143,6 +143,8 @@ def trainee(
     weights |= {name: one.weight for name, one in wholes.items()}
     for parameter in weights.values():
         parameter.requires_grad_(True)
+    if program.compute.compiled:  # before `lay`: what is recomputed is compiled inside its checkpoint
+        compiled.compile_blocks(family.blocks(modules).values(), program.train.micro_batch)
     stream = lay(family, modules, program.compute, device or torch.device(program.compute.device))
     masters = {
         name: weight if weight.dtype is torch.float32 else nn.Parameter(weight.detach().float())

@@ -32,6 +32,8 @@ ONLY_IN = {
     "runtime.average": {"lorac/estimate"},
     "runtime.evaluate": {"lorac/estimate"},
     "runtime.evaluation": {"lorac/advice"},
+    "runtime.compiled": {"lorac/estimate"},
+    "runtime.compiler": {"lorac/compile.py", "lorac/compiled.py", "lorac/estimate"},
     "runtime.data": {
         "lorac/caption_tables.py",
         "lorac/check",
@@ -44,6 +46,7 @@ ONLY_IN = {
     "runtime.ending": {"lorac/cli.py"},
     "runtime.families": {
         "lorac/check",
+        "lorac/compiled.py",
         "lorac/estimate",
         "lorac/importers",
         "lorac/resolve.py",

@@ -48,7 +48,8 @@ def calibrate_(threads: int | None, as_json: bool) -> None:
     """Measure this machine, so that plans for it say how long they take.
 
     Times operators on the CPU, and on the GPU where there is one, for some 30 seconds each; best when nothing else
-    runs. Plans for this CPU, or for the card "auto", use the figures from then on.
+    runs; compiling for the CPU takes as long again. Plans for this CPU, or for the card "auto", use the figures from
+    then on.
     """
     import os
 

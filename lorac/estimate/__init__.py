@@ -34,6 +34,6 @@ Take any PyTorch step, ours or someone else's:
 - `allocator.replay(result.requests(), …)` runs the recording through PyTorch's CUDA caching allocator.
 - `cards.find("rtx3060-12gb")`, `cuda.overhead(card)`, `roofline.seconds(result.calls, card)`.
 
-Only `trace`, `calibrate` and `truth` import torch: importing this package, `cards`, `cuda`, `allocator`
+Only `trace`, `compiling`, `calibrate` and `truth` import torch: importing this package, `cards`, `cuda`, `allocator`
 `roofline` or `record` does not.
 """

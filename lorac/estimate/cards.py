@@ -92,13 +92,27 @@ class Curve:
 
 
 @attrs.frozen(kw_only=True)
+class Compiling:
+    """What torch's compiler takes on a CPU: `start` seconds in each process, `call` seconds for each call of a graph.
+
+    `saved` is what compiled blocks save, by the seconds that what is neither product nor attention in them is taken to
+    take: it may be more, as they take less new memory, too.
+    """
+
+    start: float
+    call: float
+    saved: float
+
+
+@attrs.frozen(kw_only=True)
 class Measured:
     """What `lorac calibrate` found: operator -> dtype, both named as torch does, -> what a call takes.
 
     `launch` is the seconds that each call of a pass ("forward", "backward", "recompute", "optimizer") takes on top:
     Python, autograd, views. `together` is how many times as long calls take in a step as each of them does alone, over
     and over: there, what they read is no longer in the caches, and what they write is memory new to the process.
-    `threads` is how many the figures hold for; 0 on a GPU, whose calls overlap their launch.
+    `threads` is how many the figures hold for; 0 on a GPU, whose calls overlap their launch. `compiling` is None there,
+    and where there is no C++ compiler.
     """
 
     threads: int
@@ -107,6 +121,7 @@ class Measured:
     moving: dict[str, dict[str, Curve]]
     launch: dict[str, float]
     together: float = 1.0
+    compiling: Compiling | None = None
 
 
 @attrs.frozen(kw_only=True)

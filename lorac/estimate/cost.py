@@ -16,14 +16,14 @@ from pathlib import Path
 import attrs
 
 from lorac import offload, recompute, sharding
-from lorac.estimate import allocator, cuda, host, phases, roofline, traced_blocks
+from lorac.estimate import allocator, cuda, fused, host, phases, roofline, traced_blocks
 from lorac.estimate.cards import Card
 from lorac.estimate.dealt import Dealt, Epochs, compared
 from lorac.estimate.encoded import encoded_bytes
 from lorac.estimate.kept import Traces
 from lorac.estimate.record import Call, Peak, Trace
 from lorac.estimate.traced_blocks import Block as Block
-from runtime import plan
+from runtime import compiler, plan
 from runtime.data.order import Numbers
 from runtime.dtypes import DTYPES
 
@@ -40,7 +40,7 @@ class Cost:
     `by_kind` is the train step's, `peak_kinds` that of the phase with the highest peak. `micro_seconds` are those of
     the mean micro-batch; `waiting_seconds`, of these, are those in which it waits for offloaded blocks. `host_bytes` is
     the most that the process has of main memory; `disk_bytes` is one checkpoint's. `dealt` says how the real
-    micro-batches compare with full ones; None where all are taken to be full.
+    micro-batches compare with full ones; None where all are taken to be full. `compile_seconds` are taken once.
     """
 
     peak_bytes: int
@@ -55,6 +55,11 @@ class Cost:
     waiting_seconds: float = 0.0
     peak_kinds: dict[str, int] = attrs.field(factory=dict)
     dealt: Dealt | None = None
+    compile_seconds: float = 0.0
+
+    def seconds_in_all(self, steps: int) -> float:
+        """Of a run of so many steps."""
+        return self.seconds_per_step * steps + self.compile_seconds
 
 
 @attrs.frozen
@@ -107,11 +112,13 @@ class Costs:
         return Costs(self.card, self.folder, outputs, self.lengths, self._tell)
 
     def trace(self, program: plan.Program) -> Trace:
-        """One step of this very program, as this card's kernels run it."""
-        return self._traces.training(program, self.card.capability)
+        """One step of this very program, eager, as this card's kernels run it."""
+        return self._traces.training(eager(program), self.card.capability)
 
     def exact(self, program: plan.Program) -> Cost:
-        """By tracing this very program."""
+        """By tracing this very program; its blocks, where they are compiled, as they are eager."""
+        if program.compute.compiled:
+            return self._with_blocks_compiled(self.exact(eager(program)), program)
         key = _key(program)
         if key not in self._known:
             self._tell(f"tracing a step of micro-batch {program.train.micro_batch}")
@@ -178,6 +185,29 @@ class Costs:
             self._names[key] = traced_blocks.spoken(program)
         return self._names[key]
 
+    def _with_blocks_compiled(self, cost: Cost, program: plan.Program) -> Cost:
+        """The cost of a program whose blocks are compiled, from that of the same one eager: its memory is taken for
+        theirs, which is less (docs/LOG.md), and the compiler's own comes on top."""
+        alone = single(eager(program))
+        gain = fused.gain(
+            traced_blocks.calls_of(self._spoken(alone), self.trace(alone)),
+            program.compute.checkpointed,
+            program.train.micro_batch,
+            self.card,
+        )
+        kind = {fused.KIND: fused.RESIDENT}
+        made = attrs.evolve(
+            cost,
+            peak_bytes=cost.peak_bytes + fused.RESIDENT,
+            by_kind={**cost.by_kind, **kind},
+            peak_kinds={**cost.peak_kinds, **kind},
+            phases={name: size + fused.RESIDENT for name, size in cost.phases.items()},
+            micro_seconds=cost.micro_seconds - gain.saves * _share(cost.dealt),
+            host_bytes=cost.host_bytes + fused.RESIDENT,
+            compile_seconds=gain.takes,
+        )
+        return _for_steps(made, program)
+
     def _paging(self, program: plan.Program, trace: Trace) -> float:
         """Seconds in which the optimizer's state comes to the card and goes back."""
         if not program.compute.paged_optimizer or self.card.device == "cpu":
@@ -223,6 +253,8 @@ class Costs:
 
     def quick(self, program: plan.Program) -> Cost:
         """From the trace at micro-batch 1 without recomputation."""
+        if program.compute.compiled:
+            return self._with_blocks_compiled(self.quick(eager(program)), program)
         micro, found = program.train.micro_batch, self._dealt(program)
         waiting = self._waiting(program, found)
         alone = single(program)
@@ -304,6 +336,14 @@ def state_bytes(program: plan.Program, trace: Trace) -> int:
     """What the optimizer keeps, on the card or where it is paged to."""
     where = trace.host_phases if program.compute.paged_optimizer else trace.phases
     return where[trace.peak.phase].by_kind().get("optimizer state", 0)
+
+
+def eager(program: plan.Program) -> plan.Program:
+    """The program with no block compiled, by no compiler."""
+    if not program.compute.compiled:
+        return program
+    versions = {name: said for name, said in program.versions.items() if name != compiler.NAME}
+    return attrs.evolve(program, compute=attrs.evolve(program.compute, compiled=False), versions=versions)
 
 
 def _key(program: plan.Program) -> str:

@@ -62,6 +62,17 @@ def found(spoken: dict[str, list[str]], trace: Trace, card: Card) -> tuple[Block
     )
 
 
+def calls_of(spoken: dict[str, list[str]], trace: Trace) -> dict[str, list[Call]]:
+    """The calls of each block's passes, in the order of the forward pass."""
+    names = {called: name for name, several in spoken.items() for called in several}
+    calls: dict[str, list[Call]] = {name: [] for name in spoken}
+    for call in trace.calls:
+        owner = _owner(call.module, names)
+        if owner and call.during != "optimizer":
+            calls[owner].append(call)
+    return calls
+
+
 def _called(modules: Modules, block: str) -> Iterator[str]:
     """What the tracer may call a block: its path below the class of whichever module around it is called first.
 

@@ -11,7 +11,7 @@ from lorac.importers.ledger import OFF, CannotCarry, Ledger, Path, bare, is_off,
 from lorac.spec_train import Scheduler
 
 PLANNER = "lorac's planner decides it; the result is the same"
-EAGER = "lorac compiles no step, as the memory that a plan states is an eager one's (docs/LOG.md)"
+EAGER = "lorac's planner decides it: on a CPU, where compiling pays back within the run (fit.compile)"
 HOW_COMPILED = "it matters for a compiled step alone"
 ATTENTION = "attention is exact whichever kernel computes it"
 CACHED = "lorac always caches latents and encoded captions, by content"

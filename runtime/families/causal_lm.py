@@ -41,6 +41,9 @@ PARTS: dict[str, Part] = {}
 STREAMED: dict[str, plan.Dtype] = {}
 OBJECTIVE: dict[str, Any] = {}
 
+ONE_GRAPH = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "glm", "cohere"})
+"""Whose blocks torch compiles whole (`runtime.compiled`), as tests show; others were not tried."""
+
 PRESETS = {"all-linear": "", "attention": ""}
 """All linear layers of the blocks (Dettmers et al. 2023, QLoRA: what full quality takes), or attention's alone."""
 

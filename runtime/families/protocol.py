@@ -136,6 +136,9 @@ class Family(Protocol):
     def load_tokenizers(self, path: Path, base: plan.Base) -> dict[str, Any]:
         """The tokenizers by text encoder; `path` is the base's, or of the folder of a vocabulary beside it."""
 
+    ONE_GRAPH: frozenset[str]
+    """Of language models, the types whose blocks torch compiles whole (`runtime.compiled`)."""
+
     PRESETS: dict[str, Any]
     """The words for sets of adapted modules, the usual one first."""
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from lorac import calibrate, probes
-from lorac.estimate import cards, roofline
+from lorac.estimate import cards, compiling, roofline
 from lorac.estimate.record import Call
 from lorac.estimate.trace import trace
+from runtime import compiled, compiler
 from runtime.errors import MachineError
 from tests.lorac.calling import call
 
@@ -31,6 +32,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cards.Calibration
         patch.setattr(probes, "FAR", 2**20)
         for name in ("PRODUCTS", "CONVOLUTIONS", "ATTENTIONS"):
             patch.setattr(probes, name, getattr(probes, name)[:3])
+        patch.setattr(compiled, "BACKEND", "aot_eager")  # takes blocks apart, and makes no code
+        patch.setattr(compiling, "LENGTH", 16)
+        patch.setattr(compiling, "BLOCKS", 2)
+        patch.setattr(compiler, "version", lambda: "g++ 12.2.0")
         found = calibrate.calibrate("cpu", 1)
         calibrate.keep(found)
         yield found
@@ -67,6 +72,25 @@ def test_every_figure_of_a_measured_machine_is_more_than_nothing(kept: cards.Cal
     assert set(kept.measured.launch) == {"forward", "backward", "recompute", "optimizer"}
 
 
+def test_what_compiling_takes_and_saves_is_measured(kept: cards.Calibration) -> None:
+    found = kept.measured.compiling
+    assert found is not None
+    assert min(found.start, found.call) >= 0
+    assert found.saved >= 0
+
+
+def test_what_compiled_blocks_save_is_by_what_lies_between_their_products() -> None:
+    card = cards.cpu()
+    one = Call("add", "", "forward", "bfloat16", 0, 10**8)
+    between = roofline.of_call(one, card)
+    calls = (one, one, Call("mm", "", "forward", "bfloat16", 10**9, 8))
+    found = compiling.compiling(calls, card, (30.0, 12.0), saved=1.5 * between)
+    graph = len(calls) / compiling.BLOCKS
+    assert (found.start, found.call, found.saved) == (18.0, 12.0 / graph, pytest.approx(0.75))
+    slower = compiling.compiling(calls, card, (1.0, 12.0), saved=-1.0)
+    assert (slower.start, slower.saved) == (0, 0)
+
+
 def test_what_is_kept_is_read_back_by_the_card(kept: cards.Calibration) -> None:
     assert cards.calibration() == kept
     card = cards.find("cpu")
@@ -89,7 +113,15 @@ def test_a_traced_step_takes_longer_the_more_it_has_to_do(kept: cards.Calibratio
 
 def test_the_figures_are_shown_with_their_units_and_where_they_are(kept: cards.Calibration) -> None:
     shown = calibrate.show(kept, Path("cpu.json"), 80)
-    for words in ("matrix product, fp32", "GFLOP/s", "GB/s", "launch, backward", "µs", "wrote cpu.json"):
+    for words in (
+        "matrix product, fp32",
+        "GFLOP/s",
+        "GB/s",
+        "launch, backward",
+        "µs",
+        "compiling",
+        "wrote cpu.json",
+    ):
         assert words in shown
     assert max(map(len, shown.splitlines())) <= 80
 

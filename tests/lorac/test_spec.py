@@ -199,13 +199,6 @@ def test_each_kind_of_mistake_has_its_words(build: typing.Callable[[], object], 
     assert place.startswith(__file__)
 
 
-@pytest.mark.parametrize("word", ["compile", "torch_compile"])
-def test_a_step_is_not_compiled_and_a_spec_that_asks_for_it_is_told_why(word: str) -> None:
-    told = refusal(lambda: Fit(**{word: True}))
-    assert f"Fit has no field `{word}`" in told[0]
-    assert "compiled" in told[1] and "docs/LOG.md" in told[1]
-
-
 def test_all_problems_of_a_part_are_told_in_the_order_of_its_lines() -> None:
     told = {"dropout": 2.0, "rnak": 8, "alpha": 0, "targets": "qk", "rank": 0}
     with pytest.raises(SpecError) as caught:
