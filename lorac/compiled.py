@@ -61,12 +61,14 @@ def compiled(program: plan.Program) -> plan.Program:
 def decide(
     resolved: Resolved, program: plan.Program, costs: Costs
 ) -> tuple[plan.Program, tuple[plan.Decision, ...]]:
-    """The chosen point with its blocks compiled or not, and why."""
+    """The chosen point with its blocks compiled or not, and why; of pictures' plans, which never are, not a word."""
     wanted, steps = resolved.experiment.fit.compile, program.train.steps
     if wanted is True:
         refuse(resolved, program)
     if not isinstance(wanted, spec.Auto):
         return program, (decision(program, costs.exact(program), "as the spec says"),)
+    if program.data.kind != "text":
+        return program, ()
     reason = why_eager(program)
     if reason is not None:
         return program, (decision(program, costs.exact(program), reason[0]),)
