@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains flux-subject, plan 37faa486ae8e1b8e8da5d7997eb7046d77444dc6928c3be3dc3d059d7f573eb8.
+# Trains flux-subject, plan 6f20477254997bbd1185e4a4edc2fa41450f277d827a322a50061df3e59ff769.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

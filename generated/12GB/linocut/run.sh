@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains linocut, plan c8ac771f2d79d74e9693eab8c7d1ddeb888c4d8494c118168eefedb3bbcf062f.
+# Trains linocut, plan 2d90d3ca5e08f62c5b265ace861864c1f19a43b7b69ad716235170d450111b9f.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

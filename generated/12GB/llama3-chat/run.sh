@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains llama3-chat, plan 1e26fb23a61033ab94283277fa807378e17a71353d38647e44dcd76b45ae9973.
+# Trains llama3-chat, plan 7c752b46b8f45b8c57467a4c5e1a52dad1ffa6148ffb64bce739d110c6a4d27e.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains mascot, plan ba9752c197b2345d09d006f73eb2de01f67b6aca0a8a0ad1c478a56cf08fc642.
+# Trains mascot, plan 84b63fd2913d61bf9ce4c183fce00e42fc98d6d33f08acf9b75cca5fe5b683b4.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

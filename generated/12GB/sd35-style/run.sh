@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains sd35-style, plan aa9ca603a9d59bea69a1badfc185d9fc4484adcd0d898b1665d54b8f0b0b4783.
+# Trains sd35-style, plan 8c5bd0092d4efa7ef216b747955537f0d11803ac6d8d016a4126790739683271.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

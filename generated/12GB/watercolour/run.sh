@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains watercolour, plan 05c8cbc4bd9a8d82ce9946a69668587155e16d6d4838dcf4c38b113697c509b6.
+# Trains watercolour, plan 37a4aa7fdb28b3938ae87e5cd99360961091778878368db727ad4c3f2f360183.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

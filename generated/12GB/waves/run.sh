@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains waves, plan 6afc6844546f5712635bcd35c6e7e175e856d2bc95b67cbc513cbfd4e0d47bd9.
+# Trains waves, plan cf752ec9e5f3dadade381c4c5b51143acff5c4d4ebaee4993e3988d5a6ab95d3.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains cyberpunk, plan f0c1db9cd04e7e38fc0e083db0ec398b791670c1e554ffd513f67a8247a74835.
+# Trains cyberpunk, plan 7543d58b7e93f6ef20509f39b65cef73a5fb49eca83f8bb982fb391ede45bf76.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

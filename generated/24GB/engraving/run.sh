@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains engraving, plan f2811ecd361c2e8597d111bf7cf7a9421cd2749d84cdc4e09957d59046ae39d1.
+# Trains engraving, plan a16bdf59298b467726d78433192c05aaf6f95a34305e2357225891e487a2e62f.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

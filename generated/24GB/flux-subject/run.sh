@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains flux-subject, plan e9395c635b7efa129077aeba57689d943216938c0c6c6841fe7d3cb1c8dd9b4f.
+# Trains flux-subject, plan 384ae88b939e42a335006553c5e417840c596359e1b6d60471835fda23181639.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

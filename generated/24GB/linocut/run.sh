@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains linocut, plan f6c144c06e4bee0934ab263eaf78cb870c595dbaab5708d422a7dc5e5c501038.
+# Trains linocut, plan 87d42e076b781ddcb33c56257a30a934af06b8b62e8e5bdb8ddae812b29ef9c4.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains mascot, plan bf15a0d5de4b2208150330aa98570b899a2484674d06a86e033b0c821c68eee9.
+# Trains mascot, plan 5994dc94ef2f8b59192175e2fa0d50df8058163be9cacb698943a4914ede97db.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains qwen-instruct, plan c397d10845148bad3a2d7a6dfada1c9197224437a111cea39d7bbc932614ad8f.
+# Trains qwen-instruct, plan d75cf0f4a015bbaf87e6f81534401d9408d4fcc1894a5c6401fc7316ae050660.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains sd35-style, plan 347230b2452bbf804e2661bcd2eb45dc07b7706df73e00e722d6087b1243ade9.
+# Trains sd35-style, plan 525ed9787e126353a0f4e8ab839d74807a3560bfd5ad8363d885622e11e8b261.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains watercolour, plan 83e6b500c718213c34c4569d16d291cb1a8e4fb68fb2d74a0459dfe580295500.
+# Trains watercolour, plan 0f8a9111948009388506d9101e69facf400484923a79933ce5025f7832241f4e.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains waves, plan 109814a60aee28342e2c8f2b7d8441cdf9460caeed7a4e5a541da591fbaaa4a9.
+# Trains waves, plan 3c363e8c716910980cac4b136c2ad0064fe6e194f19fb72e28b890b1d35ab623.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

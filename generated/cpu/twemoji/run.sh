@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains twemoji, plan 7644e42e9393f78f3fb73e4ec99b88773898d8f5956b376e3b9641eb314dbf7c.
+# Trains twemoji, plan e53948a29b9a9f4f3054285ceced757555ba468514a7b4c83071bd95c0d1a9a5.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..
