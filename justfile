@@ -21,9 +21,9 @@ demo-chat: language-base
 language-base:
     python specs/smollm2/get_base.py
 
-# Run the tests; ARGS go to pytest
+# Run the tests, two processes of them side by side; ARGS go to pytest
 test *ARGS: language-base
-    pytest {{ ARGS }}
+    OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile {{ ARGS }}
 
 # Check style and types
 lint:

@@ -19,6 +19,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORAC_CACHE", str(folder))
         patch.setenv("XDG_CONFIG_HOME", str(folder))
+        patch.delenv("COLUMNS", raising=False)  # pytest-xdist's own, not a terminal's
         yield folder
 
 

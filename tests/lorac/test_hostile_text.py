@@ -58,7 +58,7 @@ def test_a_file_s_name_is_shown_escaped(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_what_is_being_done_is_shown_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    is_a_terminal = SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True))
+    is_a_terminal = SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True, fileno=lambda: -1))
     monkeypatch.setattr(terminal, "sys", is_a_terminal)
     monkeypatch.setattr(terminal, "click", SimpleNamespace(echo=lambda text, **_: said.append(text)))
     with terminal.telling() as tell:
