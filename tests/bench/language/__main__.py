@@ -28,6 +28,7 @@ from tests.bench.turns import apart, in_turn
 
 WORK = ROOT / ".cache" / "bench" / "language"
 GGUF = ROOT / ".cache" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+KEPT = WORK / "runs.jsonl"
 CHARACTERS_PER_TOKEN = 4.0
 """Of the jargon rows under SmolLM2's tokenizer, rounded up: how many rows fill the packed sequences."""
 
@@ -74,9 +75,10 @@ OURS = [
         for dtype in ("bfloat16", "float32")
     ),
     Way(trainer="lorac", batches="padded", dtype="bfloat16", micro_batch=4),
+    Way(trainer="lorac", batches="padded", dtype="bfloat16", micro_batch=2),
 ]
 """The precision is given, to compare the same; the rest lorac's planner chooses for itself, and that is what the ratios
-are of. The last shows what a smaller micro-batch would have been."""
+are of. The last two show what smaller micro-batches would have been."""
 
 
 def main() -> None:
@@ -92,6 +94,9 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="only trainers of these names, with commas")
     parser.add_argument("--ways", type=Path, help="ways found before (JSON), instead of looking for them")
+    parser.add_argument(
+        "--go-on", action="store_true", help="take the runs that a bench made that was stopped"
+    )
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
     setting = prepare_tiny() if options.quick else prepare(options.steps)
@@ -108,8 +113,19 @@ def main() -> None:
         candidates = wanted(CANDIDATES)[:: 4 if options.quick else 1]
         chosen, tried = fastest(candidates, setting, options.threads)
         write_text(WORK / "ways.json", json.dumps(cattrs.unstructure(chosen), indent=2))
-    ways = [*chosen, *wanted(OURS)]
-    runs = in_turn(ways, rounds, lambda way: run(Task(setting=setting, way=way), options.threads))
+    ways = sorted([*chosen, *wanted(OURS)], key=lambda way: (way.is_packed, way.kind))
+    kept = kept_runs() if options.go_on else {}
+    KEPT.unlink(missing_ok=True)
+
+    def again(way: Way) -> dict[str, Any] | None:
+        before = kept.get(way.name)
+        found = before.pop(0) if before else run(Task(setting=setting, way=way), options.threads)
+        if found is not None:
+            with KEPT.open("a") as lines:
+                lines.write(json.dumps(found) + "\n")
+        return found
+
+    runs = in_turn(ways, rounds, again)
     figures = report.figures(setting, ways, runs, tried, options.threads, " ".join(sys.argv[1:]))
     text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
     if options.out:
@@ -117,6 +133,15 @@ def main() -> None:
         write_text(options.out / "bench_language.md", report.page(figures))
         chart.main(options.out / "bench_language.json")
     print(report.page(figures))
+
+
+def kept_runs() -> dict[str, list[dict[str, Any]]]:
+    """The runs of the last bench, by their ways' names."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for line in KEPT.read_text().splitlines() if KEPT.exists() else ():
+        found = json.loads(line)
+        runs.setdefault(found["name"], []).append(found)
+    return runs
 
 
 def prepare(steps: int) -> Setting:
