@@ -16,7 +16,7 @@ import attrs
 import psutil
 import torch
 
-from runtime import checkpoint, choice, divergence, evaluate, log, plan, processes
+from runtime import checkpoint, choice, divergence, evaluate, heap, log, plan, processes
 from runtime.errors import Interrupted, Lost, MachineError, Problem
 from runtime.families.protocol import Batch
 from runtime.media import Feed
@@ -40,6 +40,8 @@ class Run:
     lora_files: Callable[[int], dict[str, bytes]]
     show: Callable[[int], None]
     fault: Callable[[int], None] = lambda step: None
+    largest: int = 0
+    """Elements of the largest micro-batch so far."""
 
 
 def train(run: Run) -> checkpoint.State:
@@ -141,7 +143,21 @@ def batches(run: Run, samples: Sequence[Any]) -> Iterator[tuple[Batch, list[int]
     """This process's share of a step's micro-batches, each with its samples' keys."""
     run.fault(run.state.step)
     for group in processes.share(run.feed.cut(samples, run.state.micro_batch)):
-        yield run.feed.batch(group), [sample.key for sample in group]
+        batch = run.feed.batch(group)
+        make_room(run, batch)
+        yield batch, [sample.key for sample in group]
+
+
+def make_room(run: Run, batch: Batch) -> None:
+    """Before a micro-batch that is larger than all before it, give back the holes that those left in main memory.
+
+    What a larger one needs fits into few of them, so they would stay beside it (docs/LOG.md). There are few such
+    micro-batches, so it takes next to no time.
+    """
+    size = sum(tensor.numel() for tensor in batch.values())
+    if run.plan.program.compute.device == "cpu" and size > run.largest:
+        heap.give_back()
+        run.largest = size
 
 
 def spare(run: Run, samples: Sequence[Any]) -> Iterator[tuple[Batch, list[int]]]:

@@ -1,1 +1,1 @@
-"""lorac's language path against peft with Transformers' Trainer and TRL's SFTTrainer, on a real model."""
+"""lorac's language path against peft with Transformers' Trainer, TRL's SFTTrainer and LitGPT, on a real model."""

@@ -1,4 +1,4 @@
-"""lorac against peft's and TRL's trainers, SmolLM2 on the Jargon File: `python -m tests.bench.language`.
+"""lorac against peft's, TRL's and LitGPT's trainers, SmolLM2 on the Jargon File: `python -m tests.bench.language`.
 
 - First each peer's ways that could be its fastest run once, shortly; the fastest of each kind goes on.
 - Then those and lorac run in turn, several rounds, each run a process of its own.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,13 +21,14 @@ import attrs
 import cattrs
 
 from runtime.families import causal_lm
-from runtime.safeio.atomic import write_text
+from runtime.safeio.atomic import making_folder, write_text
 from tests.bench.language import chart, peers, report
 from tests.bench.language.setting import HELD_OUT, ROOT, Setting, Task, Way, shuffled_rows, write_rows
 from tests.bench.turns import apart, in_turn
 
 WORK = ROOT / ".cache" / "bench" / "language"
 GGUF = ROOT / ".cache" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+KEPT = WORK / "runs.jsonl"
 CHARACTERS_PER_TOKEN = 4.0
 """Of the jargon rows under SmolLM2's tokenizer, rounded up: how many rows fill the packed sequences."""
 
@@ -47,9 +49,24 @@ CANDIDATES = [
         Way(trainer="trl", batches="packed", dtype=dtype, micro_batch=micro)
         for dtype, micro in (("bfloat16", 2), ("bfloat16", 1), ("autocast", 2), ("float32", 2))
     ),
+    *(
+        Way(trainer="litgpt", batches="padded", dtype=dtype, micro_batch=micro)
+        for dtype, micro in (
+            ("bfloat16", 8),
+            ("bfloat16", 4),
+            ("bfloat16", 2),
+            ("bfloat16", 1),
+            ("autocast", 4),
+            ("float32", 8),
+            ("float32", 4),
+            ("float32", 2),
+            ("float32", 1),
+        )
+    ),
 ]
-"""What each peer's documentation offers for speed on a CPU. Padding in the file's order is left out: grouping by length
-is the same with less padding; so are small micro-batches of the slower precisions."""
+"""What each peer's documentation offers for speed on a CPU. Padding in the file's order is left out where there is
+grouping by length, the same with less padding: LitGPT has none, nor packing. Small micro-batches of the slower
+precisions are left out, but for LitGPT, whose padding they save."""
 
 OURS = [
     *(
@@ -58,9 +75,10 @@ OURS = [
         for dtype in ("bfloat16", "float32")
     ),
     Way(trainer="lorac", batches="padded", dtype="bfloat16", micro_batch=4),
+    Way(trainer="lorac", batches="padded", dtype="bfloat16", micro_batch=2),
 ]
 """The precision is given, to compare the same; the rest lorac's planner chooses for itself, and that is what the ratios
-are of. The last shows what a smaller micro-batch would have been."""
+are of. The last two show what smaller micro-batches would have been."""
 
 
 def main() -> None:
@@ -76,13 +94,17 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="only trainers of these names, with commas")
     parser.add_argument("--ways", type=Path, help="ways found before (JSON), instead of looking for them")
+    parser.add_argument(
+        "--go-on", action="store_true", help="take the runs that a bench made that was stopped"
+    )
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
     setting = prepare_tiny() if options.quick else prepare(options.steps)
     only = set(filter(None, options.only.split(",")))
+    unknown = {"litgpt"} if options.quick else set()  # it has no configuration of the tiny model
 
     def wanted(ways: Iterable[Way]) -> list[Way]:
-        return [way for way in ways if not only or way.trainer in only]
+        return [way for way in ways if way.trainer not in unknown and (not only or way.trainer in only)]
 
     if options.ways:
         chosen = cattrs.structure(json.loads(options.ways.read_text()), list[Way])
@@ -91,8 +113,19 @@ def main() -> None:
         candidates = wanted(CANDIDATES)[:: 4 if options.quick else 1]
         chosen, tried = fastest(candidates, setting, options.threads)
         write_text(WORK / "ways.json", json.dumps(cattrs.unstructure(chosen), indent=2))
-    ways = [*chosen, *wanted(OURS)]
-    runs = in_turn(ways, rounds, lambda way: run(Task(setting=setting, way=way), options.threads))
+    ways = sorted([*chosen, *wanted(OURS)], key=lambda way: (way.is_packed, way.kind))
+    kept = kept_runs() if options.go_on else {}
+    KEPT.unlink(missing_ok=True)
+
+    def again(way: Way) -> dict[str, Any] | None:
+        before = kept.get(way.name)
+        found = before.pop(0) if before else run(Task(setting=setting, way=way), options.threads)
+        if found is not None:
+            with KEPT.open("a") as lines:
+                lines.write(json.dumps(found) + "\n")
+        return found
+
+    runs = in_turn(ways, rounds, again)
     figures = report.figures(setting, ways, runs, tried, options.threads, " ".join(sys.argv[1:]))
     text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
     if options.out:
@@ -102,13 +135,35 @@ def main() -> None:
     print(report.page(figures))
 
 
+def kept_runs() -> dict[str, list[dict[str, Any]]]:
+    """The runs of the last bench, by their ways' names."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for line in KEPT.read_text().splitlines() if KEPT.exists() else ():
+        found = json.loads(line)
+        runs.setdefault(found["name"], []).append(found)
+    return runs
+
+
 def prepare(steps: int) -> Setting:
     """The model as a Transformers folder, made where it is missing, and the rows."""
     subprocess.run([sys.executable, ROOT / "specs" / "smollm2" / "get_base.py"], check=True)
     model = WORK / "smollm2"
     if not model.exists():
-        subprocess.run([interpreter(), "-m", "tests.bench.language.base", GGUF, model], cwd=ROOT, check=True)
-    return with_rows(model, steps)
+        base = "tests.bench.language.base"
+        subprocess.run([interpreter("peft"), "-m", base, GGUF, model], cwd=ROOT, check=True)
+    return attrs.evolve(with_rows(model, steps), converted=str(converted(model)))
+
+
+def converted(model: Path) -> Path:
+    """The model by LitGPT's own converter, which writes beside the Transformers files that it reads."""
+    folder = WORK / "litgpt" / "SmolLM2-135M-Instruct"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with making_folder(folder) as making:
+            shutil.copytree(model, making, dirs_exist_ok=True)
+            command = ["-m", "litgpt", "convert_to_litgpt", making, "--model_name", folder.name]
+            subprocess.run([interpreter("litgpt"), *command], check=True)
+    return folder
 
 
 def prepare_tiny() -> Setting:
@@ -152,6 +207,7 @@ def fastest(
 ) -> tuple[list[Way], list[dict[str, Any]]]:
     """Of each trainer and kind the way with most trained tokens a second in a few steps, and all that were tried."""
     short = attrs.evolve(setting, steps=min(setting.steps, 4), held_out_rows=1)
+    speed = report.speed_of(threads)
     tried: list[dict[str, Any]] = []
     best: dict[tuple[str, str], tuple[float, Way]] = {}
     for way in candidates:
@@ -159,28 +215,28 @@ def fastest(
         if found is None:
             tried.append({"name": way.name, "failed": True})
             continue
-        tried.append(
-            {
-                name: found[name]
-                for name in ("name", "trained_per_second", "peak_bytes", "cpu_seconds_per_step")
-            }
-        )
-        print(f"tried {way.name}: {found['trained_per_second']:.1f} trained/s", file=sys.stderr, flush=True)
+        tried.append({name: found[name] for name in ("name", speed, "trained_per_cpu_second", "peak_bytes")})
+        print(f"tried {way.name}: {found[speed]:.1f} trained/s", file=sys.stderr, flush=True)
         key = (way.trainer, way.kind)
-        if key not in best or found["trained_per_second"] > best[key][0]:
-            best[key] = (found["trained_per_second"], way)
+        if key not in best or found[speed] > best[key][0]:
+            best[key] = (found[speed], way)
     return [way for _, way in best.values()], tried
 
 
 def run(task: Task, threads: int) -> dict[str, Any] | None:
     """One run in its own process; None where it failed."""
-    runner = sys.executable if task.way.trainer == "lorac" else interpreter()
+    runner = interpreter(task.way.trainer)
     module = f"tests.bench.language.{task.way.trainer}_run"
     return apart(runner, module, task.dumps(), WORK / "result.json", threads)
 
 
-def interpreter() -> Path:
-    return peers.python(ROOT / ".cache" / "peers", ROOT / "constraints.txt")
+def interpreter(trainer: str) -> Path:
+    """The Python that a trainer runs on."""
+    if trainer == "lorac":
+        return Path(sys.executable)
+    if trainer == "litgpt":
+        return peers.python(ROOT / ".cache" / "litgpt", peers.LITGPT_ALONE)
+    return peers.python(ROOT / ".cache" / "peers", peers.PEERS, ROOT / "constraints.txt")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 from runtime.safeio.atomic import write_text
 from tests.bench.plot import Panel, bar, svg
 
-TITLE = "Language: lorac, peft with Transformers' Trainer, TRL's SFTTrainer"
+TITLE = "Language: lorac, peft with Transformers' Trainer, TRL's SFTTrainer, LitGPT"
 SHOWN = {
-    "trained_per_second": ("trained tokens a second (more is better)", 1.0),
+    "trained_per_cpu_second": ("trained tokens per CPU second (more is better)", 1.0),
     "peak_bytes": ("peak memory, MiB (less is better)", 2.0**-20),
     "start_seconds": ("seconds from the command to the first step (less is better)", 1.0),
 }

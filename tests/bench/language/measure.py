@@ -43,6 +43,7 @@ class Result:
 
     name: str
     trained_per_second: float
+    trained_per_cpu_second: float
     tokens_per_second: float
     seconds_per_step: float
     cpu_seconds_per_step: float
@@ -65,10 +66,6 @@ class Counting:
         self.collator = collator
         self.seen: list[Seen] = []
 
-    def by_step(self, steps: int, micro_batches: int) -> list[list[Seen]]:
-        """The micro-batches of each step; trainers fetch one more than they use."""
-        return [self.seen[at * micro_batches : (at + 1) * micro_batches] for at in range(steps)]
-
     def __call__(self, features: list[Any]) -> Any:
         batch = self.collator(features)
         places = batch["input_ids"].numel()
@@ -77,6 +74,11 @@ class Counting:
         trained = int((batch["labels"] != IGNORED).sum())
         self.seen.append(Seen(trained=trained, tokens=tokens, places=places))
         return batch
+
+
+def by_step(seen: Sequence[Seen], steps: int, micro_batches: int) -> list[list[Seen]]:
+    """The micro-batches of each step; trainers fetch one more than they use."""
+    return [list(seen[at * micro_batches : (at + 1) * micro_batches]) for at in range(steps)]
 
 
 class Watching(TrainerCallback):
@@ -106,11 +108,13 @@ def result(task: Task, clock: Clock, seen: Sequence[Sequence[Seen]], held_out: f
         raise ValueError(f"{steps} steps ended of {task.setting.steps}, {len(seen)} were seen")
     measured = [one for step in seen[skipped:] for one in step]
     seconds = clock.seconds(skipped)
+    trained = sum(one.trained for one in measured)
     places = sum(one.places for one in measured)
     tokens = sum(one.tokens for one in measured)
     return Result(
         name=task.way.name,
-        trained_per_second=sum(one.trained for one in measured) / seconds,
+        trained_per_second=trained / seconds,
+        trained_per_cpu_second=trained / clock.cpu_seconds(skipped),
         tokens_per_second=tokens / seconds,
         seconds_per_step=seconds / (steps - skipped),
         cpu_seconds_per_step=clock.cpu_seconds(skipped) / (steps - skipped),
@@ -146,16 +150,27 @@ def features(found: Sequence[Tokens]) -> list[dict[str, list[int]]]:
     ]
 
 
+def logits(model: nn.Module, ids: Tensor) -> Tensor:
+    """A Transformers model's, of ids [rows, tokens]: [rows, tokens, vocabulary]."""
+    found: Tensor = model(input_ids=ids, use_cache=False).logits
+    return found
+
+
 @torch.no_grad()
-def held_out_loss(model: nn.Module, tokenizer: PreTrainedTokenizerBase, setting: Setting) -> float:
+def held_out_loss(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    setting: Setting,
+    forward: Callable[[nn.Module, Tensor], Tensor] = logits,
+) -> float:
     """Mean loss of the trained tokens of held-out rows, one row at a time, in float32."""
     model.float().eval()
     total, count = 0.0, 0
     for sample in samples(setting.held_out, tokenizer, setting.length)[: setting.held_out_rows]:
         ids = torch.tensor(sample.ids)
-        logits: Tensor = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+        found = forward(model, ids[None])[0, :-1]
         on = torch.tensor(sample.trained[1:])
-        total += float(F.cross_entropy(logits[on].float(), ids[1:][on], reduction="sum"))
+        total += float(F.cross_entropy(found[on].float(), ids[1:][on], reduction="sum"))
         count += int(on.sum())
     return total / count
 

@@ -44,9 +44,8 @@ def run(task: Task) -> measure.Result:
         )
         trainer.train()
     loss = measure.held_out_loss(adapted, tokenizer, task.setting)
-    return measure.result(
-        task, watching.clock, collator.by_step(task.setting.steps, task.micro_batches), loss
-    )
+    steps = measure.by_step(collator.seen, task.setting.steps, task.micro_batches)
+    return measure.result(task, watching.clock, steps, loss)
 
 
 if __name__ == "__main__":

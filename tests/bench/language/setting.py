@@ -22,12 +22,13 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 class Setting:
     """The experiment, the same for all; paths are absolute.
 
-    `model` is a Transformers folder; `train` and `held_out` are JSONL of instruction and output. A step's batch is
-    `batch` rows, of which `train` has as many as the steps take, or `packed_batch` sequences of `length` tokens, into
-    which about as many rows go.
+    `model` is a Transformers folder, `converted` the same as LitGPT wants it; `train` and `held_out` are JSONL of
+    instruction and output. A step's batch is `batch` rows, of which `train` has as many as the steps take, or
+    `packed_batch` sequences of `length` tokens, into which about as many rows go.
     """
 
     model: str
+    converted: str = ""
     train: str
     train_packed: str
     held_out: str

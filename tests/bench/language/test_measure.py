@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.clock import Clock
 from tests.bench.language import report
-from tests.bench.language.measure import Counting, Seen, result
+from tests.bench.language.measure import Counting, Seen, by_step, result
 from tests.bench.language.setting import Setting, Task, Way, shuffled_rows
 
 WAY = Way(trainer="peft", batches="grouped", dtype="float32", micro_batch=4)
@@ -35,6 +35,7 @@ def test_speed_is_taken_after_the_warm_up_alone() -> None:
     found = result(Task(setting=SETTING, way=WAY), clock(), seen, held_out=1.5)
     assert found.trained_per_second == 4 * 30 / 4
     assert found.tokens_per_second == 4 * 60 / 4
+    assert found.trained_per_cpu_second == 4 * 30 / 6
     assert found.seconds_per_step == 2
     assert found.cpu_seconds_per_step == 3
     assert found.padding == pytest.approx(0.25)
@@ -63,7 +64,7 @@ def test_padding_is_no_token_and_what_was_fetched_ahead_is_left_out() -> None:
     counting = Counting(collate)
     for _ in range(5):
         counting([])
-    steps = counting.by_step(steps=2, micro_batches=2)
+    steps = by_step(counting.seen, steps=2, micro_batches=2)
     assert [len(step) for step in steps] == [2, 2]
     assert steps[0][0] == Seen(trained=3, tokens=5, places=6)
 
@@ -80,10 +81,12 @@ def test_held_out_rows_are_never_trained_on() -> None:
     assert not set(rows[:at]) & set(rows[at:])
 
 
-def run(speed: float, memory: int) -> dict[str, Any]:
+def run(speed: float, memory: int, wall: float | None = None) -> dict[str, Any]:
+    """`wall`: the speed by the clock, where the core was shared."""
     return {
         **dict.fromkeys(report.FIGURES, 1.0),
-        "trained_per_second": speed,
+        "trained_per_second": wall or speed,
+        "trained_per_cpu_second": speed,
         "peak_bytes": memory,
     }
 
@@ -111,6 +114,23 @@ def test_lorac_is_held_against_the_faster_peer_of_its_own_kind() -> None:
     page = report.page(found)
     assert "1.50× as fast" in page
     assert "20.0 (19.0-21.0)" in page
+
+
+def test_on_a_shared_core_one_thread_is_compared_by_its_own_seconds() -> None:
+    ways = [
+        WAY,
+        Way(trainer="litgpt", batches="padded", dtype="float32", micro_batch=1),
+        Way(trainer="lorac", batches="padded", dtype="float32", micro_batch=0),
+    ]
+    runs = {
+        ways[0].name: [run(10, 100, wall=9)],
+        ways[1].name: [run(20, 100, wall=5)],
+        ways[2].name: [run(30, 100, wall=4)],
+    }
+    (shared,) = report.figures(SETTING, ways, runs, [], threads=1, arguments="")["ratios"]
+    assert (shared["against"], shared["speed"]) == (ways[1].name, pytest.approx(1.5))
+    (wall,) = report.figures(SETTING, ways, runs, [], threads=2, arguments="")["ratios"]
+    assert (wall["against"], wall["speed"]) == (ways[0].name, pytest.approx(4 / 9))
 
 
 def test_a_way_that_failed_is_shown_as_failed() -> None:

@@ -39,7 +39,8 @@ def run(task: Task) -> measure.Result:
         collator = trainer.data_collator = measure.Counting(trainer.data_collator)
         trainer.train()
     loss = measure.held_out_loss(trainer.model, tokenizer, setting)
-    return measure.result(task, watching.clock, collator.by_step(setting.steps, task.micro_batches), loss)
+    steps = measure.by_step(collator.seen, setting.steps, task.micro_batches)
+    return measure.result(task, watching.clock, steps, loss)
 
 
 if __name__ == "__main__":
