@@ -27,8 +27,8 @@ FIGURES = (
     "held_out_loss",
 )
 SPEEDS = {
-    "trained_per_cpu_second": "Speeds are compared by CPU seconds: one thread's are those of a core with no other work "
-    "on it, which this one had.",
+    "trained_per_cpu_second": "Speeds are compared by CPU seconds: other work on the core changes one thread's less "
+    "than the clock's.",
     "trained_per_second": "Speeds are compared by seconds of the clock.",
 }
 MODELS = {"smollm2": "SmolLM2-135M-Instruct"}
@@ -63,7 +63,7 @@ def figures(
 
 
 def speed_of(threads: int) -> str:
-    """The figure that speeds are compared by: one thread's CPU seconds are those of a core with no other work on it."""
+    """The figure that speeds are compared by: other work on the core changes one thread's CPU seconds less."""
     return "trained_per_cpu_second" if threads == 1 else "trained_per_second"
 
 
