@@ -298,7 +298,7 @@ def test_blocks_are_offloaded_where_it_is_faster_than_what_else_fits() -> None:
     assert kept is None
     assert left_open is not None
     assert any(name.startswith("unet.") for name in left_open.program.compute.offloaded)
-    assert [one.field for one in left_open.decisions][-2:] == ["offloaded blocks", "compiled blocks"]
+    assert left_open.decisions[-1].field == "offloaded blocks"
 
 
 @settings(max_examples=40, deadline=None)
@@ -422,7 +422,7 @@ def test_splitting_the_base_is_offered_where_it_fits_and_taken_only_where_the_sp
     assert found is not None
     assert found.program.compute.sharded == tuple(f"unet.{at}" for at in range(len(BLOCKS)))
     assert found.program.train.fallbacks == ()
-    assert [one.field for one in found.decisions][-2:] == ["split blocks", "compiled blocks"]
+    assert found.decisions[-1].field == "split blocks"
     assert "fit.shard over 4 processes" in refused(least, fit=open_).lines()[1]
     assert "fit.shard" not in refused(least - 1, fit=open_).lines()[1]
 
