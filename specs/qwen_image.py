@@ -31,7 +31,7 @@ experiment = Experiment(
     ),
     fit=Fit(
         card="24GB",
-        gradient_checkpointing=True,
+        gradient_checkpointing=Auto(),  # only the blocks that do not fit without
         quantization="nf4",
         optimizer_bits=Auto(choices=(32, 8)),
         offload=Auto(),  # encoders always, blocks where it does not fit otherwise

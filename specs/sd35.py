@@ -7,7 +7,7 @@ a text file that describes it in sentences, in data/style/. Without them the pla
     lorac plan specs/sd35.py --unlocked --card 24GB
 """
 
-from lorac import AdamW, Base, Experiment, Fit, Images, LoRA, Outputs, Samples, Train
+from lorac import AdamW, Auto, Base, Experiment, Fit, Images, LoRA, Outputs, Samples, Train
 
 experiment = Experiment(
     name="sd35-style",
@@ -32,7 +32,7 @@ experiment = Experiment(
         max_grad_norm=1.0,
         seed=42,
     ),
-    fit=Fit(card="12GB", optimizer_bits=8, gradient_checkpointing=True),
+    fit=Fit(card="12GB", optimizer_bits=8, gradient_checkpointing=Auto()),
     samples=Samples(
         prompts=("linocut style, a lighthouse in a storm", "linocut style, portrait of a sailor"),
         negative_prompt="blurry, low quality",

@@ -33,7 +33,7 @@ experiment = Experiment(
     ),
     fit=Fit(
         card="24GB",
-        gradient_checkpointing=True,
+        gradient_checkpointing=Auto(),  # only the blocks that do not fit without
         optimizer_bits=Auto(choices=(32, 8)),
     ),
     samples=Samples(

@@ -31,7 +31,7 @@ experiment = Experiment(
     ),
     fit=Fit(
         card="24GB",
-        gradient_checkpointing=True,
+        gradient_checkpointing=Auto(),  # only the blocks that do not fit without
         micro_batch=Auto(1, 2),
         quantization=Auto(
             choices=("none", "int8", "nf4")

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains linocut, plan 2d90d3ca5e08f62c5b265ace861864c1f19a43b7b69ad716235170d450111b9f.
+# Trains linocut, plan 61e19ffee012f13a67b8931e84b0d5b01d03081abcd6b4683dad7ea2407b900e.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

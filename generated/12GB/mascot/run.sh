@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains mascot, plan 84b63fd2913d61bf9ce4c183fce00e42fc98d6d33f08acf9b75cca5fe5b683b4.
+# Trains mascot, plan 0abb74d0b4c686c27056cd7b1a5a0430e8b32e68a6e2549eda0b26ef0ca9dfa6.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

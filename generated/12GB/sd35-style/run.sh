@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains sd35-style, plan 8c5bd0092d4efa7ef216b747955537f0d11803ac6d8d016a4126790739683271.
+# Trains sd35-style, plan 5c029e57fd7b0e16f29feaf412f2dfa74086d4c167a936ff0b27952b08350f27.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains waves, plan cf752ec9e5f3dadade381c4c5b51143acff5c4d4ebaee4993e3988d5a6ab95d3.
+# Trains waves, plan 819df31b5c56bb71fb1e2d96ff8cb8160ebaa59545ec2b6f8e984e7787c6e26f.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

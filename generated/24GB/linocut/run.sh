@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains linocut, plan 87d42e076b781ddcb33c56257a30a934af06b8b62e8e5bdb8ddae812b29ef9c4.
+# Trains linocut, plan 55cf4410f5872ea859bdf593c38db9a432bee641b446383375533c7992c75851.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains mascot, plan 5994dc94ef2f8b59192175e2fa0d50df8058163be9cacb698943a4914ede97db.
+# Trains mascot, plan 858db9097a6badb005b8c90ff1b4878e523996050a0390ff46cbc20f29c7b1b8.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

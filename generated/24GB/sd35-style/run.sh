@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains sd35-style, plan 525ed9787e126353a0f4e8ab839d74807a3560bfd5ad8363d885622e11e8b261.
+# Trains sd35-style, plan 21c12fe2edfac5456b624a91447ec80cf365cf38daf1b40de90995cadd6e5d05.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..

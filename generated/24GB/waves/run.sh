@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains waves, plan 3c363e8c716910980cac4b136c2ad0064fe6e194f19fb72e28b890b1d35ab623.
+# Trains waves, plan d8fbde42b0872eeed6a278c0da890e8e1ac055a6178cfdbebf3c0a7dfc739052.
 # `lorac plan` writes this file: edits are lost. It wants an environment that has lorac, or PYTHON=/path/to/its/python.
 set -eu
 cd "$(dirname "$0")"/../../..
