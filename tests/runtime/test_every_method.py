@@ -148,7 +148,7 @@ def shown(column: str, names: Iterable[str]) -> Iterator[Any]:
         yield pytest.param(name, marks=[pytest.mark.method(column, row=row) for row in rows], id=name)
 
 
-@pytest.mark.parametrize("name", shown("A1111, ComfyUI", DRAWN))
+@pytest.mark.parametrize("name", list(shown("A1111, ComfyUI", DRAWN)))
 def test_pictures_programs_change_their_base_as_was_trained(
     name: str, tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -191,7 +191,7 @@ def output(modules: dict[str, Any]) -> Tensor:
     return said
 
 
-@pytest.mark.parametrize("name", shown("peft", ASKED))
+@pytest.mark.parametrize("name", list(shown("peft", ASKED)))
 def test_peft_s_logits_are_ours(name: str, project: Path, tmp_path: Path) -> None:
     data = Instructions("data.jsonl")
     of = planned(ASKED[name], Path("base"), data, project, sequences=Sequences(length=64))
