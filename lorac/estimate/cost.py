@@ -113,7 +113,7 @@ class Costs:
 
     def trace(self, program: plan.Program) -> Trace:
         """One step of this very program, eager, as this card's kernels run it."""
-        return self._traces.training(eager(program), self.card.capability)
+        return self._traces.training_first(eager(program), self.outputs, self.card.capability)
 
     def exact(self, program: plan.Program) -> Cost:
         """By tracing this very program; its blocks, where they are compiled, as they are eager."""

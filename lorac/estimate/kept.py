@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from lorac.estimate import phases
+from lorac.estimate.ahead import made_ahead
 from lorac.estimate.record import Block, Call, Trace
 from lorac.places import code_digest
 from runtime import plan
@@ -23,6 +24,14 @@ from runtime.safeio import atomic, strict_json
 
 LEVEL = 3
 """gzip's: a trace of 2 MB becomes 90 kB in some milliseconds."""
+
+
+@attrs.frozen
+class Wanted:
+    """A trace by its content's digest, and how it is made."""
+
+    key: str
+    make: Callable[[], Trace]
 
 
 class Traces:
@@ -34,69 +43,106 @@ class Traces:
 
     def training(self, program: plan.Program, capability: tuple[int, int]) -> Trace:
         """One step at its fullest (`phases.training`)."""
-        train = program.train
-        question = {
-            **_question("training", program, capability),
-            "bucket": plan.largest(program.data),
-            "adapter": plan.unstructure(program.adapter),
-            "micro_batch": train.micro_batch,
-            "accumulates": train.accumulation > 1,
-            "optimizer": plan.unstructure(train.optimizer),
-            "lora_plus_ratio": train.lora_plus_ratio,
-            "objective": plan.unstructure(train.objective),
-            "compute": plan.unstructure(program.compute),
-        }
-        return self._find(question, lambda: phases.training(program, capability))
+        return self._find(_training(program, capability))
 
     def preparing(self, program: plan.Program, capability: tuple[int, int]) -> Trace:
         """Loading and encoding (`phases.preparing`)."""
-        question = {
-            **_question("preparing", program, capability),
-            "layout": program.base.layout,
-            "bucket": plan.largest(program.data),
-            "trained": sorted(plan.trained(program.adapter)),
-            "compute": _without_blocks(program.compute),
-        }
-        return self._find(question, lambda: phases.preparing(program, capability))
+        return self._find(_preparing(program, capability))
 
     def evaluating(self, program: plan.Program, capability: tuple[int, int]) -> Trace:
         """The loss of what is held out (`phases.evaluating`)."""
-        question = {
-            **_question("evaluating", program, capability),
-            "bucket": plan.largest(program.data),
-            "adapter": plan.unstructure(program.adapter),
-            "micro_batch": program.train.micro_batch,
-            "optimizer": plan.unstructure(program.train.optimizer),
-            "objective": plan.unstructure(program.train.objective),
-            "compute": _without_blocks(program.compute),
-        }
-        return self._find(question, lambda: phases.evaluating(program, capability))
+        return self._find(_evaluating(program, capability))
 
     def pausing(self, program: plan.Program, outputs: plan.Outputs, capability: tuple[int, int]) -> Trace:
         """Saving and sampling (`phases.pausing`)."""
-        samples = outputs.samples
-        question = {
-            **_question("pausing", program, capability),
-            "adapter": plan.unstructure(program.adapter),
-            "optimizer": plan.unstructure(program.train.optimizer),
-            "objective": plan.unstructure(program.train.objective),
-            "compute": _without_blocks(program.compute),
-            "dtype": outputs.dtype,
-            "draws": _drawn(samples) if samples.prompts else [],
-        }
-        return self._find(question, lambda: phases.pausing(program, outputs, capability))
+        return self._find(_pausing(program, outputs, capability))
 
-    def _find(self, question: dict[str, Any], make: Callable[[], Trace]) -> Trace:
-        key = strict_json.sha256(question)
+    def training_first(
+        self, program: plan.Program, outputs: plan.Outputs | None, capability: tuple[int, int]
+    ) -> Trace:
+        """`training`, and meanwhile, on another core, what the phases around it will be asked for."""
+        step, others = _training(program, capability), [_preparing(program, capability)]
+        if program.data.held_out:
+            others.append(_evaluating(program, capability))
+        if outputs is not None:
+            others.append(_pausing(program, outputs, capability))
+        missing = [one for one in others if not self._has(one)]
+        if self._has(step) or not missing:
+            return self._find(step)
+        with made_ahead(lambda: [self._find(one) for one in missing]):
+            return self._find(step)
+
+    def _has(self, wanted: Wanted) -> bool:
+        return wanted.key in self._known or self._path(wanted).exists()
+
+    def _path(self, wanted: Wanted) -> Path:
+        return self.folder / f"{wanted.key}.json.gz"
+
+    def _find(self, wanted: Wanted) -> Trace:
+        key = wanted.key
         if key not in self._known:
-            path = self.folder / f"{key}.json.gz"
+            path = self._path(wanted)
             found = _read(path)
             if found is None:
-                found = make()
+                found = wanted.make()
                 path.parent.mkdir(parents=True, exist_ok=True)
                 atomic.write_bytes(path, gzip.compress(_written(found).encode(), LEVEL, mtime=0))
             self._known[key] = found
         return self._known[key]
+
+
+def _training(program: plan.Program, capability: tuple[int, int]) -> Wanted:
+    train = program.train
+    question = {
+        **_question("training", program, capability),
+        "bucket": plan.largest(program.data),
+        "adapter": plan.unstructure(program.adapter),
+        "micro_batch": train.micro_batch,
+        "accumulates": train.accumulation > 1,
+        "optimizer": plan.unstructure(train.optimizer),
+        "lora_plus_ratio": train.lora_plus_ratio,
+        "objective": plan.unstructure(train.objective),
+        "compute": plan.unstructure(program.compute),
+    }
+    return Wanted(strict_json.sha256(question), lambda: phases.training(program, capability))
+
+
+def _preparing(program: plan.Program, capability: tuple[int, int]) -> Wanted:
+    question = {
+        **_question("preparing", program, capability),
+        "layout": program.base.layout,
+        "bucket": plan.largest(program.data),
+        "trained": sorted(plan.trained(program.adapter)),
+        "compute": _without_blocks(program.compute),
+    }
+    return Wanted(strict_json.sha256(question), lambda: phases.preparing(program, capability))
+
+
+def _evaluating(program: plan.Program, capability: tuple[int, int]) -> Wanted:
+    question = {
+        **_question("evaluating", program, capability),
+        "bucket": plan.largest(program.data),
+        "adapter": plan.unstructure(program.adapter),
+        "micro_batch": program.train.micro_batch,
+        "optimizer": plan.unstructure(program.train.optimizer),
+        "objective": plan.unstructure(program.train.objective),
+        "compute": _without_blocks(program.compute),
+    }
+    return Wanted(strict_json.sha256(question), lambda: phases.evaluating(program, capability))
+
+
+def _pausing(program: plan.Program, outputs: plan.Outputs, capability: tuple[int, int]) -> Wanted:
+    samples = outputs.samples
+    question = {
+        **_question("pausing", program, capability),
+        "adapter": plan.unstructure(program.adapter),
+        "optimizer": plan.unstructure(program.train.optimizer),
+        "objective": plan.unstructure(program.train.objective),
+        "compute": _without_blocks(program.compute),
+        "dtype": outputs.dtype,
+        "draws": _drawn(samples) if samples.prompts else [],
+    }
+    return Wanted(strict_json.sha256(question), lambda: phases.pausing(program, outputs, capability))
 
 
 def _question(phase: str, program: plan.Program, capability: tuple[int, int]) -> dict[str, Any]:
